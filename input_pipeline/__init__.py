@@ -1,0 +1,1 @@
+"""Host-side input pipeline: NumPy only, never imports kamcl_jax."""
