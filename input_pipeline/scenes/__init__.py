@@ -1,0 +1,1 @@
+"""Parts of the drawn data set: attributes, drawing primitives, scene kinds and captions."""
