@@ -1,0 +1,254 @@
+"""A split as arrays, and everything from a prepared data set to the three splits.
+
+Labels and captions are tied to images by image id, never by position in a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import concepts as knowledge
+from input_pipeline import datasets
+from input_pipeline.concepts import Concepts
+from input_pipeline.decoding import Output, decode
+from input_pipeline.errors import DataError
+from input_pipeline.splitting import split_rows
+from input_pipeline.vocabulary import PADDING_ID, UNKNOWN, Vocabulary, tokenize
+
+__all__ = ["Examples", "RetrievalData", "load_datasets", "split_rows"]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split: N images and M captions.
+
+    Attributes:
+      images: u8[N, size, size, 3], RGB, memory-mapped and read-only.
+      image_ids: i64[N], unique over all splits.
+      file_names: N names.
+      captions: M texts.
+      image_of_caption: i32[M], the caption's row in `images`.
+      tokens: i32[M, T], 0 is padding.
+      lengths: i32[M], number of tokens, at least 1.
+      word_concepts: u8[M, C], 1 where the caption names the concept.
+      image_concepts: f32[N, C], soft labels; zeros for validation and test images.
+    """
+
+    images: np.ndarray
+    image_ids: np.ndarray
+    file_names: list[str]
+    captions: list[str]
+    image_of_caption: np.ndarray
+    tokens: np.ndarray
+    lengths: np.ndarray
+    word_concepts: np.ndarray
+    image_concepts: np.ndarray
+
+
+@dataclass(frozen=True)
+class RetrievalData:
+    """All splits of a data set and what the captions taught about it.
+
+    Attributes:
+      train: at `train_size` pixels, with soft labels.
+      validation: at `image_size` pixels.
+      test: at `image_size` pixels.
+      vocabulary: of the text encoder.
+      concepts: with the labels of the training images.
+      fingerprint: of the prepared data set, see `datasets.base.fingerprint`.
+    """
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    vocabulary: Vocabulary
+    concepts: Concepts
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Everything of some images but their pixels."""
+
+    image_ids: list[int]
+    file_names: list[str]
+    captions: list[list[str]]
+    tokens: list[list[list[str]]]
+
+    def of(self, rows: np.ndarray) -> _Texts:
+        """Returns the images at these rows."""
+        return _Texts(
+            [self.image_ids[row] for row in rows],
+            [self.file_names[row] for row in rows],
+            [self.captions[row] for row in rows],
+            [self.tokens[row] for row in rows],
+        )
+
+    def all_tokens(self) -> list[list[str]]:
+        """Returns the tokens of each caption."""
+        return [tokens for image in self.tokens for tokens in image]
+
+
+def _read_texts(source: Sequence[Mapping[str, Any]]) -> _Texts:
+    """Reads what is not pixels; a caption without a word becomes one unknown word."""
+    texts = _Texts([], [], [], [])
+    for index in range(len(source)):
+        record = source[index]
+        captions = [caption.decode() for caption in record["captions"]]
+        texts.image_ids.append(int(record["image_id"]))
+        texts.file_names.append(record["filename"].decode())
+        texts.captions.append(captions)
+        texts.tokens.append([tokenize(caption) or [UNKNOWN] for caption in captions])
+    return texts
+
+
+def _examples(
+    images: np.ndarray,
+    texts: _Texts,
+    vocabulary: Vocabulary,
+    concepts: Concepts,
+    width: int,
+    labelled: bool,
+) -> Examples:
+    """Puts a split together; captions longer than `width` tokens are cut."""
+    all_tokens = texts.all_tokens()
+    tokens = np.full((len(all_tokens), width), PADDING_ID, np.int32)
+    word_concepts = np.zeros((len(all_tokens), len(concepts)), np.uint8)
+    for row, words in enumerate(all_tokens):
+        ids = vocabulary.encode_tokens(words)[:width]
+        tokens[row, : len(ids)] = ids
+        word_concepts[row] = concepts.word_concepts(words)
+    num_images = len(texts.image_ids)
+    labels = np.zeros((num_images, len(concepts)), np.float32)
+    return Examples(
+        images=images,
+        image_ids=np.array(texts.image_ids, np.int64),
+        file_names=texts.file_names,
+        captions=[caption for captions in texts.captions for caption in captions],
+        image_of_caption=np.repeat(
+            np.arange(num_images, dtype=np.int32), [len(captions) for captions in texts.captions]
+        ),
+        tokens=tokens,
+        lengths=np.count_nonzero(tokens != PADDING_ID, axis=1).astype(np.int32),
+        word_concepts=word_concepts,
+        image_concepts=concepts.labels_for(texts.image_ids) if labelled else labels,
+    )
+
+
+def load_datasets(
+    name: str,
+    source_dir: str | Path | None,
+    prepared_dir: str | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    train_size: int = 278,
+    image_size: int = 256,
+    validation_fraction: float = 0.2,
+    seed: int = 0,
+    vocabulary_from: str = "train",
+    min_count: int = 5,
+    num_concepts: int = 512,
+    min_repeats: int = 2,
+    max_tokens: int = 0,
+) -> RetrievalData:
+    """Prepares a data set where needed and returns its three splits.
+
+    Args:
+      name: of the data set, a key of `datasets.BUILDERS`.
+      source_dir: the folder with the data set's files; None for 'synthetic'.
+      prepared_dir: where prepared data lies.
+      options: the builder's own.
+      train_size: pixels a side of training images, before they are cropped.
+      image_size: pixels a side of validation and test images.
+      validation_fraction: of the training images, for a data set without a validation split.
+      seed: of that split; one a fold.
+      vocabulary_from: 'train' learns words and concepts from the training images' captions alone.
+        'train_and_test' is the release's way: words from the captions of the training file (the
+        validation part included) and of the test split, concepts from the training file.
+      min_count: words seen less often are unknown.
+      num_concepts: the most concepts to keep.
+      min_repeats: how often an image's captions must repeat a word.
+      max_tokens: captions are cut to this length; 0 keeps them whole.
+
+    Returns:
+      The data. Images are decoded at the first call and memory-mapped from then on.
+
+    Raises:
+      DataError: a value is not allowed, or something is wrong with the files.
+    """
+    if vocabulary_from not in ("train", "train_and_test"):
+        raise DataError(
+            f"'vocabulary_from' must be 'train' or 'train_and_test', not '{vocabulary_from}'."
+        )
+    for field, value in (("train_size", train_size), ("image_size", image_size)):
+        if value < 1:
+            raise DataError(f"'{field}' must be positive, not {value}.")
+    prepared = datasets.open_prepared(name, source_dir, prepared_dir, **(options or {}))
+    parts = _place(prepared, validation_fraction, seed, train_size, image_size)
+    file_texts = {split: _read_texts(source) for split, source in prepared.splits.items()}
+    texts = {part: file_texts[split].of(output.rows) for part, (split, output) in parts.items()}
+
+    release = vocabulary_from == "train_and_test"
+    known = file_texts["train"] if release else texts["train"]
+    counted = known.all_tokens() + (texts["test"].all_tokens() if release else [])
+    vocabulary = Vocabulary.from_tokens(counted, min_count)
+    concepts = knowledge.build(
+        dict(zip(known.image_ids, known.captions, strict=True)),
+        vocabulary,
+        num_concepts,
+        min_repeats,
+    )
+    longest = max(len(tokens) for part in texts.values() for tokens in part.all_tokens())
+    width = min(longest, max_tokens) if max_tokens > 0 else longest
+    images = _decode_parts(prepared, parts)
+    examples = {
+        part: _examples(images[part], texts[part], vocabulary, concepts, width, part == "train")
+        for part in parts
+    }
+    return RetrievalData(
+        examples["train"],
+        examples["validation"],
+        examples["test"],
+        vocabulary,
+        concepts,
+        prepared.fingerprint,
+    )
+
+
+def _place(
+    prepared: datasets.Prepared, fraction: float, seed: int, train_size: int, image_size: int
+) -> dict[str, tuple[str, Output]]:
+    """Says for train, validation and test which split they come from and where pixels go."""
+    sizes = {"train": train_size, "validation": image_size, "test": image_size}
+    counts = {split: len(source) for split, source in prepared.splits.items()}
+
+    def output(stem: str, rows: np.ndarray, size: int) -> Output:
+        return Output(prepared.folder / f"{stem}_{size}px.npy", rows, size)
+
+    parts = {
+        split: (split, output(split, np.arange(count), sizes[split]))
+        for split, count in counts.items()
+    }
+    if "validation" not in counts:
+        rows = split_rows(counts["train"], fraction, seed)
+        for part, chosen in zip(("train", "validation"), rows, strict=True):
+            stem = f"{part}_fraction{fraction:g}_seed{seed}"
+            parts[part] = ("train", output(stem, chosen, sizes[part]))
+    return {part: parts[part] for part in sizes}
+
+
+def _decode_parts(
+    prepared: datasets.Prepared, parts: Mapping[str, tuple[str, Output]]
+) -> dict[str, np.ndarray]:
+    """Decodes each split of the data set in one pass, for all the parts made from it."""
+    images: dict[str, np.ndarray] = {}
+    for split, source in prepared.splits.items():
+        outputs = {part: output for part, (origin, output) in parts.items() if origin == split}
+        arrays = decode(source, list(outputs.values()), progress=f"decoding {split}")
+        images.update(zip(outputs, arrays, strict=True))
+    return images
