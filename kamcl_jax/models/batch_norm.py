@@ -1,0 +1,46 @@
+"""Batch normalisation that keeps PyTorch's running variance."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class BatchNorm(nn.Module):
+    """Normalises the last axis over all others (Ioffe & Szegedy 2015), like `torch.nn.BatchNorm2d`.
+
+    `linen.BatchNorm` keeps the biased variance of a batch; PyTorch keeps the unbiased one, and so
+    do weights that come from it. Under `jit` with a sharded batch the statistics are those of the
+    global batch.
+
+    Attributes:
+      momentum: share of the old running statistic that stays at each update.
+      epsilon: added to the variance.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps f32[..., C] to f32[..., C]; `train` uses and records the batch's statistics."""
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_variance = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            mean = x.mean(axes)
+            variance = jnp.square(x - mean).mean(axes)
+            if not self.is_initializing():
+                count = x.size // channels
+                unbiased = variance * (count / max(count - 1, 1))
+                running_mean.value = self._blend(running_mean.value, mean)
+                running_variance.value = self._blend(running_variance.value, unbiased)
+        else:
+            mean, variance = running_mean.value, running_variance.value
+        multiplier = scale * jax.lax.rsqrt(variance + self.epsilon)
+        return (x - mean) * multiplier + bias
+
+    def _blend(self, old: jax.Array, new: jax.Array) -> jax.Array:
+        return self.momentum * old + (1 - self.momentum) * jax.lax.stop_gradient(new)

@@ -1,0 +1,177 @@
+"""The generalized pooling operator (GPO): a learned, length-dependent average of sorted features.
+
+Chen et al., "Learning the Best Pooling Strategy for Visual Semantic Embedding" (CVPR 2021); "AGG"
+in KAMCL's architecture figure.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from kamcl_jax.models import initializers
+
+
+def position_codes(num_items: int, width: int) -> jax.Array:
+    """Returns sinusoidal codes of positions 0..num_items-1 (Vaswani et al. 2017), f32[N, width].
+
+    Even columns are sines, odd ones cosines, of angular frequency 10000^(-column / width).
+
+    Raises:
+      ValueError: the width is odd.
+    """
+    if width % 2:
+        raise ValueError(f"position codes need an even width, not {width}")
+    frequencies = jnp.exp(jnp.arange(0, width, 2) * (-jnp.log(10000.0) / width))
+    angles = jnp.arange(num_items)[:, None] * frequencies
+    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(num_items, width)
+
+
+def descending_ranks(values: jax.Array) -> jax.Array:
+    """Returns each item's place in the descending order along axis 1, ties by index.
+
+    Counting the larger items is several times faster than sorting for the long, wide lists of
+    the low-level features (192 items of 4096 x B columns), and its gradient needs no permutation.
+
+    Args:
+      values: f32[B, N, D].
+
+    Returns:
+      i32[B, N, D]; every column (b, :, d) is a permutation of 0..N-1.
+    """
+    items = jnp.arange(values.shape[1])
+    index = items[None, :, None]
+
+    def count(ranks, other):
+        position, value = other
+        value = value[:, None]
+        ahead = (value > values) | ((value == values) & (position < index))
+        return ranks + ahead.astype(jnp.int32), None
+
+    zeros = jnp.zeros(values.shape, jnp.int32)
+    return jax.lax.scan(count, zeros, (items, jnp.moveaxis(values, 1, 0)))[0]
+
+
+def pool_sorted(features: jax.Array, weights: jax.Array, valid: jax.Array | None = None):
+    """Sorts each feature's valid items in descending order and sums them with weights.
+
+    Args:
+      features: f32[B, N, D], N items of D features.
+      weights: f32[N], one for each place in the order, or f32[B, N] where samples differ. With
+        `valid`, weights past a sample's number of valid items must be 0.
+      valid: bool[B, N], items that take part; all, if None.
+
+    Returns:
+      f32[B, D], sum over k of weights[k] * (k-th largest valid value of the feature).
+    """
+    ordered_by = jax.lax.stop_gradient(features)
+    if valid is not None:
+        ordered_by = jnp.where(valid[:, :, None], ordered_by, -jnp.inf)
+    ranks = descending_ranks(ordered_by)
+    item_weights = (
+        weights[ranks] if weights.ndim == 1 else jax.vmap(lambda w, r: w[r])(weights, ranks)
+    )
+    return jnp.sum(item_weights * features, axis=1)
+
+
+class GPO(nn.Module):
+    """Generalized pooling: weights from a bidirectional GRU over position codes.
+
+    The weights depend on the number of items alone, never on the data, so they are computed once
+    per number of items and not per sample.
+
+    Attributes:
+      code_width: width of the position codes.
+      hidden_width: width of each direction of the GRU.
+      temperature: divides the scores before the softmax.
+    """
+
+    code_width: int = 32
+    hidden_width: int = 32
+    temperature: float = 0.1
+
+    def setup(self):
+        """Declares the parameters of both directions and of the score."""
+        shape = (self.code_width, self.hidden_width)
+        self.forward_gru = GRUDirection(*shape)
+        self.backward_gru = GRUDirection(*shape)
+        self.score = nn.Dense(1, use_bias=False, kernel_init=initializers.linear_kernel)
+
+    def weights(self, counts: jax.Array, num_items: int) -> jax.Array:
+        """Returns the pooling weights for lists of each of the given numbers of items.
+
+        Args:
+          counts: i32[M], each in 1..num_items.
+          num_items: N, the padded length.
+
+        Returns:
+          f32[M, N]; row m sums to 1 over its first counts[m] places and is 0 after them.
+        """
+        codes = position_codes(num_items, self.code_width)
+        present = jnp.arange(num_items) < counts[:, None]
+        # The forward direction never sees the end, so one run serves every length.
+        ahead = self.forward_gru(codes, jnp.ones((1, num_items), bool))
+        behind = self.backward_gru(codes, present, reverse=True)
+        scores = self.score((ahead + behind) / 2)[..., 0] / self.temperature
+        return jax.nn.softmax(scores, axis=-1, where=present)
+
+    def __call__(self, features: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+        """Pools over items.
+
+        Args:
+          features: f32[B, N, D].
+          valid: bool[B, N], items that exist; all, if None. At least one a sample.
+
+        Returns:
+          f32[B, D].
+        """
+        num_items = features.shape[1]
+        if valid is None:
+            return pool_sorted(features, self.weights(jnp.array([num_items]), num_items)[0])
+        by_count = self.weights(jnp.arange(1, num_items + 1), num_items)
+        return pool_sorted(features, by_count[valid.sum(axis=1) - 1], valid)
+
+
+class GRUDirection(nn.Module):
+    """One direction of a `torch.nn.GRU` run over one sequence cut at several lengths.
+
+    Attributes:
+      input_width: width of the inputs.
+      hidden_width: width of the state.
+    """
+
+    input_width: int
+    hidden_width: int
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, present: jax.Array, reverse: bool = False) -> jax.Array:
+        """Runs the recurrence; absent positions leave the state at zero.
+
+        Args:
+          inputs: f32[N, input_width], the sequence that all rows share.
+          present: bool[M, N], which positions row m has.
+          reverse: run from the last position to the first.
+
+        Returns:
+          f32[M, N, hidden_width], the state after each position, in the order of the inputs.
+        """
+        gates = 3 * self.hidden_width
+        init = initializers.uniform(self.hidden_width**-0.5)
+        input_kernel = self.param("input_kernel", init, (self.input_width, gates))
+        input_bias = self.param("input_bias", init, (gates,))
+        recurrent_kernel = self.param("recurrent_kernel", init, (self.hidden_width, gates))
+        recurrent_bias = self.param("recurrent_bias", init, (gates,))
+        projected = inputs @ input_kernel + input_bias
+
+        def step(state, item):
+            from_input, here = item
+            input_r, input_z, input_n = jnp.split(from_input, 3)
+            state_r, state_z, state_n = jnp.split(state @ recurrent_kernel + recurrent_bias, 3, -1)
+            reset = jax.nn.sigmoid(input_r + state_r)
+            update = jax.nn.sigmoid(input_z + state_z)
+            candidate = jnp.tanh(input_n + reset * state_n)
+            state = jnp.where(here[:, None], (1 - update) * candidate + update * state, 0)
+            return state, state
+
+        start = jnp.zeros((present.shape[0], self.hidden_width), inputs.dtype)
+        _, states = jax.lax.scan(step, start, (projected, present.T), reverse=reverse)
+        return jnp.moveaxis(states, 0, 1)

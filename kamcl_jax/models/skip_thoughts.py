@@ -1,0 +1,169 @@
+"""The skip-thoughts sentence encoder (Kiros et al. 2015) with variational dropout.
+
+Word embedding and a GRU whose dropout masks are drawn once a sequence and once a gate and shared by
+all time steps (Gal & Ghahramani 2016); "BayesianUniSkip" in the PyTorch ecosystem.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from kamcl_jax.models import initializers
+
+GATES = ("reset", "update", "candidate")
+"""Order of the gates along the first axis of the kernels."""
+
+
+class SkipThoughts(nn.Module):
+    """Embeds words and runs the GRU over them.
+
+    Attributes:
+      num_tokens: rows of the embedding: the vocabulary and row 0, the padding.
+      word_width: width of the word vectors; 620 as published.
+      hidden_width: H, width of the GRU; 2400 as published.
+      dropout: probability of the variational dropout on inputs and states.
+    """
+
+    num_tokens: int
+    word_width: int = 620
+    hidden_width: int = 2400
+    dropout: float = 0.25
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, lengths: jax.Array, *, train: bool) -> jax.Array:
+        """Returns the state after each word.
+
+        Args:
+          tokens: i32[B, T], 0 = padding.
+          lengths: i32[B], words of each caption; states after the last word are zero.
+          train: whether to drop; needs the "dropout" PRNG stream then.
+
+        Returns:
+          f32[B, T, H].
+        """
+        table = self.param("embedding", _embedding_init, (self.num_tokens, self.word_width))
+        # Masked after the look-up, so that row 0 reads as zero and never receives a gradient.
+        words = jnp.where((tokens > 0)[..., None], table[tokens], 0)
+        input_init = initializers.uniform(self.word_width**-0.5)
+        state_init = initializers.uniform(self.hidden_width**-0.5)
+        input_shape = (len(GATES), self.word_width, self.hidden_width)
+        state_shape = (len(GATES), self.hidden_width, self.hidden_width)
+        input_kernel = self.param("input_kernel", input_init, input_shape)
+        input_bias = self.param("input_bias", input_init, (len(GATES), self.hidden_width))
+        recurrent_kernel = self.param("recurrent_kernel", state_init, state_shape)
+
+        batch = tokens.shape[0]
+        word_mask = self._mask((len(GATES), batch, self.word_width), train)
+        state_mask = self._mask((len(GATES), batch, self.hidden_width), train)
+        dropped = words[None] if word_mask is None else words[None] * word_mask[:, :, None]
+        if word_mask is None:
+            projected = jnp.einsum("btd,gdh->tgbh", words, input_kernel)
+        else:
+            projected = jnp.einsum("gbtd,gdh->tgbh", dropped, input_kernel)
+        projected += input_bias[:, None]
+        if state_mask is None:
+            state_mask = jnp.ones((len(GATES), 1, 1))
+        states = gru_states(recurrent_kernel, projected, state_mask, lengths)
+        return jnp.moveaxis(states, 0, 1)
+
+    def _mask(self, shape: tuple[int, ...], train: bool) -> jax.Array | None:
+        if not train or self.dropout == 0:
+            return None
+        keep = 1 - self.dropout
+        return jax.random.bernoulli(self.make_rng("dropout"), keep, shape) / keep
+
+
+def _embedding_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jax.random.normal(key, shape).at[0].set(0)
+
+
+@jax.custom_vjp
+def gru_states(
+    kernel: jax.Array, projected: jax.Array, mask: jax.Array, lengths: jax.Array
+) -> jax.Array:
+    """Runs a GRU without hidden biases and returns its states.
+
+    reset = s(x_r + (m_r h) W_r), update = s(x_u + (m_u h) W_u),
+    candidate = tanh(x_c + reset * ((m_c h) W_c)), h' = (1 - update) * candidate + update * h.
+
+    The loops end after the longest caption of the batch, whatever the padding, and the kernel's
+    gradient is one product over all steps after the backward loop instead of one a step.
+
+    Args:
+      kernel: f32[3, H, H], the recurrent kernels in the order of `GATES`.
+      projected: f32[T, 3, B, H], the gates' inputs, already multiplied and biased.
+      mask: f32[3, B, H] or broadcastable to it, multiplied into the state before each gate.
+      lengths: i32[B].
+
+    Returns:
+      f32[T, B, H], zero from each caption's end on.
+    """
+    return _run(kernel, projected, mask, lengths, keep_gates=False)[0]
+
+
+def _gate_products(kernel: jax.Array, state: jax.Array, mask: jax.Array) -> list[jax.Array]:
+    # Three products: a batched one is not faster, and a fused one has no place for the masks.
+    return [(state * mask[g]) @ kernel[g] for g in range(len(GATES))]
+
+
+def _run(kernel, projected, mask, lengths, keep_gates):
+    steps, _, batch, hidden = projected.shape
+    buffer = jnp.zeros((steps, batch, hidden), projected.dtype)
+    gates = jnp.zeros((steps, 4, batch, hidden), projected.dtype) if keep_gates else None
+
+    def step(t, carry):
+        state, states, gates = carry
+        from_reset, from_update, from_candidate = _gate_products(kernel, state, mask)
+        reset = jax.nn.sigmoid(projected[t, 0] + from_reset)
+        update = jax.nn.sigmoid(projected[t, 1] + from_update)
+        candidate = jnp.tanh(projected[t, 2] + reset * from_candidate)
+        new = (1 - update) * candidate + update * state
+        new = jnp.where((t < lengths)[:, None], new, 0)
+        if gates is not None:
+            gates = gates.at[t].set(jnp.stack([reset, update, candidate, from_candidate]))
+        return new, states.at[t].set(new), gates
+
+    start = jnp.zeros((batch, hidden), projected.dtype)
+    last = jnp.minimum(lengths.max(), steps)
+    _, states, gates = jax.lax.fori_loop(0, last, step, (start, buffer, gates))
+    return states, gates
+
+
+def _forward(kernel, projected, mask, lengths):
+    states, gates = _run(kernel, projected, mask, lengths, keep_gates=True)
+    return states, (kernel, mask, lengths, states, gates)
+
+
+def _backward(saved, gradient):
+    kernel, mask, lengths, states, gates = saved
+    steps, batch, hidden = states.shape
+    before = jnp.concatenate([jnp.zeros_like(states[:1]), states[:-1]])
+    transposed = kernel.swapaxes(1, 2)
+
+    def step(count, carry):
+        t = last - 1 - count
+        from_later, d_projected = carry
+        reset, update, candidate, from_candidate = gates[t]
+        d_state = jnp.where((t < lengths)[:, None], gradient[t] + from_later, 0)
+        d_candidate = d_state * (1 - update) * (1 - candidate**2)
+        d_update = d_state * (before[t] - candidate) * update * (1 - update)
+        d_reset = d_candidate * from_candidate * reset * (1 - reset)
+        products = (d_reset, d_update, d_candidate * reset)
+        to_earlier = d_state * update
+        for g, product in enumerate(products):
+            to_earlier += (product @ transposed[g]) * mask[g]
+        d_projected = d_projected.at[t].set(jnp.stack([d_reset, d_update, d_candidate]))
+        return to_earlier, d_projected
+
+    last = jnp.minimum(lengths.max(), steps)
+    start = jnp.zeros((batch, hidden), states.dtype)
+    buffer = jnp.zeros((steps, len(GATES), batch, hidden), states.dtype)
+    _, d_projected = jax.lax.fori_loop(0, last, step, (start, buffer))
+
+    d_products = d_projected.at[:, 2].multiply(gates[:, 0])
+    masked = before[:, None] * mask
+    d_kernel = jnp.einsum("tgbh,tgbk->ghk", masked, d_products)
+    return d_kernel, d_projected, jnp.zeros_like(mask), None
+
+
+gru_states.defvjp(_forward, _backward)

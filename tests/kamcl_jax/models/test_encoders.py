@@ -1,0 +1,74 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kamcl_jax.models.encoders import ConceptHead, ImageEncoder, TextEncoder
+from kamcl_jax.models.hierarchical_aggregator import upsample_to
+
+
+@pytest.fixture(scope="module")
+def text():
+    encoder = TextEncoder(
+        num_tokens=12, num_concepts=5, embedding_size=8, word_width=4, hidden_width=6
+    )
+    inputs = (jnp.ones((1, 4), jnp.int32), jnp.array([4]), jnp.zeros((1, 5)))
+    variables = encoder.init(jax.random.key(0), *inputs, train=False)
+    return lambda *args: encoder.apply(variables, *args, train=False)
+
+
+def test_a_caption_depends_on_its_own_words_alone(text):
+    concepts = np.eye(3, 5, dtype=np.float32)
+    tokens = np.array([[3, 5, 2, 0, 0, 0, 0], [1, 2, 3, 4, 8, 9, 11], [7, 0, 0, 0, 0, 0, 0]])
+    together = text(tokens, np.array([3, 7, 1]), concepts)
+    for row, length in enumerate((3, 7, 1)):
+        alone = text(tokens[row : row + 1, :length], np.array([length]), concepts[row : row + 1])
+        for got, expected in zip(together, alone, strict=True):
+            np.testing.assert_allclose(got[row], expected[0], atol=2e-6)
+    changed = tokens.copy()
+    changed[0, 1] = 6
+    other = text(changed, np.array([3, 7, 1]), concepts)
+    assert not np.allclose(other[0][0], together[0][0], atol=1e-4)
+    np.testing.assert_allclose(other[0][1:], together[0][1:], atol=1e-6)
+
+
+def test_concept_words_enter_the_embedding(text):
+    tokens, lengths = np.array([[3, 5, 2]]), np.array([3])
+    without = text(tokens, lengths, np.zeros((1, 5), np.float32))
+    named = text(tokens, lengths, np.ones((1, 5), np.float32))
+    assert not np.allclose(without[0], named[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("num_concepts", [3, 8, 11])
+def test_hybrid_is_latent_plus_concepts_for_any_number_of_them(num_concepts):
+    latent = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    head = ConceptHead(num_concepts)
+    variables = head.init(jax.random.key(0), latent)
+    hybrid, concept = head.apply(variables, latent)
+    params = variables["params"]
+    expected = 1 / (1 + np.exp(-(latent @ params["linear"]["kernel"] + params["linear"]["bias"])))
+    np.testing.assert_allclose(concept, expected, rtol=1e-5)
+    if num_concepts <= 8:
+        added = np.pad(expected, ((0, 0), (0, 8 - num_concepts)))
+    else:
+        added = expected @ params["to_embedding"]["kernel"]
+    np.testing.assert_allclose(hybrid - latent, added, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "depth"), [(64, 18), (75, 18), (96, 50)])
+def test_image_encoder_takes_any_size_and_depth(size, depth):
+    encoder = ImageEncoder(num_concepts=5, embedding_size=8, depth=depth, width=4)
+    images = jnp.zeros((2, size, size, 3))
+    (hybrid, concept), _ = jax.eval_shape(
+        lambda: encoder.init_with_output(jax.random.key(0), images, train=False)
+    )
+    assert hybrid.shape == (2, 8)
+    assert concept.shape == (2, 5)
+
+
+def test_upsampling_repeats_pixels_and_crops_to_odd_sizes():
+    small = jnp.arange(6.0).reshape(1, 2, 3, 1)
+    large = upsample_to(small, jnp.zeros((1, 3, 6, 7)))
+    np.testing.assert_array_equal(
+        large[0, :, :, 0], [[0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2], [3, 3, 4, 4, 5, 5]]
+    )

@@ -1,0 +1,110 @@
+"""GPO against plain NumPy: sorting, masks, ties, gradients, and the recurrence of its weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kamcl_jax.models import pooling
+from kamcl_jax.models.pooling import GPO
+
+GENERATOR = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("levels", [3, 10_000])
+def test_pool_sorted_equals_a_sort_ties_included(levels):
+    x = GENERATOR.integers(0, levels, (2, 9, 5)).astype(np.float32)
+    w = GENERATOR.random(9).astype(np.float32)
+    expected = np.einsum("n,bnd->bd", w, -np.sort(-x, axis=1))
+    np.testing.assert_allclose(pooling.pool_sorted(x, w), expected, rtol=1e-5)
+
+
+def test_pool_sorted_leaves_out_invalid_items_wherever_they_stand():
+    x = GENERATOR.normal(size=(3, 8, 4)).astype(np.float32)
+    valid = np.array([[1, 0, 1, 1, 0, 0, 1, 0], [1] * 8, [0, 0, 0, 0, 0, 0, 0, 1]], bool)
+    w = np.zeros((3, 8), np.float32)
+    expected = []
+    for sample, keep in enumerate(valid):
+        count = keep.sum()
+        w[sample, :count] = GENERATOR.random(count)
+        expected.append(w[sample, :count] @ -np.sort(-x[sample][keep], axis=0))
+    np.testing.assert_allclose(pooling.pool_sorted(x, w, valid), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_those_of_the_sort():
+    x = GENERATOR.normal(size=(2, 7, 3)).astype(np.float32)
+    w = GENERATOR.random(7).astype(np.float32)
+    c = GENERATOR.normal(size=(2, 3)).astype(np.float32)
+
+    def by_sort(x, w):
+        return jnp.sum(c * jnp.einsum("n,bnd->bd", w, -jnp.sort(-x, axis=1)))
+
+    def by_rank(x, w):
+        return jnp.sum(c * pooling.pool_sorted(x, w))
+
+    for got, expected in zip(
+        jax.grad(by_rank, (0, 1))(x, w), jax.grad(by_sort, (0, 1))(x, w), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def numpy_weights(params, count, width=32, temperature=0.1):
+    """The published rule for one length, step by step."""
+    position, column = np.mgrid[:count, :width]
+    angle = position / 10000 ** ((column - column % 2) / width)
+    codes = np.where(column % 2, np.cos(angle), np.sin(angle))
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    def run(p, sequence):
+        h, out = np.zeros(width), []
+        for x in sequence:
+            xr, xz, xn = np.split(x @ p["input_kernel"] + p["input_bias"], 3)
+            hr, hz, hn = np.split(h @ p["recurrent_kernel"] + p["recurrent_bias"], 3)
+            z = sigmoid(xz + hz)
+            h = (1 - z) * np.tanh(xn + sigmoid(xr + hr) * hn) + z * h
+            out.append(h)
+        return np.array(out)
+
+    ahead = run(params["forward_gru"], codes)
+    behind = run(params["backward_gru"], codes[::-1])[::-1]
+    scores = ((ahead + behind) / 2 @ params["score"]["kernel"])[:, 0] / temperature
+    return np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+
+
+@pytest.fixture(scope="module")
+def gpo():
+    module = GPO()
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 3, 2)))
+    return module, variables
+
+
+def test_weights_of_every_length_equal_the_rule(gpo):
+    module, variables = gpo
+    counts = np.array([1, 2, 6, 11])
+    weights = module.apply(variables, counts, 11, method="weights")
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
+    for row, count in zip(weights, counts, strict=True):
+        np.testing.assert_allclose(row[:count], numpy_weights(params, count), atol=1e-6)
+        assert not np.any(row[count:])
+
+
+def test_pooling_does_not_depend_on_order_padding_or_neighbours(gpo):
+    module, variables = gpo
+    x = GENERATOR.normal(size=(2, 5, 4)).astype(np.float32)
+    alone = module.apply(variables, x)
+    shuffled = module.apply(variables, x[:, ::-1])
+    np.testing.assert_allclose(shuffled, alone, rtol=1e-5, atol=1e-6)
+    padded = np.full((3, 9, 4), 7.0, np.float32)
+    padded[:2, [0, 3, 4, 6, 8]] = x
+    valid = np.zeros((3, 9), bool)
+    valid[:2, [0, 3, 4, 6, 8]] = True
+    valid[2] = True
+    together = module.apply(variables, padded, valid)
+    np.testing.assert_allclose(together[:2], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_position_codes_need_an_even_width():
+    with pytest.raises(ValueError, match="even width, not 5"):
+        pooling.position_codes(3, 5)

@@ -1,0 +1,59 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kamcl_jax.models.convolution import convolve, convolve_by_patches
+from kamcl_jax.models.resnet import ResNet
+
+
+def shapes_of(depth, size, width=64):
+    images = jnp.zeros((2, size, size, 3))
+    return jax.eval_shape(
+        lambda: ResNet(depth, width).init_with_output(jax.random.key(0), images, train=False)
+    )
+
+
+# torchvision's parameter counts without the classifier.
+@pytest.mark.parametrize(
+    ("depth", "parameters", "channels"),
+    [
+        (18, 11_176_512, (64, 128, 256, 512)),
+        (34, 21_284_672, (64, 128, 256, 512)),
+        (50, 23_508_032, (256, 512, 1024, 2048)),
+        (101, 42_500_160, (256, 512, 1024, 2048)),
+    ],
+)
+def test_parameters_and_stages_are_those_of_torchvision(depth, parameters, channels):
+    stages, variables = shapes_of(depth, 256)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == parameters
+    expected = [(2, 256 // s, 256 // s, c) for s, c in zip((4, 8, 16, 32), channels, strict=True)]
+    assert [stage.shape for stage in stages] == expected
+
+
+def test_any_input_size_gives_four_stages():
+    stages, _ = shapes_of(18, 75, width=4)
+    assert [stage.shape[1] for stage in stages] == [19, 10, 5, 3]
+
+
+def test_an_unknown_depth_is_refused():
+    with pytest.raises(ValueError, match="ResNet depth 20 is not one of"):
+        shapes_of(20, 64)
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(4, 3, 1), (5, 3, 2), (8, 3, 2), (4, 1, 2)])
+def test_patches_compute_the_convolution_and_its_gradients(size, kernel, stride):
+    x = jax.random.normal(jax.random.key(0), (2, size, size, 3))
+    weights = jax.random.normal(jax.random.key(1), (kernel, kernel, 3, 4))
+
+    def value_and_gradients(function):
+        def loss(x, weights):
+            return jnp.sum(jnp.sin(function(x, weights, stride)))
+
+        return function(x, weights, stride), jax.grad(loss, argnums=(0, 1))(x, weights)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        value_and_gradients(convolve_by_patches),
+        value_and_gradients(convolve),
+    )

@@ -1,0 +1,113 @@
+"""The GRU against a plain loop, its hand-written gradient, and its variational dropout."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kamcl_jax.models.skip_thoughts import SkipThoughts, gru_states
+
+STEPS, BATCH, HIDDEN = 7, 3, 5
+LENGTHS = jnp.array([6, 2, 4])
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    keys = jax.random.split(jax.random.key(0), 3)
+    kernel = 0.5 * jax.random.normal(keys[0], (3, HIDDEN, HIDDEN))
+    projected = jax.random.normal(keys[1], (STEPS, 3, BATCH, HIDDEN))
+    mask = jax.random.bernoulli(keys[2], 0.75, (3, BATCH, HIDDEN)) / 0.75
+    return kernel, projected, mask
+
+
+def plain_gru(kernel, projected, mask, lengths=LENGTHS):
+    h, states = jnp.zeros((BATCH, HIDDEN)), []
+    for t in range(STEPS):
+        r, u, n = ((mask[g] * h) @ kernel[g] for g in range(3))
+        reset, update = jax.nn.sigmoid(projected[t, 0] + r), jax.nn.sigmoid(projected[t, 1] + u)
+        new = (1 - update) * jnp.tanh(projected[t, 2] + reset * n) + update * h
+        h = jnp.where((t < lengths)[:, None], new, 0)
+        states.append(h)
+    return jnp.stack(states)
+
+
+def test_states_equal_a_plain_loop(inputs):
+    np.testing.assert_allclose(gru_states(*inputs, LENGTHS), plain_gru(*inputs), atol=1e-6)
+
+
+def test_the_written_gradient_is_the_derived_one(inputs):
+    kernel, projected, mask = inputs
+    weights = jax.random.normal(jax.random.key(9), (STEPS, BATCH, HIDDEN))
+
+    def gradient(function):
+        return jax.grad(lambda k, p: jnp.sum(weights * function(k, p, mask, LENGTHS)), (0, 1))(
+            kernel, projected
+        )
+
+    for got, expected in zip(gradient(gru_states), gradient(plain_gru), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+        assert np.any(got)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    module = SkipThoughts(num_tokens=9, word_width=4, hidden_width=6, dropout=0.5)
+    tokens = jnp.array([[3, 5, 2, 0, 0], [1, 2, 3, 4, 8]])
+    variables = module.init(jax.random.key(0), tokens, jnp.array([3, 5]), train=False)
+    return module, variables
+
+
+def test_padding_and_neighbours_do_not_matter(encoder):
+    module, variables = encoder
+    together = module.apply(
+        variables, jnp.array([[3, 5, 2, 7, 7], [1, 2, 3, 4, 8]]), jnp.array([3, 5]), train=False
+    )
+    alone = module.apply(variables, jnp.array([[3, 5, 2]]), jnp.array([3]), train=False)
+    np.testing.assert_allclose(together[0, :3], alone[0], atol=1e-6)
+    assert not np.any(together[0, 3:])
+
+
+def test_the_padding_row_is_zero_and_gets_no_gradient(encoder):
+    module, variables = encoder
+    tokens, lengths = jnp.array([[3, 5, 0, 0, 0]]), jnp.array([5])
+
+    def loss(params):
+        return module.apply({"params": params}, tokens, lengths, train=False).sum()
+
+    gradient = jax.grad(loss)(variables["params"])["embedding"]
+    assert not np.any(variables["params"]["embedding"][0])
+    assert not np.any(gradient[0])
+    assert np.any(gradient[3])
+
+
+def test_dropout_masks_are_shared_by_all_steps_of_a_sequence(encoder):
+    # Without recurrence through the kernel and with one word throughout, h' = (1 - u) n + u h
+    # with constant n and u: successive differences of a unit shrink by one constant factor u,
+    # but only if its masks stay the same over time.
+    module, variables = encoder
+    params = dict(variables["params"])
+    params["recurrent_kernel"] = jnp.zeros_like(params["recurrent_kernel"])
+    tokens, lengths = jnp.full((2, 5), 4), jnp.array([5, 5])
+
+    def states(seed):
+        rngs = {"dropout": jax.random.key(seed)}
+        return np.asarray(module.apply({"params": params}, tokens, lengths, train=True, rngs=rngs))
+
+    h = np.concatenate([np.zeros((2, 1, 6)), states(0)], axis=1)
+    change = np.diff(h, axis=1)
+    factor = change[:, 1:] / change[:, :-1]
+    np.testing.assert_allclose(factor, np.broadcast_to(factor[:, :1], factor.shape), rtol=1e-3)
+    assert not np.allclose(h[0], h[1]), "sequences must have masks of their own"
+    assert not np.allclose(states(0), states(1)), "another key must draw other masks"
+
+
+def test_state_dropout_acts_in_training_only(encoder):
+    module, variables = encoder
+    tokens, lengths = jnp.array([[1, 2, 3, 4, 8]]), jnp.array([5])
+    evaluated = module.apply(variables, tokens, lengths, train=False)
+    again = module.apply(variables, tokens, lengths, train=False)
+    trained = module.apply(
+        variables, tokens, lengths, train=True, rngs={"dropout": jax.random.key(0)}
+    )
+    np.testing.assert_array_equal(evaluated, again)
+    assert not np.allclose(evaluated, trained)
