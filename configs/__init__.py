@@ -1,0 +1,1 @@
+"""ml_collections configs, one small file a data set over `base`."""

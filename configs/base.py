@@ -1,0 +1,64 @@
+"""Every field of a KAMCL config, with the values of the paper's RSICD training."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the fields that all data sets share; a data set's file changes what differs."""
+    config = ml_collections.ConfigDict()
+
+    config.seed = 0  # of initialisation, augmentation, dropout, order and the validation split
+    config.num_epochs = 20  # an epoch shows every training caption once
+    config.max_steps = 0  # stops sooner, for a trial run; 0 = no limit
+    config.batch_size = 100  # image-caption pairs a step, over all devices
+    config.image_size = 256  # pixels, what the encoder sees
+    config.embedding_size = 512
+    config.num_concepts = 512  # at most; a small data set may have fewer
+    config.queue_length = 8000  # keys a modality; a multiple of the batch size
+    config.momentum = 0.999  # of the key encoders
+    config.temperature = 0.07  # of the contrastive logits
+    config.log_every_steps = 10
+
+    config.data = ml_collections.ConfigDict()
+    config.data.name = "rsicd"
+    config.data.dir = "data/rsicd"  # what the publisher distributes
+    config.data.prepared_dir = ""  # where prepared data go; "" = <dir>/prepared
+    config.data.options = ml_collections.ConfigDict()  # the data set's own
+    config.data.validation_fraction = 0.2  # of the training images, where no split is published
+    config.data.vocabulary_from = "train"  # or "train_and_test", as the release does
+    config.data.min_word_count = 5
+    config.data.max_tokens = 0  # longer captions are cut; 0 = as long as the longest
+
+    config.augmentation = ml_collections.ConfigDict()
+    config.augmentation.resize = 0  # pixels before the crop; 0 = image_size * 278 / 256
+    config.augmentation.max_rotation = 90.0  # degrees
+
+    config.image_encoder = ml_collections.ConfigDict()
+    config.image_encoder.depth = 18  # ResNet-18, 34, 50 or 101
+    config.image_encoder.width = 64  # channels of its first stage
+
+    config.text_encoder = ml_collections.ConfigDict()
+    config.text_encoder.word_width = 620
+    config.text_encoder.hidden_width = 2400
+    config.text_encoder.dropout = 0.25
+
+    config.loss = ml_collections.ConfigDict()
+    config.loss.margin = 0.2
+    config.loss.triplet_weight = 1.0
+    config.loss.contrastive_weight = 10.0
+    config.loss.alignment_weight = 10.0  # in step 2 of the schedule
+
+    config.schedule = ml_collections.ConfigDict()
+    config.schedule.alignment_from_epoch = 11  # first epoch of step 2, counted from 0
+
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.learning_rate = 2e-4
+    config.optimizer.epsilon = 1e-8  # of Adam
+    config.optimizer.clip_norm = 0.0  # global gradient norm; 0 = no clipping
+    config.optimizer.decay_factor = 0.5
+    config.optimizer.decay_every_epochs = 10
+
+    config.evaluation = ml_collections.ConfigDict()
+    config.evaluation.batch_size = 100
+
+    return config

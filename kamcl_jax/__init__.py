@@ -1,0 +1,1 @@
+"""KAMCL in JAX: knowledge-aided momentum contrastive learning for remote-sensing retrieval."""

@@ -1,0 +1,160 @@
+"""Checks a config before anything is prepared or compiled, one clear sentence a mistake."""
+
+from typing import Any
+
+import ml_collections
+
+from kamcl_jax.models.resnet import BLOCKS_PER_STAGE
+
+FREE_TO_CHANGE = frozenset(
+    {
+        "num_epochs",
+        "max_steps",
+        "log_every_steps",
+        "evaluation.batch_size",
+        "data.dir",
+        "data.prepared_dir",
+        "data.options.images",
+    }
+)
+"""Fields that may differ from a checkpoint's: they change neither the model nor a step."""
+
+
+class ConfigError(ValueError):
+    """A config that cannot be trained or does not fit the run, told in one sentence."""
+
+
+_AT_LEAST_ONE = [
+    "num_epochs",
+    "batch_size",
+    "image_size",
+    "embedding_size",
+    "num_concepts",
+    "queue_length",
+    "log_every_steps",
+    "data.min_word_count",
+    "image_encoder.width",
+    "text_encoder.word_width",
+    "text_encoder.hidden_width",
+    "optimizer.decay_every_epochs",
+    "evaluation.batch_size",
+]
+_NOT_NEGATIVE = [
+    "seed",
+    "max_steps",
+    "data.max_tokens",
+    "loss.margin",
+    "loss.triplet_weight",
+    "loss.contrastive_weight",
+    "loss.alignment_weight",
+    "schedule.alignment_from_epoch",
+    "optimizer.clip_norm",
+    "augmentation.resize",
+    "augmentation.max_rotation",
+]
+_POSITIVE = [
+    "temperature",
+    "optimizer.learning_rate",
+    "optimizer.epsilon",
+    "optimizer.decay_factor",
+]
+_SHARES = ["momentum", "text_encoder.dropout", "data.validation_fraction"]
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns a config's leaves under dotted names."""
+    leaves: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            leaves.update({f"{name}.{inner}": leaf for inner, leaf in flatten(value).items()})
+        else:
+            leaves[name] = value
+    return leaves
+
+
+def check(config: ml_collections.ConfigDict, num_devices: int) -> None:
+    """Checks what can be known without the data.
+
+    Args:
+      config: as `configs.base` describes it.
+      num_devices: over which a batch is split.
+
+    Raises:
+      ConfigError: the first field that cannot be, with its value.
+    """
+    fields = flatten(config)
+    _check_ranges(fields)
+    if fields["image_encoder.depth"] not in BLOCKS_PER_STAGE:
+        known = ", ".join(map(str, BLOCKS_PER_STAGE))
+        raise ConfigError(
+            f"config.image_encoder.depth is {fields['image_encoder.depth']}; known are {known}"
+        )
+    if fields["queue_length"] % fields["batch_size"]:
+        raise ConfigError(
+            f"config.queue_length {fields['queue_length']} is not a multiple of config.batch_size "
+            f"{fields['batch_size']}, so a batch of keys would not fit at the queue's end"
+        )
+    if fields["batch_size"] % num_devices:
+        raise ConfigError(
+            f"config.batch_size {fields['batch_size']} is not a multiple of the {num_devices} "
+            "devices that share a batch"
+        )
+    if 0 < fields["augmentation.resize"] < fields["image_size"]:
+        raise ConfigError(
+            f"config.augmentation.resize {fields['augmentation.resize']} is smaller than "
+            f"config.image_size {fields['image_size']}, which is cropped from it"
+        )
+    if fields["data.vocabulary_from"] not in ("train", "train_and_test"):
+        raise ConfigError(
+            f"config.data.vocabulary_from is {fields['data.vocabulary_from']!r}; "
+            "it must be 'train' or 'train_and_test'"
+        )
+
+
+def _check_ranges(fields: dict[str, Any]) -> None:
+    rules = (
+        (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
+        (_NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
+        (_POSITIVE, lambda value: value > 0, "above 0"),
+        (_SHARES, lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    )
+    for names, holds, words in rules:
+        for name in names:
+            if not holds(fields[name]):
+                raise ConfigError(f"config.{name} is {fields[name]}; it must be {words}")
+
+
+def check_against_data(config: ml_collections.ConfigDict, num_captions: int) -> None:
+    """Checks what needs the number of training captions.
+
+    Raises:
+      ConfigError: a batch is larger than the training split.
+    """
+    if config.batch_size > num_captions:
+        raise ConfigError(
+            f"config.batch_size {config.batch_size} is larger than the training split of "
+            f"{num_captions} captions"
+        )
+
+
+def check_against_checkpoint(config: ml_collections.ConfigDict, trained: dict[str, Any]) -> None:
+    """Checks that a config continues the run that a checkpoint came from.
+
+    Args:
+      config: of this run.
+      trained: the flattened config of the checkpoint.
+
+    Raises:
+      ConfigError: fields outside `FREE_TO_CHANGE` differ; all of them are listed.
+    """
+    now = flatten(config)
+    differing = [
+        f"config.{name}: {trained.get(name)} in the checkpoint, {now.get(name)} now"
+        for name in sorted(now.keys() | trained.keys())
+        if name not in FREE_TO_CHANGE and now.get(name) != trained.get(name)
+    ]
+    if differing:
+        raise ConfigError(
+            "the working directory holds a run of another config (choose another --workdir): "
+            + "; ".join(differing)
+        )

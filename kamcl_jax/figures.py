@@ -1,0 +1,130 @@
+"""The pictures of a report: curves of training, and queries with what they retrieve."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from input_pipeline.examples import Examples
+
+matplotlib.use("Agg")  # no display is needed
+from matplotlib import pyplot as plt
+
+HIT = "#1a9850"
+MISS = "#bbbbbb"
+TOP = 5
+
+
+def loss_curves(
+    path: Path, rows: Sequence[dict[str, float]], steps_per_epoch: int, alignment_from_epoch: int
+) -> None:
+    """Draws the losses over epochs, with the border between the schedule's two steps.
+
+    Args:
+      path: of the PNG.
+      rows: `History.train`.
+      steps_per_epoch: turns steps into epochs.
+      alignment_from_epoch: first epoch of step 2, from 0.
+    """
+    epochs = [row["step"] / steps_per_epoch for row in rows]
+    terms = ("loss", "triplet", "contrastive", "alignment")
+    figure, axes = plt.subplots(2, 2, figsize=(10, 6), sharex=True, layout="constrained")
+    for axis, term in zip(axes.flat, terms, strict=True):
+        axis.plot(epochs, [row[term] for row in rows], linewidth=1.5)
+        title = "weighted sum of the losses" if term == "loss" else f"{term} loss (unweighted)"
+        axis.set_title(title, fontsize=10)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+        if epochs and alignment_from_epoch < epochs[-1]:
+            axis.axvline(alignment_from_epoch, color="black", linestyle="--", linewidth=1)
+            axis.text(alignment_from_epoch, axis.get_ylim()[1], " step 2", va="top", fontsize=8)
+    for axis in axes[1]:
+        axis.set_xlabel("epoch")
+    _save(figure, path)
+
+
+def recall_curves(path: Path, rows: Sequence[dict[str, float]], chance: float) -> None:
+    """Draws the validation recalls over epochs.
+
+    Args:
+      path: of the PNG.
+      rows: `History.validation`.
+      chance: mR of random scores, in percent.
+    """
+    epochs = [row["epoch"] for row in rows]
+    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    for way, style in (("i2t", "-"), ("t2i", "--")):
+        for k, colour in ((1, "#d73027"), (5, "#fc8d59"), (10, "#4575b4")):
+            values = [row[f"{way}_r{k}"] for row in rows]
+            axis.plot(epochs, values, style, color=colour, label=f"{way} R@{k}", linewidth=1.3)
+    mean_recalls = [row["mR"] for row in rows]
+    axis.plot(epochs, mean_recalls, color="black", marker="o", linewidth=2.2, label="mR")
+    best = int(np.argmax(mean_recalls))
+    axis.annotate(
+        f"best {mean_recalls[best]:.1f}",
+        (epochs[best], mean_recalls[best]),
+        textcoords="offset points",
+        xytext=(0, 8),
+        ha="center",
+    )
+    axis.axhline(chance, color="grey", linestyle=":", label="mR by chance")
+    axis.set(xlabel="epoch", ylabel="validation recall (%)", ylim=(0, 100))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, ncols=4, loc="upper left")
+    _save(figure, path)
+
+
+def contact_sheet(
+    path: Path, examples: Examples, similarity: np.ndarray, queries: Sequence[int]
+) -> None:
+    """Draws captions with the five images that they retrieve; hits are framed.
+
+    Args:
+      path: of the PNG.
+      examples: the split.
+      similarity: f32[N, M], images by captions.
+      queries: rows of the captions to show.
+    """
+    figure, axes = plt.subplots(
+        len(queries),
+        TOP + 1,
+        figsize=(11, 1.75 * len(queries)),
+        squeeze=False,
+        layout="constrained",
+        width_ratios=[1.7] + [1] * TOP,
+    )
+    for row, query in zip(axes, queries, strict=True):
+        _write_caption(row[0], examples.captions[query])
+        order = np.argsort(-similarity[:, query], kind="stable")
+        match = examples.image_of_caption[query]
+        place = int(np.flatnonzero(order == match)[0]) + 1
+        row[0].text(0, 0.02, f"match at rank {place}", fontsize=8, color="grey")
+        for axis, rank in zip(row[1:], range(TOP), strict=True):
+            if rank >= len(order):
+                axis.axis("off")
+                continue
+            image = order[rank]
+            axis.imshow(examples.images[image])
+            axis.set_title(f"{rank + 1}: {similarity[image, query]:.3f}", fontsize=8)
+            _frame(axis, hit=image == match)
+    figure.suptitle("captions and the five images they retrieve; the match is framed in green")
+    _save(figure, path)
+
+
+def _write_caption(axis, caption: str) -> None:
+    axis.axis("off")
+    axis.text(0, 0.95, textwrap.fill(caption, 30), fontsize=9, va="top", wrap=False)
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+
+
+def _frame(axis, hit: bool) -> None:
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set(color=HIT if hit else MISS, linewidth=5 if hit else 1)
+
+
+def _save(figure, path: Path) -> None:
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,171 @@
+"""Builds what a config describes: the only place where config fields become arguments."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import ml_collections
+import optax
+from jax.sharding import Mesh
+
+from input_pipeline.examples import RetrievalData, load_datasets
+from kamcl_jax import config_check, schedule, sharding, train_state
+from kamcl_jax.models.encoders import DualEncoder, ImageEncoder, TextEncoder
+from kamcl_jax.train_state import TrainState
+from kamcl_jax.train_step import StepSettings
+
+RESIZE_TO_CROP = 278 / 256
+"""Side of the training images before the crop, in crops, as published."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A config's data, model, optimiser and numbers, ready to train or to evaluate.
+
+    Attributes:
+      config: frozen copy.
+      data: prepared splits, vocabulary and concepts.
+      model: both towers.
+      optimizer: with its learning rate schedule.
+      settings: numbers of the training step.
+      mesh: of all devices.
+    """
+
+    config: ml_collections.FrozenConfigDict
+    data: RetrievalData
+    model: DualEncoder
+    optimizer: optax.GradientTransformation
+    settings: StepSettings
+    mesh: Mesh
+
+    def initial_state(self) -> TrainState:
+        """Returns the state at step 0, on every device of the mesh."""
+        make = jax.jit(self._make_state, out_shardings=sharding.replicated(self.mesh))
+        return make()
+
+    def abstract_state(self) -> TrainState:
+        """Returns the shapes and dtypes of the state, without making it."""
+        return jax.eval_shape(self._make_state)
+
+    def _make_state(self) -> TrainState:
+        return train_state.create(
+            self.config.seed,
+            self.model,
+            self.optimizer,
+            image_size=self.config.image_size,
+            max_tokens=self.data.train.tokens.shape[1],
+            num_concepts=len(self.data.concepts.words),
+            embedding_size=self.config.embedding_size,
+            queue_length=self.config.queue_length,
+        )
+
+
+def build(config: ml_collections.ConfigDict) -> Experiment:
+    """Checks the config, prepares its data and makes everything that training needs.
+
+    Raises:
+      ConfigError: a field that cannot be.
+      DataError: a file or line of the data that cannot be used.
+    """
+    mesh = sharding.make_mesh()
+    config_check.check(config, mesh.size)
+    data = load_data(config)
+    num_captions = len(data.train.captions)
+    config_check.check_against_data(config, num_captions)
+    steps_per_epoch = num_captions // config.batch_size
+    return Experiment(
+        config=ml_collections.FrozenConfigDict(config),
+        data=data,
+        model=make_model(config, len(data.vocabulary) + 1, len(data.concepts.words)),
+        optimizer=make_optimizer(config, steps_per_epoch),
+        settings=make_settings(config, steps_per_epoch),
+        mesh=mesh,
+    )
+
+
+def train_size(config: ml_collections.ConfigDict) -> int:
+    """Returns the side of the training images before the crop, in pixels."""
+    return config.augmentation.resize or round(config.image_size * RESIZE_TO_CROP)
+
+
+def load_data(config: ml_collections.ConfigDict) -> RetrievalData:
+    """Prepares the config's data set, or opens it where it has been prepared."""
+    data = config.data
+    return load_datasets(
+        data.name,
+        data.dir,
+        data.prepared_dir or f"{data.dir}/prepared",
+        options=dict(data.options),
+        train_size=train_size(config),
+        image_size=config.image_size,
+        validation_fraction=data.validation_fraction,
+        seed=config.seed,
+        vocabulary_from=data.vocabulary_from,
+        min_count=data.min_word_count,
+        num_concepts=config.num_concepts,
+        max_tokens=data.max_tokens,
+    )
+
+
+def make_model(
+    config: ml_collections.ConfigDict, num_tokens: int, num_concepts: int
+) -> DualEncoder:
+    """Returns both towers.
+
+    Args:
+      config: widths, depth, dropout.
+      num_tokens: rows of the word embedding, the padding included.
+      num_concepts: that the data set really has.
+    """
+    image, text = config.image_encoder, config.text_encoder
+    return DualEncoder(
+        partial(
+            ImageEncoder,
+            num_concepts=num_concepts,
+            embedding_size=config.embedding_size,
+            depth=image.depth,
+            width=image.width,
+        ),
+        partial(
+            TextEncoder,
+            num_tokens=num_tokens,
+            num_concepts=num_concepts,
+            embedding_size=config.embedding_size,
+            word_width=text.word_width,
+            hidden_width=text.hidden_width,
+            dropout=text.dropout,
+        ),
+    )
+
+
+def make_optimizer(
+    config: ml_collections.ConfigDict, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """Returns Adam with the published step decay, after clipping if the config asks for it."""
+    optimizer = config.optimizer
+    learning_rate = schedule.step_decay(
+        optimizer.learning_rate,
+        optimizer.decay_factor,
+        optimizer.decay_every_epochs,
+        steps_per_epoch,
+    )
+    adam = optax.adam(learning_rate, eps=optimizer.epsilon)
+    if optimizer.clip_norm:
+        return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), adam)
+    return adam
+
+
+def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> StepSettings:
+    """Returns the numbers of the training step."""
+    return StepSettings(
+        image_size=config.image_size,
+        max_rotation=config.augmentation.max_rotation,
+        momentum=config.momentum,
+        temperature=config.temperature,
+        margin=config.loss.margin,
+        triplet_weight=config.loss.triplet_weight,
+        contrastive_weight=config.loss.contrastive_weight,
+        alignment_weight=config.loss.alignment_weight,
+        alignment_from_epoch=config.schedule.alignment_from_epoch,
+        steps_per_epoch=steps_per_epoch,
+    )

@@ -1,0 +1,71 @@
+"""KAMCL's three losses: arrays in, scalars out."""
+
+import jax
+import jax.numpy as jnp
+
+
+def l2_normalise(x: jax.Array, epsilon: float = 1e-8) -> jax.Array:
+    """Divides vectors along the last axis by (their Euclidean length + epsilon)."""
+    # The gradient of a norm at the zero vector would be NaN, so the square is kept positive.
+    tiny = jnp.finfo(x.dtype).tiny
+    length = jnp.sqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), tiny))
+    return x / (length + epsilon)
+
+
+def hard_triplet(similarity: jax.Array, margin: float) -> jax.Array:
+    """Triplet loss with the hardest negative of each row and each column (Faghri et al. 2018).
+
+    Args:
+      similarity: f32[B, B], cosine of image i and caption j; matches on the diagonal.
+      margin: by which a match must beat every negative.
+
+    Returns:
+      f32[], summed over the batch and both directions.
+    """
+    match = jnp.diagonal(similarity)
+    negative = ~jnp.eye(similarity.shape[0], dtype=bool)
+    by_caption = jnp.where(negative, jax.nn.relu(margin + similarity - match[:, None]), 0)
+    by_image = jnp.where(negative, jax.nn.relu(margin + similarity - match[None, :]), 0)
+    return by_caption.max(axis=1).sum() + by_image.max(axis=0).sum()
+
+
+def contrastive_logits(
+    queries: jax.Array, keys: jax.Array, queue: jax.Array, temperature: float
+) -> jax.Array:
+    """Similarity of queries to their own key and to a queue of negatives (MoCo; He et al. 2020).
+
+    No gradient flows into keys or queue.
+
+    Args:
+      queries: f32[B, E], unit length.
+      keys: f32[B, E], unit length, of the other modality; key b matches query b.
+      queue: f32[K, E], unit length.
+      temperature: divides the similarities.
+
+    Returns:
+      f32[B, 1 + K], the match first.
+    """
+    keys, queue = jax.lax.stop_gradient((keys, queue))
+    match = jnp.sum(queries * keys, axis=-1, keepdims=True)
+    return jnp.concatenate([match, queries @ queue.T], axis=1) / temperature
+
+
+def info_nce(logits: jax.Array) -> jax.Array:
+    """Mean cross-entropy of logits f32[B, 1 + K] whose first column is the right class -> f32[]."""
+    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - logits[:, 0])
+
+
+def concept_alignment(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
+    """Binary cross-entropy of concept probabilities against soft labels (knowledge alignment).
+
+    Args:
+      probabilities: f32[B, N] in [0, 1].
+      labels: f32[B, N] in [0, 1].
+
+    Returns:
+      f32[], mean over all entries.
+    """
+    tiny = jnp.finfo(probabilities.dtype).tiny
+    log_present = jnp.log(jnp.maximum(probabilities, tiny))
+    log_absent = jnp.log(jnp.maximum(1 - probabilities, tiny))
+    return -jnp.mean(labels * log_present + (1 - labels) * log_absent)

@@ -1,0 +1,66 @@
+"""The momentum encoder and the key queue of MoCo (He et al. 2020) as functions over pytrees."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from kamcl_jax.losses import l2_normalise
+
+
+def average(key_params: Any, query_params: Any, momentum: float | jax.Array) -> Any:
+    """Moves key parameters towards query parameters: momentum * key + (1 - momentum) * query.
+
+    Args:
+      key_params: pytree of f32 arrays.
+      query_params: pytree of the same structure and shapes.
+      momentum: share of the key parameters that stays; 0.999 in the paper.
+
+    Returns:
+      The new key parameters, all of them: the paper's rule, where the release stops early.
+
+    Raises:
+      ValueError: the trees differ in structure.
+    """
+    return jax.tree.map(
+        lambda key, query: momentum * key + (1 - momentum) * query, key_params, query_params
+    )
+
+
+class KeyQueue(struct.PyTreeNode):
+    """A ring buffer of past keys.
+
+    Attributes:
+      keys: f32[K, E], unit vectors.
+      pointer: i32[], row that the next batch of keys takes.
+    """
+
+    keys: jax.Array
+    pointer: jax.Array
+
+
+def random_queue(key: jax.Array, length: int, width: int) -> KeyQueue:
+    """Returns a queue of `length` random unit vectors of `width` entries, as training starts."""
+    return KeyQueue(l2_normalise(jax.random.normal(key, (length, width))), jnp.zeros((), jnp.int32))
+
+
+def push(queue: KeyQueue, keys: jax.Array) -> KeyQueue:
+    """Replaces the oldest keys by new ones, first in first out.
+
+    Args:
+      queue: of length K.
+      keys: f32[B, E], unit vectors, stored without gradient.
+
+    Returns:
+      The queue with `keys` written and the pointer moved on.
+
+    Raises:
+      ValueError: K is not a multiple of B, so a batch would not fit before the end.
+    """
+    length, batch = queue.keys.shape[0], keys.shape[0]
+    if length % batch:
+        raise ValueError(f"queue length {length} is not a multiple of the batch of {batch} keys")
+    keys = jax.lax.stop_gradient(keys)
+    written = jax.lax.dynamic_update_slice_in_dim(queue.keys, keys, queue.pointer, axis=0)
+    return KeyQueue(written, (queue.pointer + batch) % length)

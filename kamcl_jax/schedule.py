@@ -1,0 +1,41 @@
+"""What changes over training, as functions of the step count: the two steps and the learning rate.
+
+Both return traced values, so that crossing from one step of the schedule to the next never
+recompiles the training step.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def alignment_weight(
+    step: jax.Array, steps_per_epoch: int, from_epoch: int, weight: float
+) -> jax.Array:
+    """Weight of the concept alignment: 0 in step 1 of the schedule, `weight` in step 2.
+
+    Args:
+      step: i32[], training steps already taken.
+      steps_per_epoch: of the training split.
+      from_epoch: first epoch of step 2, counted from 0; 11 in the paper's RSICD schedule.
+      weight: of the alignment loss in step 2.
+
+    Returns:
+      f32[].
+    """
+    return jnp.where(step >= from_epoch * steps_per_epoch, weight, 0.0).astype(jnp.float32)
+
+
+def step_decay(
+    initial: float, factor: float, every_epochs: int, steps_per_epoch: int
+) -> optax.Schedule:
+    """Learning rate multiplied by `factor` at epochs every - 1, 2 * every - 1, ... (from 0).
+
+    The published schedule: with `every_epochs=10` the factor is applied from epoch index 9 on.
+    """
+
+    def learning_rate(step):
+        epoch = jnp.asarray(step) // steps_per_epoch
+        return initial * factor ** ((epoch + 1) // every_epochs)
+
+    return learning_rate

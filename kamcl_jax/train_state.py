@@ -1,0 +1,85 @@
+"""Everything that learns or remembers during training, as one pytree."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+from kamcl_jax import momentum
+
+
+class TrainState(struct.PyTreeNode):
+    """The whole state of training; a step maps it to the next one.
+
+    Attributes:
+      step: i32[], steps taken.
+      params: query encoders' parameters.
+      batch_stats: query encoders' BatchNorm statistics.
+      key_params: key encoders' parameters, the momentum average of `params`.
+      key_batch_stats: key encoders' own BatchNorm statistics.
+      opt_state: the optimiser's state over `params`.
+      image_queue: past image keys, negatives for captions.
+      text_queue: past text keys, negatives for images.
+      rng: u32[2], data of the PRNG key that a step folds its count into; it never changes. (Raw
+        data, since typed keys miss `jit`'s fast path once more on several devices.)
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    key_params: Any
+    key_batch_stats: Any
+    opt_state: optax.OptState
+    image_queue: momentum.KeyQueue
+    text_queue: momentum.KeyQueue
+    rng: jax.Array
+
+
+def create(
+    seed: int,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    image_size: int,
+    max_tokens: int,
+    num_concepts: int,
+    embedding_size: int,
+    queue_length: int,
+) -> TrainState:
+    """Returns the state at step 0; the key encoders start as copies of the query encoders.
+
+    Args:
+      seed: of all randomness in training.
+      model: a `DualEncoder`.
+      optimizer: applied to the query parameters.
+      image_size: side of the input images in pixels.
+      max_tokens: padded length of captions.
+      num_concepts: width of word concepts.
+      embedding_size: width of the keys.
+      queue_length: keys in each queue.
+    """
+    init_key, image_key, text_key, rng = jax.random.split(jax.random.key(seed), 4)
+    variables = model.init(
+        init_key,
+        jnp.zeros((1, image_size, image_size, 3)),
+        jnp.ones((1, max_tokens), jnp.int32),
+        jnp.ones((1,), jnp.int32),
+        jnp.zeros((1, num_concepts)),
+        train=False,
+    )
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        # Copies: the state is donated to the step, and no buffer can be donated twice.
+        key_params=jax.tree.map(jnp.copy, params),
+        key_batch_stats=jax.tree.map(jnp.copy, batch_stats),
+        opt_state=optimizer.init(params),
+        image_queue=momentum.random_queue(image_key, queue_length, embedding_size),
+        text_queue=momentum.random_queue(text_key, queue_length, embedding_size),
+        rng=jax.random.key_data(rng),
+    )

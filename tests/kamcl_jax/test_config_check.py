@@ -1,0 +1,62 @@
+import pytest
+from conftest import tiny_config
+
+from configs import rsicd, synthetic
+from kamcl_jax import config_check
+from kamcl_jax.config_check import ConfigError
+
+
+@pytest.mark.parametrize(
+    "config", [rsicd.get_config(), rsicd.get_config("resnet101"), synthetic.get_config()]
+)
+def test_shipped_configs_are_accepted(config):
+    config_check.check(config, num_devices=1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("batch_size", 0, r"config.batch_size is 0; it must be at least 1"),
+        ("queue_length", 20, r"config.queue_length 20 is not a multiple of config.batch_size 8"),
+        ("temperature", 0.0, r"config.temperature is 0.0; it must be above 0"),
+        ("temperature", float("nan"), r"config.temperature is nan"),
+        ("momentum", 1.0, r"config.momentum is 1.0; it must be at least 0 and below 1"),
+        ("image_encoder.depth", 19, r"config.image_encoder.depth is 19; known are 18, 34, 50, 101"),
+        (
+            "augmentation.resize",
+            16,
+            r"config.augmentation.resize 16 is smaller than config.image_size",
+        ),
+        ("data.vocabulary_from", "test", r"config.data.vocabulary_from is 'test'"),
+    ],
+)
+def test_a_mistake_is_named_with_its_field_and_value(field, value, sentence):
+    config = tiny_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ConfigError, match=sentence):
+        config_check.check(config, num_devices=1)
+
+
+def test_devices_must_share_a_batch_evenly():
+    with pytest.raises(ConfigError, match=r"batch_size 8 is not a multiple of the 3 devices"):
+        config_check.check(tiny_config(), num_devices=3)
+
+
+def test_a_batch_must_fit_into_the_training_split():
+    with pytest.raises(ConfigError, match=r"batch_size 8 is larger than the training split of 7"):
+        config_check.check_against_data(tiny_config(), num_captions=7)
+
+
+def test_a_run_goes_on_with_its_own_config_only():
+    config = tiny_config()
+    trained = config_check.flatten(config)
+    config.num_epochs = 99
+    config_check.check_against_checkpoint(config, trained)
+    config.momentum = 0.5
+    config.image_encoder.width = 5
+    with pytest.raises(
+        ConfigError,
+        match=r"config.image_encoder.width: 4 in the checkpoint, 5 now; "
+        r"config.momentum: 0.999 in the checkpoint, 0.5 now",
+    ):
+        config_check.check_against_checkpoint(config, trained)

@@ -1,0 +1,105 @@
+"""Training, going on, evaluating and reporting, on a tiny embedded data set."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import BATCH, tiny_config
+from PIL import Image
+
+from kamcl_jax import training
+from kamcl_jax.config_check import ConfigError
+
+STEPS_PER_EPOCH = 24 * 5 // BATCH
+RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
+
+
+@pytest.fixture(scope="module")
+def make_config(tmp_path_factory):
+    data = tmp_path_factory.mktemp("data")
+
+    def make(**fields):
+        config = tiny_config()
+        config.data.dir = str(data)
+        config.num_epochs = 2
+        config.update(fields)
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(make_config, tmp_path_factory):
+    """A run of two epochs in one go: its folder and its results."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, training.train(make_config(), workdir)
+
+
+def history_of(workdir):
+    return training.Checkpoints(workdir / "checkpoints").record(2 * STEPS_PER_EPOCH)["history"]
+
+
+def test_the_report_holds_scores_pictures_and_text(whole):
+    workdir, results = whole
+    report = workdir / "report"
+    written = json.loads((report / "metrics.json").read_text())
+    assert written == json.loads(json.dumps(results))
+    for split in ("test", "val"):
+        scores = written[split]
+        assert all(0 <= scores[name] <= 100 for name in RECALLS)
+        assert scores["mR"] == pytest.approx(np.mean([scores[name] for name in RECALLS]))
+        assert {"i2t_medr", "i2t_meanr", "t2i_medr", "t2i_meanr"} <= scores.keys()
+    assert written["chance"]["t2i_r1"] == pytest.approx(100 / 6)
+    text = (report / "report.md").read_text()
+    for picture in ("losses.png", "recalls.png", "retrieved.png"):
+        assert f"({picture})" in text
+        with Image.open(report / picture) as image:
+            assert min(image.size) > 300
+            assert len(np.unique(np.asarray(image.convert("L")))) > 20
+    assert f"{written['test']['mR']:.2f}" in text
+    assert list((workdir / "tensorboard").glob("events*"))
+
+
+def test_history_covers_both_steps_of_the_schedule(whole):
+    history = history_of(whole[0])
+    assert [row["epoch"] for row in history["validation"]] == [1, 2]
+    assert history["train"][-1]["step"] == 2 * STEPS_PER_EPOCH
+    weights = {row["epoch"]: row["alignment_weight"] for row in history["train"]}
+    assert weights == {0: 0.0, 1: 10.0}
+    losses = [row["loss"] for row in history["train"]]
+    assert np.all(np.isfinite(losses))
+
+
+def test_a_stopped_run_goes_on_as_if_never_stopped(whole, make_config, tmp_path, capsys):
+    training.train(make_config(max_steps=STEPS_PER_EPOCH), tmp_path)
+    results = training.train(make_config(), tmp_path)
+    assert f"going on from the checkpoint of step {STEPS_PER_EPOCH}" in capsys.readouterr().out
+    for split in ("test", "val"):
+        assert results[split] == whole[1][split]
+    assert [row["loss"] for row in history_of(tmp_path)["train"]] == [
+        row["loss"] for row in history_of(whole[0])["train"]
+    ]
+
+
+def test_a_finished_run_is_evaluated_to_the_same_scores(whole, make_config):
+    workdir, results = whole
+    (workdir / "report" / "metrics.json").unlink()
+    assert training.evaluate(make_config(), workdir) == results
+    assert json.loads((workdir / "report" / "metrics.json").read_text())["test"] == results["test"]
+
+
+def test_another_config_in_the_same_folder_is_refused_and_loses_nothing(whole, make_config):
+    workdir, _ = whole
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"config.momentum: 0.99 in the checkpoint, 0.5 now"):
+        training.train(make_config(momentum=0.5), workdir)
+    with pytest.raises(
+        ConfigError, match=r"batch_size 400 is larger than the training split of 120"
+    ):
+        training.train(make_config(batch_size=400, queue_length=400), workdir)
+    assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_evaluating_an_empty_folder_says_so(make_config, tmp_path):
+    with pytest.raises(ConfigError, match="holds no checkpoints; train there first"):
+        training.evaluate(make_config(), tmp_path)

@@ -1,0 +1,99 @@
+"""The command line: a user's mistake is one sentence and exit status 1, before anything runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(*arguments):
+        command = [sys.executable, "main.py", f"--workdir={tmp_path / 'run'}", *arguments]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "run").exists()
+        return done.stderr
+
+    return run
+
+
+SYNTHETIC = ("--mode=train", "--config=configs/synthetic.py")
+
+
+def test_leftover_arguments_are_named(run):
+    error = run(*SYNTHETIC, "--config.seed", "1", "batch_size=3")
+    assert "unexpected arguments: batch_size=3" in error
+
+
+def test_an_unknown_config_field_is_named(run):
+    assert "the config has no field 'queue_lenght'" in run(*SYNTHETIC, "--config.queue_lenght=1")
+
+
+def test_a_queue_that_holds_no_whole_batches_is_named(run):
+    assert "error: config.queue_length 77 is not a multiple of config.batch_size 50" in run(
+        *SYNTHETIC, "--config.queue_length=77"
+    )
+
+
+def write_release(folder: Path, images: int = 6) -> None:
+    """A data set in the layout of the release, with captions of our own."""
+    (folder / "images").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        names = [f"{split}_{i}.png" for i in range(images)]
+        for name in names:
+            pixels = generator.integers(0, 255, (20, 20, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / name)
+        (folder / f"{split}_filename.txt").write_text("\n".join(names) + "\n")
+        lines = [f"two boats lie near pier {i} ." for i in range(images) for _ in range(5)]
+        (folder / f"{split}_caps.txt").write_text("\n".join(lines) + "\n")
+
+
+RELEASE = ("--mode=train", "--config=configs/rsicd.py", "--config.image_size=32")
+
+
+def damage_image(folder):
+    (folder / "images" / "train_3.png").write_bytes(b"not an image")
+
+
+def remove_image(folder):
+    (folder / "images" / "test_2.png").unlink()
+
+
+def drop_line(folder):
+    path = folder / "train_caps.txt"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def empty_line(folder):
+    path = folder / "train_caps.txt"
+    lines = path.read_text().splitlines()
+    lines[6] = ""
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (damage_image, ["train_3.png"]),
+        (remove_image, ["test_2.png"]),
+        (drop_line, ["train_caps.txt", "29", "6"]),
+        (empty_line, ["train_caps.txt", "7"]),
+        (lambda folder: None, ["config.batch_size 100 is larger than the training split of"]),
+    ],
+)
+def test_bad_data_is_one_sentence_that_names_the_file(run, tmp_path, damage, words):
+    write_release(tmp_path / "data")
+    damage(tmp_path / "data")
+    error = run(*RELEASE, f"--config.data.dir={tmp_path / 'data'}")
+    sentence = next(line for line in error.splitlines() if line.startswith("error: "))
+    assert all(word in sentence for word in words), sentence
