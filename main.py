@@ -13,6 +13,7 @@ from ml_collections import config_flags
 from input_pipeline.errors import DataError
 from kamcl_jax import training
 from kamcl_jax.config_check import ConfigError
+from kamcl_jax.training import DivergedError
 
 MODES = {"train": training.train, "evaluate": training.evaluate}
 
@@ -28,14 +29,17 @@ def main(argv: list[str]) -> None:
             f"error: unexpected arguments: {' '.join(argv[1:])} "
             "(a config field is set as --config.FIELD=VALUE)"
         )
+    if not _WORKDIR.value:
+        sys.exit("error: --workdir is empty")
     logging.set_verbosity(logging.WARNING)
     config = _load_config()
     try:
         MODES[str(_MODE.value)](config, Path(str(_WORKDIR.value)))
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, DivergedError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted: the same command goes on from the last checkpoint")
+        print("\ninterrupted: the same command goes on from the last epoch", file=sys.stderr)
+        sys.exit(130)
 
 
 def _load_config() -> ml_collections.ConfigDict:
@@ -54,7 +58,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         cause = error.args[0] if error.args else error
         words = cause.args[0] if isinstance(cause, KeyError) else cause
         sys.exit(f"error: the config has no field {' '.join(str(words).split())}")
-    except OSError as error:
+    except (OSError, SyntaxError) as error:
         sys.exit(f"error: the config cannot be loaded: {str(error).splitlines()[-1].strip()}")
 
 

@@ -14,7 +14,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.image_size = 256  # pixels, what the encoder sees
     config.embedding_size = 512
     config.num_concepts = 512  # at most; a small data set may have fewer
-    config.queue_length = 8000  # keys a modality; a multiple of the batch size
+    config.queue_length = (
+        8000  # keys a modality, a multiple of batch_size; 0 = negatives from the batch
+    )
     config.momentum = 0.999  # of the key encoders
     config.temperature = 0.07  # of the contrastive logits
     config.log_every_steps = 10

@@ -122,7 +122,7 @@ def _examples(
     for row, words in enumerate(all_tokens):
         ids = vocabulary.encode_tokens(words)[:width]
         tokens[row, : len(ids)] = ids
-        word_concepts[row] = concepts.word_concepts(words)
+        word_concepts[row] = concepts.word_concepts(words[:width])
     num_images = len(texts.image_ids)
     labels = np.zeros((num_images, len(concepts)), np.float32)
     return Examples(

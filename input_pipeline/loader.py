@@ -1,7 +1,7 @@
 """Training batches as a pure function of (seed, step), and their prefetching."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TypeVar
@@ -70,7 +70,7 @@ def make_batch(examples: Examples, captions: np.ndarray) -> Batch:
     }
 
 
-def prefetched(fetch: Callable[[int], T], steps: Iterable[int], depth: int = 2) -> Iterator[T]:
+def prefetched(fetch: Callable[[int], T], steps: Iterable[int], depth: int = 2) -> Generator[T]:
     """Yields fetch(step) for each step in order, up to `depth` of them made ahead in a thread."""
     with ThreadPoolExecutor(max_workers=1) as worker:
         pending: deque = deque()

@@ -46,6 +46,10 @@ _ALIASES: dict[str, str] = {
 _BY_PLAIN_NAME: dict[str, str] = {name.replace("_", ""): name for name in KINDS} | _ALIASES
 
 
+MIN_SIZE, MAX_SIZE = 32, 512
+"""Sides of images that can be drawn, in pixels."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Scene:
     """One drawn scene.
@@ -147,8 +151,8 @@ def _kind_of(seed: int, pair: int, member: int) -> str:
 
 
 def _picture(facts: Attributes, seeds: list[int], size: int) -> np.ndarray:
-    if not 32 <= size <= 512:
-        raise ValueError(f"size must be from 32 to 512 pixels, not {size}")
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise ValueError(f"size must be from {MIN_SIZE} to {MAX_SIZE} pixels, not {size}")
     image, _ = kinds.paint(facts, _generator(*seeds), size)
     return image
 

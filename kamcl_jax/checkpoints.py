@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -17,8 +17,8 @@ BEST_METRIC = "mR"
 class Checkpoints:
     """An orbax `CheckpointManager` that keeps the latest states and the best by validation mR.
 
-    Each checkpoint holds the state and a JSON record (whatever must travel with it: history,
-    config, vocabulary, concepts).
+    Each checkpoint holds the state and a JSON record of whatever must travel with it. Used in a
+    `with` statement, whose end waits for the last write.
     """
 
     def __init__(self, directory: Path, keep: int = 1):
@@ -37,6 +37,12 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             Path(directory).absolute(), options=options, item_names=("state", "record")
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def save(self, state: TrainState, metrics: Mapping[str, float], record: dict[str, Any]) -> None:
         """Writes the state in the background, under its step; `metrics` are of validation."""

@@ -1,5 +1,7 @@
 """Checks a config before anything is prepared or compiled, one clear sentence a mistake."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -30,7 +32,6 @@ _AT_LEAST_ONE = [
     "image_size",
     "embedding_size",
     "num_concepts",
-    "queue_length",
     "log_every_steps",
     "data.min_word_count",
     "image_encoder.width",
@@ -41,6 +42,7 @@ _AT_LEAST_ONE = [
 ]
 _NOT_NEGATIVE = [
     "seed",
+    "queue_length",
     "max_steps",
     "data.max_tokens",
     "loss.margin",
@@ -112,6 +114,11 @@ def check(config: ml_collections.ConfigDict, num_devices: int) -> None:
 
 
 def _check_ranges(fields: dict[str, Any]) -> None:
+    for name in (*_AT_LEAST_ONE, *_NOT_NEGATIVE, *_POSITIVE, *_SHARES):
+        if isinstance(fields[name], bool) or not isinstance(fields[name], int | float):
+            raise ConfigError(f"config.{name} is {fields[name]!r}; it must be a number")
+    if fields["seed"] >= 2**31:
+        raise ConfigError(f"config.seed is {fields['seed']}; it must be below 2**31")
     rules = (
         (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
         (_NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
@@ -122,6 +129,19 @@ def _check_ranges(fields: dict[str, Any]) -> None:
         for name in names:
             if not holds(fields[name]):
                 raise ConfigError(f"config.{name} is {fields[name]}; it must be {words}")
+
+
+def check_workdir(workdir: Path) -> None:
+    """Checks that a run's folder exists or can be made, and can be written.
+
+    Raises:
+      ConfigError: it is a file, or below one, or there is no permission.
+    """
+    existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"--workdir={workdir} cannot be a folder: {existing} is a file")
+    if not os.access(existing, os.W_OK):
+        raise ConfigError(f"--workdir={workdir} cannot be written: no permission in {existing}")
 
 
 def check_against_data(config: ml_collections.ConfigDict, num_captions: int) -> None:

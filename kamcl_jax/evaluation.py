@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from input_pipeline.examples import Examples
 from kamcl_jax import augmentation, losses, sharding
 
 RECALL_AT = (1, 5, 10)
@@ -42,6 +44,8 @@ def make_encoders(model: nn.Module, mesh: Mesh) -> Encoders:
         return losses.l2_normalise(hybrid)
 
     def texts(variables, tokens, lengths, word_concepts):
+        # The host keeps word concepts in a byte each.
+        word_concepts = word_concepts.astype(jnp.float32)
         hybrid, _ = model.apply(variables, tokens, lengths, word_concepts, method="encode_texts")
         return losses.l2_normalise(hybrid)
 
@@ -73,6 +77,23 @@ def embed_texts(
     return _collect(lambda arrays: encoders.texts(variables, *arrays), batches)
 
 
+def score(
+    encoders: Encoders, variables: Any, examples: Examples, batch_size: int
+) -> tuple[dict[str, float], np.ndarray]:
+    """Returns a split's retrieval metrics and its cosine similarities f32[N, M]."""
+    images = embed_images(encoders, variables, examples.images, batch_size)
+    texts = embed_texts(
+        encoders,
+        variables,
+        examples.tokens,
+        examples.lengths,
+        examples.word_concepts,
+        batch_size,
+    )
+    similarity = images @ texts.T
+    return retrieval_metrics(similarity, examples.image_of_caption), similarity
+
+
 def _padded_batches(
     arrays: tuple[np.ndarray, ...], batch_size: int, devices: int
 ) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
@@ -84,12 +105,7 @@ def _padded_batches(
     size = -(-min(batch_size, total) // devices) * devices
     for start in range(0, total, size):
         rows = np.minimum(np.arange(start, start + size), total - 1)
-        yield min(size, total - start), tuple(_as_input(array[rows]) for array in arrays)
-
-
-def _as_input(array: np.ndarray) -> np.ndarray:
-    # Word concepts are kept in a byte each on the host; the encoder takes floats.
-    return array.astype(np.float32) if array.ndim == 2 and array.dtype == np.uint8 else array
+        yield min(size, total - start), tuple(array[rows] for array in arrays)
 
 
 def _collect(encode, batches) -> np.ndarray:
@@ -121,7 +137,7 @@ def image_to_text_ranks(similarity: np.ndarray, image_of_caption: np.ndarray) ->
     """
     own = image_of_caption[None, :] == np.arange(similarity.shape[0])[:, None]
     best = np.where(own, similarity, -np.inf).max(axis=1, keepdims=True)
-    greater = (similarity > best).sum(axis=1)
+    greater = (~(similarity <= best)).sum(axis=1)  # NaN ranks behind everything
     tied = similarity == best
     own_tied = (tied & own).sum(axis=1)
     return 1 + greater + (tied.sum(axis=1) - own_tied) / (own_tied + 1)
@@ -138,8 +154,9 @@ def text_to_image_ranks(similarity: np.ndarray, image_of_caption: np.ndarray) ->
       f64[M].
     """
     match = similarity[image_of_caption, np.arange(similarity.shape[1])]
-    greater = (similarity > match).sum(axis=0)
-    return 1 + greater + ((similarity == match).sum(axis=0) - 1) / 2
+    greater = (~(similarity <= match)).sum(axis=0)  # NaN ranks behind everything
+    others_tied = np.maximum((similarity == match).sum(axis=0) - 1, 0)
+    return 1 + greater + others_tied / 2
 
 
 def retrieval_metrics(similarity: np.ndarray, image_of_caption: np.ndarray) -> dict[str, float]:

@@ -4,17 +4,15 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from input_pipeline.examples import Examples
-
-matplotlib.use("Agg")  # no display is needed
-from matplotlib import pyplot as plt
 
 HIT = "#1a9850"
 MISS = "#bbbbbb"
 TOP = 5
+DOTS_PER_INCH = 110
 
 
 def loss_curves(
@@ -30,7 +28,8 @@ def loss_curves(
     """
     epochs = [row["step"] / steps_per_epoch for row in rows]
     terms = ("loss", "triplet", "contrastive", "alignment")
-    figure, axes = plt.subplots(2, 2, figsize=(10, 6), sharex=True, layout="constrained")
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True)
     for axis, term in zip(axes.flat, terms, strict=True):
         axis.plot(epochs, [row[term] for row in rows], linewidth=1.5)
         title = "weighted sum of the losses" if term == "loss" else f"{term} loss (unweighted)"
@@ -39,10 +38,10 @@ def loss_curves(
         axis.grid(alpha=0.3)
         if epochs and alignment_from_epoch < epochs[-1]:
             axis.axvline(alignment_from_epoch, color="black", linestyle="--", linewidth=1)
-            axis.text(alignment_from_epoch, axis.get_ylim()[1], " step 2", va="top", fontsize=8)
+            axis.text(alignment_from_epoch, 0, " step 2 begins", va="bottom", fontsize=8)
     for axis in axes[1]:
         axis.set_xlabel("epoch")
-    _save(figure, path)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
 def recall_curves(path: Path, rows: Sequence[dict[str, float]], chance: float) -> None:
@@ -54,7 +53,8 @@ def recall_curves(path: Path, rows: Sequence[dict[str, float]], chance: float) -
       chance: mR of random scores, in percent.
     """
     epochs = [row["epoch"] for row in rows]
-    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axis = figure.subplots()
     for way, style in (("i2t", "-"), ("t2i", "--")):
         for k, colour in ((1, "#d73027"), (5, "#fc8d59"), (10, "#4575b4")):
             values = [row[f"{way}_r{k}"] for row in rows]
@@ -73,7 +73,7 @@ def recall_curves(path: Path, rows: Sequence[dict[str, float]], chance: float) -
     axis.set(xlabel="epoch", ylabel="validation recall (%)", ylim=(0, 100))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, ncols=4, loc="upper left")
-    _save(figure, path)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
 def contact_sheet(
@@ -87,14 +87,8 @@ def contact_sheet(
       similarity: f32[N, M], images by captions.
       queries: rows of the captions to show.
     """
-    figure, axes = plt.subplots(
-        len(queries),
-        TOP + 1,
-        figsize=(11, 1.75 * len(queries)),
-        squeeze=False,
-        layout="constrained",
-        width_ratios=[1.7] + [1] * TOP,
-    )
+    figure = Figure(figsize=(11, 1.75 * len(queries)), layout="constrained")
+    axes = figure.subplots(len(queries), TOP + 1, squeeze=False, width_ratios=[1.4] + [1] * TOP)
     for row, query in zip(axes, queries, strict=True):
         _write_caption(row[0], examples.captions[query])
         order = np.argsort(-similarity[:, query], kind="stable")
@@ -110,12 +104,12 @@ def contact_sheet(
             axis.set_title(f"{rank + 1}: {similarity[image, query]:.3f}", fontsize=8)
             _frame(axis, hit=image == match)
     figure.suptitle("captions and the five images they retrieve; the match is framed in green")
-    _save(figure, path)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
 def _write_caption(axis, caption: str) -> None:
     axis.axis("off")
-    axis.text(0, 0.95, textwrap.fill(caption, 30), fontsize=9, va="top", wrap=False)
+    axis.text(0, 0.95, textwrap.fill(caption, 28), fontsize=9, va="top", wrap=False)
     axis.set(xlim=(0, 1), ylim=(0, 1))
 
 
@@ -123,8 +117,3 @@ def _frame(axis, hit: bool) -> None:
     axis.set(xticks=[], yticks=[])
     for spine in axis.spines.values():
         spine.set(color=HIT if hit else MISS, linewidth=5 if hit else 1)
-
-
-def _save(figure, path: Path) -> None:
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

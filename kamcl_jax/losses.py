@@ -34,7 +34,8 @@ def contrastive_logits(
 ) -> jax.Array:
     """Similarity of queries to their own key and to a queue of negatives (MoCo; He et al. 2020).
 
-    No gradient flows into keys or queue.
+    No gradient flows into keys or queue. Without a queue (K = 0) the negatives are the other keys
+    of the batch.
 
     Args:
       queries: f32[B, E], unit length.
@@ -43,11 +44,17 @@ def contrastive_logits(
       temperature: divides the similarities.
 
     Returns:
-      f32[B, 1 + K], the match first.
+      f32[B, 1 + K], the match first; without a queue f32[B, 1 + B], where -inf stands for the
+      match among the other keys.
     """
     keys, queue = jax.lax.stop_gradient((keys, queue))
     match = jnp.sum(queries * keys, axis=-1, keepdims=True)
-    return jnp.concatenate([match, queries @ queue.T], axis=1) / temperature
+    if queue.shape[0]:
+        negatives = queries @ queue.T
+    else:
+        own = jnp.eye(queries.shape[0], dtype=bool)
+        negatives = jnp.where(own, -jnp.inf, queries @ keys.T)
+    return jnp.concatenate([match, negatives], axis=1) / temperature
 
 
 def info_nce(logits: jax.Array) -> jax.Array:
@@ -56,7 +63,9 @@ def info_nce(logits: jax.Array) -> jax.Array:
 
 
 def concept_alignment(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
-    """Binary cross-entropy of concept probabilities against soft labels (knowledge alignment).
+    """Binary cross-entropy of concept probabilities against soft labels.
+
+    The paper's knowledge alignment, step 2 of its schedule.
 
     Args:
       probabilities: f32[B, N] in [0, 1].

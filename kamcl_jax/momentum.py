@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from kamcl_jax.losses import l2_normalise
-
 
 def average(key_params: Any, query_params: Any, momentum: float | jax.Array) -> Any:
     """Moves key parameters towards query parameters: momentum * key + (1 - momentum) * query.
@@ -42,14 +40,16 @@ class KeyQueue(struct.PyTreeNode):
 
 def random_queue(key: jax.Array, length: int, width: int) -> KeyQueue:
     """Returns a queue of `length` random unit vectors of `width` entries, as training starts."""
-    return KeyQueue(l2_normalise(jax.random.normal(key, (length, width))), jnp.zeros((), jnp.int32))
+    keys = jax.random.normal(key, (length, width))
+    keys /= jnp.linalg.norm(keys, axis=1, keepdims=True)
+    return KeyQueue(keys, jnp.zeros((), jnp.int32))
 
 
 def push(queue: KeyQueue, keys: jax.Array) -> KeyQueue:
     """Replaces the oldest keys by new ones, first in first out.
 
     Args:
-      queue: of length K.
+      queue: of length K; one of length 0 stays empty.
       keys: f32[B, E], unit vectors, stored without gradient.
 
     Returns:
@@ -59,6 +59,8 @@ def push(queue: KeyQueue, keys: jax.Array) -> KeyQueue:
       ValueError: K is not a multiple of B, so a batch would not fit before the end.
     """
     length, batch = queue.keys.shape[0], keys.shape[0]
+    if length == 0:
+        return queue
     if length % batch:
         raise ValueError(f"queue length {length} is not a multiple of the batch of {batch} keys")
     keys = jax.lax.stop_gradient(keys)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import jax
 import numpy as np
@@ -34,12 +35,19 @@ class Progress:
             total=last_step, initial=first_step, desc="training", unit="step", dynamic_ncols=True
         )
         self._writer = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=first_step, write_to_disk=True
+            str(workdir / "tensorboard"), purge_step=first_step + 1, write_to_disk=True
         )
         self._batch_size = batch_size
         self._log_every = log_every
         self._pending: list[Mapping[str, jax.Array]] = []
         self._since = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._writer.close()
 
     def step(self, step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float] | None:
         """Takes one step's metrics; returns their means where a write is due."""
@@ -57,29 +65,24 @@ class Progress:
         means["images_per_second"] = len(fetched) * self._batch_size / elapsed
         self._bar.set_postfix_str(
             ", ".join(f"{name} {means[name]:.2f}" for name in SHOWN_ON_BAR)
-            + f", {means['images_per_second']:.0f} images/s"
+            + f", {means['images_per_second']:.3g} images/s"
         )
         self._write("train", step, means)
         self._pending = []
         self.resume_clock()
         return means
 
-    def validation(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Reports an epoch's validation."""
+    def validation(self, step: int, epoch: float, metrics: Mapping[str, float]) -> None:
+        """Reports validation after so many epochs."""
         self._write("validation", step, metrics)
         recalls = "  ".join(
             f"{name} {value:.1f}" for name, value in metrics.items() if "_r" in name
         )
-        self._bar.write(f"epoch {epoch + 1}: validation mR {metrics['mR']:.2f}  ({recalls})")
+        self._bar.write(f"epoch {epoch:g}: validation mR {metrics['mR']:.2f}  ({recalls})")
 
     def resume_clock(self) -> None:
         """Starts timing anew, after work that is not training."""
         self._since = time.perf_counter()
-
-    def close(self) -> None:
-        """Closes the bar and the event file."""
-        self._bar.close()
-        self._writer.close()
 
     def _write(self, group: str, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

@@ -1,18 +1,14 @@
 """The report of a run: a table in the terminal, metrics.json, pictures and report.md."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from kamcl_jax import config_check, figures
-
-if TYPE_CHECKING:
-    from kamcl_jax.from_config import Experiment
-    from kamcl_jax.training import History
+from kamcl_jax.from_config import Experiment
+from kamcl_jax.history import History
 
 QUERIES_SHOWN = 8
 COLUMNS = ("R@1", "R@5", "R@10", "median rank", "mean rank")
@@ -26,7 +22,7 @@ def write(
     results: dict[str, Any],
     similarity: np.ndarray,
 ) -> None:
-    """Writes the report and prints its table.
+    """Writes the report.
 
     Args:
       folder: made if absent; files in it are replaced.
@@ -48,8 +44,6 @@ def write(
     queries = queries_to_show(len(test.captions), experiment.config.seed)
     figures.contact_sheet(folder / "retrieved.png", test, similarity, queries)
     (folder / "report.md").write_text(markdown(experiment, history, results))
-    print(table(results))
-    print(f"report: {folder / 'report.md'}")
 
 
 def queries_to_show(num_captions: int, seed: int) -> list[int]:

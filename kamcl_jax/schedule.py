@@ -23,7 +23,8 @@ def alignment_weight(
     Returns:
       f32[].
     """
-    return jnp.where(step >= from_epoch * steps_per_epoch, weight, 0.0).astype(jnp.float32)
+    first_step = min(from_epoch * steps_per_epoch, jnp.iinfo(jnp.int32).max)
+    return jnp.where(step >= first_step, weight, 0.0).astype(jnp.float32)
 
 
 def step_decay(

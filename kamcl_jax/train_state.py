@@ -37,6 +37,11 @@ class TrainState(struct.PyTreeNode):
     text_queue: momentum.KeyQueue
     rng: jax.Array
 
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The query encoders' variables, as `apply` takes them: those that retrieve."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
 
 def create(
     seed: int,

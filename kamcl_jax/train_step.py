@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import struct
@@ -52,16 +51,21 @@ class StepSettings:
 
 
 class Encodings(struct.PyTreeNode):
-    """What both pairs of encoders make of one batch; hybrids are unit vectors, f32[B, E]."""
+    """What a pair of encoders makes of one batch.
+
+    Attributes:
+      image: f32[B, E], unit vectors.
+      text: f32[B, E], unit vectors.
+      image_concepts: f32[B, N], probabilities.
+      text_concepts: f32[B, N], probabilities.
+      batch_stats: BatchNorm statistics, moved by this batch.
+    """
 
     image: jax.Array
     text: jax.Array
     image_concepts: jax.Array
     text_concepts: jax.Array
-    image_keys: jax.Array
-    text_keys: jax.Array
     batch_stats: Any
-    key_batch_stats: Any
 
 
 def make_train_step(
@@ -100,30 +104,51 @@ def train_step(
     optimizer: optax.GradientTransformation,
     settings: StepSettings,
 ) -> tuple[TrainState, Metrics]:
-    """Takes one step: average keys, augment, encode, losses, update, push the queues."""
+    """Takes one step: average and encode keys, losses and update of the queries, push the queues.
+
+    The paper's momentum contrastive learning: the key encoders move first and encode the same
+    augmented batch, with BatchNorm statistics and dropout of their own and outside of the
+    gradient; the queues take the new keys after the losses.
+
+    Args:
+      state: before the step.
+      batch: see `Batch`.
+      model: a `DualEncoder`.
+      optimizer: over the query parameters.
+      settings: everything else.
+
+    Returns:
+      The state after the step, and f32[] metrics: the losses (see `loss_terms`) and the global
+      norm of the gradients.
+
+    Raises:
+      ValueError: the queues cannot take a whole number of batches.
+    """
     step_key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     augment_key, dropout_key = jax.random.split(step_key)
+    query_dropout, key_dropout = jax.random.split(dropout_key)
     key_params = momentum.average(state.key_params, state.params, settings.momentum)
     batch = {**batch, "image": _augment(augment_key, batch["image"], settings)}
+    keys = encode(model, key_params, state.key_batch_stats, batch, key_dropout)
 
     def loss_of(params):
-        encodings = encode(params, key_params, state, batch, model, dropout_key)
-        loss, terms = loss_terms(encodings, state, batch["image_concepts"], settings)
-        return loss, (terms, encodings)
+        queries = encode(model, params, state.batch_stats, batch, query_dropout)
+        loss, terms = loss_terms(queries, keys, state, batch["image_concepts"], settings)
+        return loss, (terms, queries.batch_stats)
 
-    gradients, (terms, encodings) = jax.grad(loss_of, has_aux=True)(state.params)
+    gradients, (terms, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     new_state = state.replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
-        batch_stats=encodings.batch_stats,
+        batch_stats=batch_stats,
         key_params=key_params,
-        key_batch_stats=encodings.key_batch_stats,
+        key_batch_stats=keys.batch_stats,
         opt_state=opt_state,
-        image_queue=momentum.push(state.image_queue, encodings.image_keys),
-        text_queue=momentum.push(state.text_queue, encodings.text_keys),
+        image_queue=momentum.push(state.image_queue, keys.image),
+        text_queue=momentum.push(state.text_queue, keys.text),
     )
-    return new_state, {**terms, "gradient_norm": optax.global_norm(gradients)}
+    return new_state, {**terms, "gradient_norm": optax.tree.norm(gradients)}
 
 
 def _augment(key: jax.Array, images: jax.Array, settings: StepSettings) -> jax.Array:
@@ -134,70 +159,67 @@ def _augment(key: jax.Array, images: jax.Array, settings: StepSettings) -> jax.A
 
 
 def encode(
-    params: Any,
-    key_params: Any,
-    state: TrainState,
-    batch: Batch,
-    model: nn.Module,
-    dropout_key: jax.Array,
+    model: nn.Module, params: Any, batch_stats: Any, batch: Batch, dropout_key: jax.Array
 ) -> Encodings:
-    """Encodes one batch, augmented and normalised, with the query and the key encoders.
+    """Encodes one batch, its images augmented and normalised, in training mode.
 
-    Both run in training mode: each pair has its own BatchNorm statistics and its own dropout.
-    Nothing of the key encoders has a gradient.
+    Args:
+      model: a `DualEncoder`.
+      params: of the query or of the key encoders.
+      batch_stats: theirs.
+      batch: image f32[B, S, S, 3]; the rest as in `Batch`.
+      dropout_key: PRNG key.
     """
-    inputs = (batch["image"], batch["tokens"], batch["lengths"], batch["word_concepts"])
-    query_dropout, key_dropout = jax.random.split(dropout_key)
-
-    def run(params, batch_stats, dropout):
-        return model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            *inputs,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": dropout},
-        )
-
-    ((image, image_concepts), (text, text_concepts)), query_stats = run(
-        params, state.batch_stats, query_dropout
-    )
-    ((image_keys, _), (text_keys, _)), key_stats = run(
-        jax.lax.stop_gradient(key_params), state.key_batch_stats, key_dropout
+    ((image, image_concepts), (text, text_concepts)), updated = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch["image"],
+        batch["tokens"],
+        batch["lengths"],
+        batch["word_concepts"],
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": dropout_key},
     )
     return Encodings(
         image=losses.l2_normalise(image),
         text=losses.l2_normalise(text),
         image_concepts=image_concepts,
         text_concepts=text_concepts,
-        image_keys=losses.l2_normalise(image_keys),
-        text_keys=losses.l2_normalise(text_keys),
-        batch_stats=query_stats["batch_stats"],
-        key_batch_stats=key_stats["batch_stats"],
+        batch_stats=updated["batch_stats"],
     )
 
 
 def loss_terms(
-    encodings: Encodings, state: TrainState, labels: jax.Array, settings: StepSettings
+    queries: Encodings,
+    keys: Encodings,
+    state: TrainState,
+    labels: jax.Array,
+    settings: StepSettings,
 ) -> tuple[jax.Array, Metrics]:
-    """Returns the weighted sum of the losses, f32[], and each term before its weight.
+    """Returns the paper's objective and its terms.
 
     Args:
-      encodings: of the batch.
+      queries: of the batch.
+      keys: of the same batch.
       state: its queues hold the negatives; its step chooses the schedule's weights.
       labels: f32[B, N], soft concept labels of the images.
       settings: weights, margin and temperature.
+
+    Returns:
+      The weighted sum f32[], and f32[] metrics: `loss` (the same), `triplet`, `contrastive` and
+      `alignment` before their weights, `alignment_weight`.
     """
-    triplet = losses.hard_triplet(encodings.image @ encodings.text.T, settings.margin)
+    triplet = losses.hard_triplet(queries.image @ queries.text.T, settings.margin)
     image_logits = losses.contrastive_logits(
-        encodings.image, encodings.text_keys, state.text_queue.keys, settings.temperature
+        queries.image, keys.text, state.text_queue.keys, settings.temperature
     )
     text_logits = losses.contrastive_logits(
-        encodings.text, encodings.image_keys, state.image_queue.keys, settings.temperature
+        queries.text, keys.image, state.image_queue.keys, settings.temperature
     )
     contrastive = losses.info_nce(image_logits) + losses.info_nce(text_logits)
-    alignment = losses.concept_alignment(
-        encodings.image_concepts, labels
-    ) + losses.concept_alignment(encodings.text_concepts, labels)
+    alignment = losses.concept_alignment(queries.image_concepts, labels) + losses.concept_alignment(
+        queries.text_concepts, labels
+    )
     alignment_weight = schedule.alignment_weight(
         state.step,
         settings.steps_per_epoch,
@@ -214,5 +236,5 @@ def loss_terms(
         "triplet": triplet,
         "contrastive": contrastive,
         "alignment": alignment,
-        "alignment_weight": jnp.asarray(alignment_weight),
+        "alignment_weight": alignment_weight,
     }

@@ -1,21 +1,24 @@
 """The training loop: epochs of steps, validation, checkpoints, and the report at the end."""
 
 import dataclasses
+import hashlib
 import json
+import math
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
-from absl import logging
 
 from input_pipeline import loader
-from input_pipeline.examples import Examples
 from kamcl_jax import config_check, evaluation, from_config, reporting, sharding
 from kamcl_jax.checkpoints import Checkpoints
+from kamcl_jax.config_check import ConfigError
 from kamcl_jax.from_config import Experiment
+from kamcl_jax.history import History
 from kamcl_jax.progress import Progress
 from kamcl_jax.train_state import TrainState
 from kamcl_jax.train_step import make_train_step
@@ -23,19 +26,8 @@ from kamcl_jax.train_step import make_train_step
 CHECKPOINT_FOLDER = "checkpoints"
 
 
-@dataclasses.dataclass
-class History:
-    """What the curves are drawn from; travels in every checkpoint.
-
-    Attributes:
-      train: means of the step's metrics over each logging interval, with `step` and `epoch`.
-      validation: metrics after each epoch, with `step` and `epoch` (whole epochs passed).
-      seconds: spent in training and validation so far.
-    """
-
-    train: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    validation: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
+class DivergedError(RuntimeError):
+    """The loss is no longer a finite number; told in one sentence."""
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -49,24 +41,23 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
       The contents of `report/metrics.json`.
 
     Raises:
-      ConfigError: the config cannot be trained, or `workdir` holds a run of another one.
+      ConfigError: the config cannot be trained, or `workdir` cannot be written or holds a run of
+        another config.
       DataError: the data cannot be used.
+      DivergedError: the loss is not finite; the last checkpoint is from before.
     """
+    config_check.check_workdir(workdir)
     experiment = from_config.build(config)
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(workdir / CHECKPOINT_FOLDER)
-    state, history = _start_or_resume(experiment, checkpoints)
-    encoders = evaluation.make_encoders(experiment.model, experiment.mesh)
-    last_step = _last_step(experiment)
-    if int(state.step) >= last_step:
-        print(f"already trained to step {last_step}: reporting on the best checkpoint")
-    else:
-        _write_config(experiment, workdir)
-        _run_epochs(experiment, checkpoints, encoders, state, history, workdir)
-    del state
-    results = _score_best(experiment, checkpoints, encoders, history, workdir)
-    checkpoints.close()
-    return results
+    with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints:
+        state, history = _start_or_resume(experiment, checkpoints)
+        encoders = evaluation.make_encoders(experiment.model, experiment.mesh)
+        if int(state.step) >= _last_step(experiment):
+            print(f"already trained to step {int(state.step)}: reporting on the best checkpoint")
+        else:
+            _write_config(experiment, workdir)
+            _run_steps(experiment, checkpoints, encoders, state, history, workdir)
+        return _report_best(experiment, checkpoints, encoders, history, workdir)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -84,18 +75,16 @@ def evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]
       DataError: the data cannot be used.
     """
     if not (workdir / CHECKPOINT_FOLDER).is_dir():
-        raise config_check.ConfigError(f"{workdir} holds no checkpoints; train there first")
-    experiment = from_config.build(config)
-    checkpoints = Checkpoints(workdir / CHECKPOINT_FOLDER)
-    if checkpoints.best is None:
-        raise config_check.ConfigError(f"{workdir} holds no finished checkpoint; train there first")
-    record = checkpoints.record(checkpoints.best)
-    _check_record(experiment, record)
-    history = History(**checkpoints.record(checkpoints.latest or checkpoints.best)["history"])
-    encoders = evaluation.make_encoders(experiment.model, experiment.mesh)
-    results = _score_best(experiment, checkpoints, encoders, history, workdir)
-    checkpoints.close()
-    return results
+        raise ConfigError(f"{workdir} holds no checkpoints; train there first")
+    with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints:
+        if checkpoints.latest is None:
+            raise ConfigError(f"{workdir} holds no finished checkpoint; train there first")
+        experiment = from_config.build(config)
+        record = checkpoints.record(checkpoints.latest)
+        _check_record(experiment, record)
+        encoders = evaluation.make_encoders(experiment.model, experiment.mesh)
+        history = History(**record["history"])
+        return _report_best(experiment, checkpoints, encoders, history, workdir)
 
 
 def _start_or_resume(
@@ -113,19 +102,22 @@ def _start_or_resume(
 
 
 def _check_record(experiment: Experiment, record: dict[str, Any]) -> None:
-    """Refuses a checkpoint of another config, vocabulary or concepts."""
+    """Refuses a checkpoint of another config or of other data."""
     config_check.check_against_checkpoint(experiment.config, record["config"])
-    for name, now in _words(experiment).items():
+    for name, now in _data_record(experiment).items():
         if record[name] != now:
-            raise config_check.ConfigError(
-                f"the {name} of the data has changed since the checkpoint was written "
-                f"({len(record[name])} words then, {len(now)} now)"
-            )
+            raise ConfigError(f"the data's {name} changed since the checkpoint was written")
 
 
-def _words(experiment: Experiment) -> dict[str, list[str]]:
+def _data_record(experiment: Experiment) -> dict[str, Any]:
+    """What of the data a checkpoint depends on: the words, and which pairs a step shows."""
     data = experiment.data
-    return {"vocabulary": list(data.vocabulary.words), "concepts": list(data.concepts.words)}
+    pairs = json.dumps([data.train.file_names, data.train.captions])
+    return {
+        "vocabulary": list(data.vocabulary.words),
+        "concepts": list(data.concepts.words),
+        "training captions": hashlib.sha256(pairs.encode()).hexdigest(),
+    }
 
 
 def _last_step(experiment: Experiment) -> int:
@@ -139,7 +131,7 @@ def _write_config(experiment: Experiment, workdir: Path) -> None:
     (workdir / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
 
 
-def _run_epochs(
+def _run_steps(
     experiment: Experiment,
     checkpoints: Checkpoints,
     encoders: evaluation.Encoders,
@@ -148,9 +140,11 @@ def _run_epochs(
     workdir: Path,
 ) -> None:
     """Trains from the state's step to the last one, validating and saving after each epoch."""
-    config, settings = experiment.config, experiment.settings
+    config, steps_per_epoch = experiment.config, experiment.settings.steps_per_epoch
     first_step, last_step = int(state.step), _last_step(experiment)
-    train_step = make_train_step(experiment.model, experiment.optimizer, settings, experiment.mesh)
+    train_step = make_train_step(
+        experiment.model, experiment.optimizer, experiment.settings, experiment.mesh
+    )
     progress = Progress(
         workdir,
         first_step=first_step,
@@ -158,29 +152,42 @@ def _run_epochs(
         batch_size=config.batch_size,
         log_every=config.log_every_steps,
     )
-    started = time.perf_counter() - history.seconds
     batches = loader.prefetched(_batch_of_step(experiment), range(first_step, last_step))
-    for step, batch in enumerate(batches, start=first_step + 1):
-        state, metrics = train_step(state, batch)
-        epoch = (step - 1) // settings.steps_per_epoch
-        means = progress.step(step, metrics)
-        ends = step % settings.steps_per_epoch == 0 or step == last_step
-        if ends:
-            means = means or progress.flush(step)
-        if means:
-            history.train.append({"step": step, "epoch": epoch, **means})
-        if ends:
-            scores, _ = score(encoders, variables_of(state), experiment.data.validation, config)
-            progress.validation(step, epoch, scores)
-            history.validation.append({"step": step, "epoch": epoch + 1, **scores})
-            history.seconds = time.perf_counter() - started
-            checkpoints.save(state, scores, _record(experiment, history))
-            progress.resume_clock()
-    progress.close()
+    started = time.perf_counter() - history.seconds
+    with progress, closing(batches):
+        for step, batch in enumerate(batches, start=first_step + 1):
+            state, metrics = train_step(state, batch)
+            epoch = step / steps_per_epoch
+            ends = step % steps_per_epoch == 0 or step == last_step
+            means = progress.step(step, metrics) or (progress.flush(step) if ends else None)
+            if means:
+                _check_finite(means, step, checkpoints.latest)
+                history.train.append({"step": step, "epoch": epoch, **means})
+            if ends:
+                scores, _ = evaluation.score(
+                    encoders,
+                    state.variables,
+                    experiment.data.validation,
+                    config.evaluation.batch_size,
+                )
+                progress.validation(step, epoch, scores)
+                history.validation.append({"step": step, "epoch": epoch, **scores})
+                history.seconds = time.perf_counter() - started
+                checkpoints.save(state, scores, _record(experiment, history))
+                progress.resume_clock()
 
 
-def _batch_of_step(experiment: Experiment):
-    """Returns step -> this host's share of the step's batch, on the mesh."""
+def _check_finite(means: dict[str, float], step: int, last_good: int | None) -> None:
+    wrong = [name for name, value in means.items() if not math.isfinite(value)]
+    if wrong:
+        kept = (
+            f"the last checkpoint is of step {last_good}" if last_good else "there is no checkpoint"
+        )
+        raise DivergedError(f"{', '.join(wrong)} not finite at or before step {step}; {kept}")
+
+
+def _batch_of_step(experiment: Experiment) -> Callable[[int], dict[str, jax.Array]]:
+    """Returns step -> this process's share of the step's batch, on the mesh."""
     config, examples = experiment.config, experiment.data.train
 
     def fetch(step: int):
@@ -197,51 +204,35 @@ def _record(experiment: Experiment, history: History) -> dict[str, Any]:
     return {
         "config": config_check.flatten(experiment.config),
         "history": dataclasses.asdict(history),
-        **_words(experiment),
+        **_data_record(experiment),
     }
 
 
-def variables_of(state: TrainState) -> dict[str, Any]:
-    """Returns the query encoders' variables: those that retrieve."""
-    return {"params": state.params, "batch_stats": state.batch_stats}
-
-
-def score(
-    encoders: evaluation.Encoders, variables: Any, examples: Examples, config: Any
-) -> tuple[dict[str, float], np.ndarray]:
-    """Returns the retrieval metrics of a split and its similarities f32[N, M]."""
-    batch_size = config.evaluation.batch_size
-    images = evaluation.embed_images(encoders, variables, examples.images, batch_size)
-    texts = evaluation.embed_texts(
-        encoders, variables, examples.tokens, examples.lengths, examples.word_concepts, batch_size
-    )
-    similarity = images @ texts.T
-    return evaluation.retrieval_metrics(similarity, examples.image_of_caption), similarity
-
-
-def _score_best(
+def _report_best(
     experiment: Experiment,
     checkpoints: Checkpoints,
     encoders: evaluation.Encoders,
     history: History,
     workdir: Path,
 ) -> dict[str, Any]:
-    """Scores validation and test with the best checkpoint and writes the report."""
+    """Scores the test split with the checkpoint of the best validation and writes the report."""
     best = checkpoints.best
     assert best is not None  # a checkpoint is written before training ends
     where = sharding.replicated(experiment.mesh)
     state = checkpoints.restore(best, experiment.abstract_state(), where)
-    data, variables = experiment.data, variables_of(state)
-    validation, _ = score(encoders, variables, data.validation, experiment.config)
-    test, similarity = score(encoders, variables, data.test, experiment.config)
+    test = experiment.data.test
+    scores, similarity = evaluation.score(
+        encoders, state.variables, test, experiment.config.evaluation.batch_size
+    )
     results = {
-        "test": test,
-        "val": validation,
-        "chance": evaluation.chance_metrics(data.test.image_of_caption),
+        "test": scores,
+        "val": history.validation_at(best),
+        "chance": evaluation.chance_metrics(test.image_of_caption),
         "best_step": best,
         "best_epoch": best / experiment.settings.steps_per_epoch,
         "seconds": history.seconds,
     }
-    logging.info("best checkpoint: step %d", best)
     reporting.write(workdir / "report", experiment, history, results, similarity)
+    print(reporting.table(results))
+    print(f"report: {workdir / 'report' / 'report.md'}")
     return results

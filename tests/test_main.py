@@ -44,6 +44,12 @@ def test_a_queue_that_holds_no_whole_batches_is_named(run):
     )
 
 
+@pytest.mark.parametrize("workdir", ["main.py", "main.py/run"])
+def test_a_workdir_that_is_a_file_is_named(workdir, run):
+    error = run(*SYNTHETIC, f"--workdir={workdir}")
+    assert f"error: --workdir={workdir} cannot be a folder: " in error
+
+
 def write_release(folder: Path, images: int = 6) -> None:
     """A data set in the layout of the release, with captions of our own."""
     (folder / "images").mkdir(parents=True)

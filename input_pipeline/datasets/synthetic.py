@@ -11,6 +11,7 @@ from PIL import Image
 from input_pipeline import synthetic_scenes
 from input_pipeline.datasets.base import CaptionedImage, CaptionedImages
 from input_pipeline.errors import DataError
+from input_pipeline.synthetic_scenes import MAX_SIZE, MIN_SIZE
 
 
 def _drawing_code() -> Iterator[bytes]:
@@ -33,7 +34,7 @@ class Synthetic(CaptionedImages):
       seed: of the drawing; another seed gives other scenes.
 
     Raises:
-      DataError: a count or the size is not positive.
+      DataError: a count, the size or the seed is out of range.
     """
 
     def __init__(
@@ -52,6 +53,11 @@ class Synthetic(CaptionedImages):
         for name, value in {**self._counts, "size": size}.items():
             if value < 1:
                 raise DataError(f"The synthetic data set's '{name}' must be positive, not {value}.")
+        if not MIN_SIZE <= size <= MAX_SIZE or seed < 0:
+            raise DataError(
+                f"The synthetic data set's 'size' must be {MIN_SIZE} to {MAX_SIZE} and its 'seed' "
+                f"not negative, not {size} and {seed}."
+            )
         self._size = size
         self._seed = seed
         options = {**self._counts, "size": size, "seed": seed}

@@ -1,7 +1,5 @@
 """KAMCL's image and text towers: each returns a hybrid embedding and concept probabilities."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -121,17 +119,12 @@ class DualEncoder(nn.Module):
     """Both towers under one tree of parameters, `image` and `text`.
 
     Attributes:
-      make_image_encoder: returns the image tower, given its module name.
-      make_text_encoder: returns the text tower, given its module name.
+      image: an `ImageEncoder`, or any module called like one.
+      text: a `TextEncoder`, or any module called like one.
     """
 
-    make_image_encoder: Callable[..., nn.Module]
-    make_text_encoder: Callable[..., nn.Module]
-
-    def setup(self):
-        """Makes the towers."""
-        self.image = self.make_image_encoder()
-        self.text = self.make_text_encoder()
+    image: nn.Module
+    text: nn.Module
 
     def __call__(
         self,

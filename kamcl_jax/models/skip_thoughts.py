@@ -55,10 +55,10 @@ class SkipThoughts(nn.Module):
         batch = tokens.shape[0]
         word_mask = self._mask((len(GATES), batch, self.word_width), train)
         state_mask = self._mask((len(GATES), batch, self.hidden_width), train)
-        dropped = words[None] if word_mask is None else words[None] * word_mask[:, :, None]
         if word_mask is None:
             projected = jnp.einsum("btd,gdh->tgbh", words, input_kernel)
         else:
+            dropped = words[None] * word_mask[:, :, None]
             projected = jnp.einsum("gbtd,gdh->tgbh", dropped, input_kernel)
         projected += input_bias[:, None]
         if state_mask is None:
@@ -92,7 +92,8 @@ def gru_states(
     Args:
       kernel: f32[3, H, H], the recurrent kernels in the order of `GATES`.
       projected: f32[T, 3, B, H], the gates' inputs, already multiplied and biased.
-      mask: f32[3, B, H] or broadcastable to it, multiplied into the state before each gate.
+      mask: f32[3, B, H] or broadcastable to it, multiplied into the state before each gate; it is
+        taken as random, so its gradient is zero.
       lengths: i32[B].
 
     Returns:

@@ -57,6 +57,6 @@ def test_a_run_goes_on_with_its_own_config_only():
     with pytest.raises(
         ConfigError,
         match=r"config.image_encoder.width: 4 in the checkpoint, 5 now; "
-        r"config.momentum: 0.999 in the checkpoint, 0.5 now",
+        r"config.momentum: 0.99 in the checkpoint, 0.5 now",
     ):
         config_check.check_against_checkpoint(config, trained)

@@ -52,6 +52,16 @@ def test_metrics_of_a_perfect_and_of_a_constant_matrix():
     assert constant["t2i_r5"] == 0
 
 
+def test_scores_that_are_not_numbers_find_nothing():
+    image_of_caption = np.repeat(np.arange(20), 5)
+    metrics = evaluation.retrieval_metrics(np.full((20, 100), np.nan), image_of_caption)
+    assert metrics["mR"] == 0
+    broken = GENERATOR.random((20, 100))
+    broken[3] = np.nan
+    ranks = evaluation.image_to_text_ranks(broken, image_of_caption)
+    assert ranks[3] > 95
+
+
 def test_metrics_equal_a_plain_argsort_without_ties():
     image_of_caption = np.repeat(np.arange(30), 5)
     similarity = GENERATOR.permutation(30 * 150).reshape(30, 150).astype(np.float32)

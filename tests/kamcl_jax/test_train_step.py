@@ -79,8 +79,10 @@ def test_no_gradient_reaches_keys_or_queues(tiny):
             text_queue=state.text_queue.replace(keys=text_queue),
             step=jnp.int32(10),
         )
-        encodings = encode(params, key_params, now, batch, tiny.model, jax.random.key(1))
-        return loss_terms(encodings, now, batch["image_concepts"], tiny.settings)[0]
+        dropout = jax.random.split(jax.random.key(1))
+        queries = encode(tiny.model, params, state.batch_stats, batch, dropout[0])
+        keys = encode(tiny.model, key_params, state.key_batch_stats, batch, dropout[1])
+        return loss_terms(queries, keys, now, batch["image_concepts"], tiny.settings)[0]
 
     queues = (state.image_queue.keys, state.text_queue.keys)
     query, *others = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))(
@@ -122,6 +124,13 @@ def test_a_step_is_a_pure_function_of_state_and_batch(tiny, tiny_step, trained, 
     state = jax.device_put(tiny.state(), sharding.replicated(one_device))
     _, measured = tiny_step(state, sharding.put_batch(one_device, tiny.batch(0)))
     same(jax.device_get(measured), trained.metrics[0], rtol=0, atol=0)
+
+
+def test_every_step_augments_and_drops_anew(tiny, tiny_step, trained, one_device):
+    later = tiny.state().replace(step=jnp.int32(1))
+    state = jax.device_put(later, sharding.replicated(one_device))
+    _, measured = tiny_step(state, sharding.put_batch(one_device, tiny.batch(0)))
+    assert abs(measured["triplet"] - trained.metrics[0]["triplet"]) > 1e-5
 
 
 def test_the_queue_must_hold_whole_batches(tiny):

@@ -1,13 +1,15 @@
 """Training, going on, evaluating and reporting, on a tiny embedded data set."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from conftest import BATCH, tiny_config
 from PIL import Image
 
-from kamcl_jax import training
+from input_pipeline.errors import DataError
+from kamcl_jax import evaluation, training
 from kamcl_jax.config_check import ConfigError
 
 STEPS_PER_EPOCH = 24 * 5 // BATCH
@@ -35,8 +37,16 @@ def whole(make_config, tmp_path_factory):
     return workdir, training.train(make_config(), workdir)
 
 
+@pytest.fixture(scope="module")
+def half(make_config, tmp_path_factory):
+    """The same run stopped after its first epoch."""
+    workdir = tmp_path_factory.mktemp("half")
+    return workdir, training.train(make_config(max_steps=STEPS_PER_EPOCH), workdir)
+
+
 def history_of(workdir):
-    return training.Checkpoints(workdir / "checkpoints").record(2 * STEPS_PER_EPOCH)["history"]
+    with training.Checkpoints(workdir / "checkpoints") as checkpoints:
+        return checkpoints.record(2 * STEPS_PER_EPOCH)["history"]
 
 
 def test_the_report_holds_scores_pictures_and_text(whole):
@@ -64,14 +74,14 @@ def test_history_covers_both_steps_of_the_schedule(whole):
     history = history_of(whole[0])
     assert [row["epoch"] for row in history["validation"]] == [1, 2]
     assert history["train"][-1]["step"] == 2 * STEPS_PER_EPOCH
-    weights = {row["epoch"]: row["alignment_weight"] for row in history["train"]}
-    assert weights == {0: 0.0, 1: 10.0}
+    weights = [row["alignment_weight"] for row in history["train"] if row["epoch"] in (1, 2)]
+    assert weights == [0.0, 10.0]
     losses = [row["loss"] for row in history["train"]]
     assert np.all(np.isfinite(losses))
 
 
-def test_a_stopped_run_goes_on_as_if_never_stopped(whole, make_config, tmp_path, capsys):
-    training.train(make_config(max_steps=STEPS_PER_EPOCH), tmp_path)
+def test_a_stopped_run_goes_on_as_if_never_stopped(whole, half, make_config, tmp_path, capsys):
+    shutil.copytree(half[0], tmp_path, dirs_exist_ok=True)
     results = training.train(make_config(), tmp_path)
     assert f"going on from the checkpoint of step {STEPS_PER_EPOCH}" in capsys.readouterr().out
     for split in ("test", "val"):
@@ -98,6 +108,69 @@ def test_another_config_in_the_same_folder_is_refused_and_loses_nothing(whole, m
     ):
         training.train(make_config(batch_size=400, queue_length=400), workdir)
     assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_the_report_is_of_the_best_checkpoint_not_the_latest(
+    half, make_config, tmp_path, monkeypatch
+):
+    original, validations = evaluation.score, iter([90.0, 10.0])
+
+    def score(encoders, variables, examples, batch_size):
+        scores, similarity = original(encoders, variables, examples, batch_size)
+        return {**scores, "mR": next(validations, scores["mR"])}, similarity
+
+    monkeypatch.setattr(evaluation, "score", score)
+    both = training.train(make_config(), tmp_path / "both")
+    assert both["best_step"] == STEPS_PER_EPOCH
+    assert both["val"]["mR"] == 90
+    assert both["test"] == half[1]["test"]
+
+
+def test_a_shorter_config_reports_how_far_the_run_has_come(whole, make_config, capsys):
+    training.train(make_config(num_epochs=1), whole[0])
+    assert f"already trained to step {2 * STEPS_PER_EPOCH}" in capsys.readouterr().out
+
+
+def test_other_data_in_the_same_folder_is_refused(whole, make_config):
+    config = make_config()
+    config.data.options.seed = 5
+    with pytest.raises(ConfigError, match=r"config.data.options.seed: 0 in the checkpoint, 5 now"):
+        training.train(config, whole[0])
+
+
+def test_an_interrupt_after_an_epoch_loses_nothing(make_config, tmp_path, monkeypatch):
+    original = training.Progress.step
+
+    def interrupted(self, step, metrics):
+        if step == STEPS_PER_EPOCH + 2:
+            raise KeyboardInterrupt
+        return original(self, step, metrics)
+
+    monkeypatch.setattr(training.Progress, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(make_config(), tmp_path)
+    with training.Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest == STEPS_PER_EPOCH
+    assert not list((tmp_path / "checkpoints").glob("*tmp*"))
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_terms(make_config, tmp_path):
+    config = make_config()
+    config.loss.triplet_weight = float("inf")
+    with pytest.raises(
+        training.DivergedError, match=r"loss.* not finite at or before step 10; there"
+    ):
+        training.train(config, tmp_path)
+
+
+def test_data_without_concepts_are_refused(make_config, tmp_path):
+    config = make_config()
+    config.data.min_word_count = 100_000
+    with pytest.raises(
+        DataError, match=r"no concepts to learn; config.data.min_word_count is 100000"
+    ):
+        training.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluating_an_empty_folder_says_so(make_config, tmp_path):

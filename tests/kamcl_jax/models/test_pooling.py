@@ -19,6 +19,13 @@ def test_pool_sorted_equals_a_sort_ties_included(levels):
     np.testing.assert_allclose(pooling.pool_sorted(x, w), expected, rtol=1e-5)
 
 
+def test_long_lists_rank_as_short_ones_do(monkeypatch):
+    x = GENERATOR.integers(0, 4, (2, 9, 5)).astype(np.float32)
+    counted = pooling.descending_ranks(x)
+    monkeypatch.setattr(pooling, "COUNT_UP_TO", 8)
+    np.testing.assert_array_equal(pooling.descending_ranks(x), counted)
+
+
 def test_pool_sorted_leaves_out_invalid_items_wherever_they_stand():
     x = GENERATOR.normal(size=(3, 8, 4)).astype(np.float32)
     valid = np.array([[1, 0, 1, 1, 0, 0, 1, 0], [1] * 8, [0, 0, 0, 0, 0, 0, 0, 1]], bool)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kamcl_jax.models import skip_thoughts
 from kamcl_jax.models.skip_thoughts import SkipThoughts, gru_states
 
 STEPS, BATCH, HIDDEN = 7, 3, 5
@@ -101,13 +102,51 @@ def test_dropout_masks_are_shared_by_all_steps_of_a_sequence(encoder):
     assert not np.allclose(states(0), states(1)), "another key must draw other masks"
 
 
-def test_state_dropout_acts_in_training_only(encoder):
+def test_nothing_is_dropped_in_evaluation(encoder):
     module, variables = encoder
     tokens, lengths = jnp.array([[1, 2, 3, 4, 8]]), jnp.array([5])
     evaluated = module.apply(variables, tokens, lengths, train=False)
-    again = module.apply(variables, tokens, lengths, train=False)
-    trained = module.apply(
-        variables, tokens, lengths, train=True, rngs={"dropout": jax.random.key(0)}
-    )
-    np.testing.assert_array_equal(evaluated, again)
-    assert not np.allclose(evaluated, trained)
+    dropless = SkipThoughts(num_tokens=9, word_width=4, hidden_width=6, dropout=0.0)
+    rngs = {"dropout": jax.random.key(0)}
+    trained = dropless.apply(variables, tokens, lengths, train=True, rngs=rngs)
+    np.testing.assert_allclose(evaluated, trained, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def masks():
+    """The masks that a training run of the encoder multiplies with, read off its gates.
+
+    With identity kernels and words of one constant, a gate's input is its masks, summed.
+    """
+    width = 200
+    module = SkipThoughts(num_tokens=2, word_width=width, hidden_width=width, dropout=0.25)
+    seen = {}
+
+    def record(kernel, projected, mask, lengths):
+        seen["words"] = projected[0]
+        seen["states"] = mask
+        return jnp.zeros((projected.shape[0], *projected.shape[2:]))
+
+    identity = jnp.broadcast_to(jnp.eye(width), (3, width, width))
+    params = {
+        "embedding": jnp.ones((2, width)),
+        "input_kernel": identity,
+        "input_bias": jnp.zeros((3, width)),
+        "recurrent_kernel": identity,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(skip_thoughts, "gru_states", record)
+        tokens, lengths = jnp.ones((4, 3), jnp.int32), jnp.full(4, 3)
+        rngs = {"dropout": jax.random.key(0)}
+        module.apply({"params": params}, tokens, lengths, train=True, rngs=rngs)
+    return jax.tree.map(np.asarray, seen)
+
+
+def test_six_masks_of_unit_mean_for_words_and_states_of_each_gate(masks):
+    drawn = [masks[kind][gate] for kind in ("words", "states") for gate in range(3)]
+    for mask in drawn:
+        assert mask.shape == (4, 200)
+        np.testing.assert_allclose(np.unique(mask), [0, 1 / 0.75], rtol=1e-6)
+        assert mask.mean() == pytest.approx(1, abs=0.08)
+    for i, mask in enumerate(drawn):
+        assert all(not np.array_equal(mask, other) for other in drawn[:i])
