@@ -14,9 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.image_size = 256  # pixels, what the encoder sees
     config.embedding_size = 512
     config.num_concepts = 512  # at most; a small data set may have fewer
-    config.queue_length = (
-        8000  # keys a modality, a multiple of batch_size; 0 = negatives from the batch
-    )
+    config.queue_length = 8000  # keys a modality, a multiple of batch_size
     config.momentum = 0.999  # of the key encoders
     config.temperature = 0.07  # of the contrastive logits
     config.log_every_steps = 10
@@ -46,6 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.loss = ml_collections.ConfigDict()
     config.loss.margin = 0.2
+    config.loss.negatives = "queue"  # or "batch": the other keys of the batch, no queue
     config.loss.triplet_weight = 1.0
     config.loss.contrastive_weight = 10.0
     config.loss.alignment_weight = 10.0  # in step 2 of the schedule

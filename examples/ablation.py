@@ -20,7 +20,7 @@ from kamcl_jax import training
 VARIANTS = {
     "KAMCL": {},
     "without step 2 (concept alignment)": {"loss.alignment_weight": 0.0},
-    "without the queue (negatives: the batch's other keys)": {"queue_length": 0},
+    "without the queue (negatives: the batch's other keys)": {"loss.negatives": "batch"},
     "without momentum contrast": {"loss.contrastive_weight": 0.0},
 }
 """What is changed in the config, by the table's row."""

@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from kamcl_jax.models.resnet import BLOCKS_PER_STAGE
+from kamcl_jax.train_step import NEGATIVES
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -32,6 +33,7 @@ _AT_LEAST_ONE = [
     "image_size",
     "embedding_size",
     "num_concepts",
+    "queue_length",
     "log_every_steps",
     "data.min_word_count",
     "image_encoder.width",
@@ -42,7 +44,6 @@ _AT_LEAST_ONE = [
 ]
 _NOT_NEGATIVE = [
     "seed",
-    "queue_length",
     "max_steps",
     "data.max_tokens",
     "loss.margin",
@@ -105,6 +106,11 @@ def check(config: ml_collections.ConfigDict, num_devices: int) -> None:
         raise ConfigError(
             f"config.augmentation.resize {fields['augmentation.resize']} is smaller than "
             f"config.image_size {fields['image_size']}, which is cropped from it"
+        )
+    if fields["loss.negatives"] not in NEGATIVES:
+        raise ConfigError(
+            f"config.loss.negatives is {fields['loss.negatives']!r}; "
+            f"it must be one of {', '.join(map(repr, NEGATIVES))}"
         )
     if fields["data.vocabulary_from"] not in ("train", "train_and_test"):
         raise ConfigError(

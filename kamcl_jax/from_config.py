@@ -175,6 +175,7 @@ def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> St
         momentum=config.momentum,
         temperature=config.temperature,
         margin=config.loss.margin,
+        negatives=config.loss.negatives,
         triplet_weight=config.loss.triplet_weight,
         contrastive_weight=config.loss.contrastive_weight,
         alignment_weight=config.loss.alignment_weight,

@@ -30,30 +30,29 @@ def hard_triplet(similarity: jax.Array, margin: float) -> jax.Array:
 
 
 def contrastive_logits(
-    queries: jax.Array, keys: jax.Array, queue: jax.Array, temperature: float
+    queries: jax.Array, keys: jax.Array, queue: jax.Array | None, temperature: float
 ) -> jax.Array:
     """Similarity of queries to their own key and to a queue of negatives (MoCo; He et al. 2020).
 
-    No gradient flows into keys or queue. Without a queue (K = 0) the negatives are the other keys
-    of the batch.
+    No gradient flows into keys or queue.
 
     Args:
       queries: f32[B, E], unit length.
       keys: f32[B, E], unit length, of the other modality; key b matches query b.
-      queue: f32[K, E], unit length.
+      queue: f32[K, E], unit length; None takes the other keys of the batch as negatives.
       temperature: divides the similarities.
 
     Returns:
       f32[B, 1 + K], the match first; without a queue f32[B, 1 + B], where -inf stands for the
       match among the other keys.
     """
-    keys, queue = jax.lax.stop_gradient((keys, queue))
+    keys = jax.lax.stop_gradient(keys)
     match = jnp.sum(queries * keys, axis=-1, keepdims=True)
-    if queue.shape[0]:
-        negatives = queries @ queue.T
-    else:
+    if queue is None:
         own = jnp.eye(queries.shape[0], dtype=bool)
         negatives = jnp.where(own, -jnp.inf, queries @ keys.T)
+    else:
+        negatives = queries @ jax.lax.stop_gradient(queue).T
     return jnp.concatenate([match, negatives], axis=1) / temperature
 
 

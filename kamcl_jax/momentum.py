@@ -49,7 +49,7 @@ def push(queue: KeyQueue, keys: jax.Array) -> KeyQueue:
     """Replaces the oldest keys by new ones, first in first out.
 
     Args:
-      queue: of length K; one of length 0 stays empty.
+      queue: of length K.
       keys: f32[B, E], unit vectors, stored without gradient.
 
     Returns:
@@ -59,8 +59,6 @@ def push(queue: KeyQueue, keys: jax.Array) -> KeyQueue:
       ValueError: K is not a multiple of B, so a batch would not fit before the end.
     """
     length, batch = queue.keys.shape[0], keys.shape[0]
-    if length == 0:
-        return queue
     if length % batch:
         raise ValueError(f"queue length {length} is not a multiple of the batch of {batch} keys")
     keys = jax.lax.stop_gradient(keys)

@@ -18,6 +18,7 @@ Batch = dict[str, jax.Array]
 f32[B, N]: see `input_pipeline.loader`."""
 
 Metrics = dict[str, jax.Array]
+NEGATIVES = ("queue", "batch")
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -31,6 +32,7 @@ class StepSettings:
       momentum: of the key encoders.
       temperature: of the contrastive logits.
       margin: of the triplet loss.
+      negatives: of the contrastive loss, one of `NEGATIVES`: past keys, or the batch's other keys.
       triplet_weight: of the hard triplet loss.
       contrastive_weight: of the InfoNCE losses.
       alignment_weight: of the concept alignment in step 2 of the schedule.
@@ -43,6 +45,7 @@ class StepSettings:
     momentum: float
     temperature: float
     margin: float
+    negatives: str
     triplet_weight: float
     contrastive_weight: float
     alignment_weight: float
@@ -210,11 +213,14 @@ def loss_terms(
       `alignment` before their weights, `alignment_weight`.
     """
     triplet = losses.hard_triplet(queries.image @ queries.text.T, settings.margin)
+    from_queue = settings.negatives == "queue"
+    text_queue = state.text_queue.keys if from_queue else None
+    image_queue = state.image_queue.keys if from_queue else None
     image_logits = losses.contrastive_logits(
-        queries.image, keys.text, state.text_queue.keys, settings.temperature
+        queries.image, keys.text, text_queue, settings.temperature
     )
     text_logits = losses.contrastive_logits(
-        queries.text, keys.image, state.image_queue.keys, settings.temperature
+        queries.text, keys.image, image_queue, settings.temperature
     )
     contrastive = losses.info_nce(image_logits) + losses.info_nce(text_logits)
     alignment = losses.concept_alignment(queries.image_concepts, labels) + losses.concept_alignment(
