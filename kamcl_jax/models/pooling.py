@@ -11,7 +11,10 @@ from flax import linen as nn
 from kamcl_jax.models import initializers
 
 COUNT_UP_TO = 256
-"""Items up to which places are counted, O(N^2) but in wide vectors; longer lists are sorted."""
+"""Items up to which places are counted, O(N^2) but in wide vectors; longer lists are sorted.
+
+At most 256: a count is kept in a byte.
+"""
 
 
 def position_codes(num_items: int, width: int) -> jax.Array:
@@ -51,10 +54,12 @@ def descending_ranks(values: jax.Array) -> jax.Array:
         position, value = other
         value = value[:, None]
         ahead = (value > values) | ((value == values) & (position < index))
-        return ranks + ahead.astype(jnp.int32), None
+        return ranks + ahead.astype(jnp.uint8), None
 
-    zeros = jnp.zeros(values.shape, jnp.int32)
-    return jax.lax.scan(count, zeros, (items, jnp.moveaxis(values, 1, 0)))[0]
+    # Bytes: the loop is bound by memory, and half of its traffic is the counts.
+    zeros = jnp.zeros(values.shape, jnp.uint8)
+    ranks, _ = jax.lax.scan(count, zeros, (items, jnp.moveaxis(values, 1, 0)))
+    return ranks.astype(jnp.int32)
 
 
 def pool_sorted(features: jax.Array, weights: jax.Array, valid: jax.Array | None = None):

@@ -26,6 +26,12 @@ def test_long_lists_rank_as_short_ones_do(monkeypatch):
     np.testing.assert_array_equal(pooling.descending_ranks(x), counted)
 
 
+def test_the_longest_counted_list_is_ranked_whole():
+    x = GENERATOR.permutation(pooling.COUNT_UP_TO).astype(np.float32)
+    ranks = pooling.descending_ranks(x[None, :, None])[0, :, 0]
+    np.testing.assert_array_equal(ranks, np.argsort(np.argsort(-x)))
+
+
 def test_pool_sorted_leaves_out_invalid_items_wherever_they_stand():
     x = GENERATOR.normal(size=(3, 8, 4)).astype(np.float32)
     valid = np.array([[1, 0, 1, 1, 0, 0, 1, 0], [1] * 8, [0, 0, 0, 0, 0, 0, 0, 1]], bool)
