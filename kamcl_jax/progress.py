@@ -78,7 +78,7 @@ class Progress:
         recalls = "  ".join(
             f"{name} {value:.1f}" for name, value in metrics.items() if "_r" in name
         )
-        self._bar.write(f"epoch {epoch:g}: validation mR {metrics['mR']:.2f}  ({recalls})")
+        self._bar.write(f"epoch {epoch:.3g}: validation mR {metrics['mR']:.2f}  ({recalls})")
 
     def resume_clock(self) -> None:
         """Starts timing anew, after work that is not training."""

@@ -94,7 +94,7 @@ def markdown(experiment: Experiment, history: History, results: dict[str, Any]) 
     )
     return f"""# KAMCL on `{config.data.name}`
 
-Scores of the checkpoint with the best validation mR (after epoch {results["best_epoch"]:g}) on
+Scores of the checkpoint with the best validation mR (after epoch {results["best_epoch"]:.3g}) on
 splits that it was not trained on. Recalls in percent; ties count by their expected rank; the rank
 of an image is that of the best of its captions.
 
