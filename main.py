@@ -5,6 +5,7 @@ python main.py --mode=train --config=configs/synthetic.py --workdir=runs/demo
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import ml_collections
 from absl import app, flags, logging
@@ -42,12 +43,16 @@ def main(argv: list[str]) -> None:
         sys.exit(130)
 
 
+def _refuse_config(error: Exception) -> NoReturn:
+    # ml_collections tries several ways to load the file; the last line is what went wrong.
+    sys.exit(f"error: the config cannot be loaded: {str(error).splitlines()[-1].strip()}")
+
+
 def _load_config() -> ml_collections.ConfigDict:
     try:
         return _CONFIG.value
     except OSError as error:
-        # ml_collections tries several ways to load the file; the last line is what went wrong.
-        sys.exit(f"error: the config cannot be loaded: {str(error).splitlines()[-1].strip()}")
+        _refuse_config(error)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -59,7 +64,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         words = cause.args[0] if isinstance(cause, KeyError) else cause
         sys.exit(f"error: the config has no field {' '.join(str(words).split())}")
     except (OSError, SyntaxError) as error:
-        sys.exit(f"error: the config cannot be loaded: {str(error).splitlines()[-1].strip()}")
+        _refuse_config(error)
 
 
 if __name__ == "__main__":
