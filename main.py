@@ -4,23 +4,49 @@ python main.py --mode=train --config=configs/synthetic.py --workdir=runs/demo
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from configs import rsicd
 from input_pipeline.errors import DataError
-from kamcl_jax import training
+from kamcl_jax import conversion, training
 from kamcl_jax.config_check import ConfigError
+from kamcl_jax.parity import report as parity
+from kamcl_jax.parity.golden_check import GoldenFileError
+from kamcl_jax.parity.torch_original import TorchOriginalError
+from kamcl_jax.pretrained.errors import PretrainedError
 from kamcl_jax.training import DivergedError
 
-MODES = {"train": training.train, "evaluate": training.evaluate}
 
-_MODE = flags.DEFINE_enum("mode", None, list(MODES), "What to do.")
+class Mode(NamedTuple):
+    """What `--mode` can be: the flags that it needs (of a pair, just one), and what it runs."""
+
+    needs: tuple[str | tuple[str, str], ...]
+    run: Callable[[], object]
+
+
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, events, report.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/synthetic.py.")
+_FROM_TORCH = flags.DEFINE_string(
+    "from_torch", None, "convert: checkpoint of the PyTorch release to make a run of."
+)
+_TO_TORCH = flags.DEFINE_string(
+    "to_torch", None, "convert: file to write the run's best checkpoint to, as the release does."
+)
+_GOLDEN = flags.DEFINE_string(
+    "golden", None, "parity: .npz of what the PyTorch original computes from known weights."
+)
+_TORCH_CHECKOUT = flags.DEFINE_string(
+    "torch_checkout", None, "parity: clone of the PyTorch original, to be run beside ours."
+)
+_PRECISION = flags.DEFINE_enum(
+    "precision", "float64", ["float64", "float32"], "parity: of our arithmetic, with --golden."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -30,17 +56,55 @@ def main(argv: list[str]) -> None:
             f"error: unexpected arguments: {' '.join(argv[1:])} "
             "(a config field is set as --config.FIELD=VALUE)"
         )
-    if not _WORKDIR.value:
-        sys.exit("error: --workdir is empty")
     logging.set_verbosity(logging.WARNING)
-    config = _load_config()
+    mode = MODES[str(_MODE.value)]
+    _check_flags(str(_MODE.value), mode)
     try:
-        MODES[str(_MODE.value)](config, Path(str(_WORKDIR.value)))
-    except (ConfigError, DataError, DivergedError, OSError) as error:
+        mode.run()
+    except (
+        ConfigError,
+        DataError,
+        DivergedError,
+        GoldenFileError,
+        PretrainedError,
+        TorchOriginalError,
+        OSError,
+    ) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("\ninterrupted: the same command goes on from the last epoch", file=sys.stderr)
         sys.exit(130)
+
+
+def _check_flags(name: str, mode: Mode) -> None:
+    for need in mode.needs:
+        choices = (need,) if isinstance(need, str) else need
+        given = [choice for choice in choices if flags.FLAGS[choice].value]
+        if len(given) != 1:
+            one_of = " or ".join(f"--{choice}" for choice in choices)
+            just = ", just one of them" if given else ""
+            sys.exit(f"error: --mode={name} needs {one_of}{just}")
+
+
+def _convert() -> None:
+    if _FROM_TORCH.value:
+        conversion.from_torch(_load_config(), _path(_WORKDIR), _path(_FROM_TORCH))
+    else:
+        conversion.to_torch(_load_config(), _path(_WORKDIR), _path(_TO_TORCH))
+
+
+def _parity() -> None:
+    config = _load_config() if flags.FLAGS["config"].value else rsicd.get_config("release")
+    if _GOLDEN.value:
+        passed = parity.against_golden_file(config, _path(_GOLDEN), str(_PRECISION.value))
+    else:
+        passed = parity.against_original(config, _path(_TORCH_CHECKOUT))
+    if not passed:
+        sys.exit(1)
+
+
+def _path(flag: flags.FlagHolder) -> Path:
+    return Path(str(flag.value))
 
 
 def _refuse_config(error: Exception) -> NoReturn:
@@ -67,6 +131,17 @@ def _parse_flags(argv: list[str]) -> list[str]:
         _refuse_config(error)
 
 
+_RUN = ("config", "workdir")
+
+MODES = {
+    "train": Mode(_RUN, lambda: training.train(_load_config(), _path(_WORKDIR))),
+    "evaluate": Mode(_RUN, lambda: training.evaluate(_load_config(), _path(_WORKDIR))),
+    "convert": Mode((*_RUN, ("from_torch", "to_torch")), _convert),
+    "parity": Mode((("golden", "torch_checkout"),), _parity),
+}
+
+_MODE = flags.DEFINE_enum("mode", None, list(MODES), "What to do.", required=True)
+
+
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["mode", "config", "workdir"])
     app.run(main, flags_parser=_parse_flags)

@@ -16,6 +16,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_concepts = 512  # at most; a small data set may have fewer
     config.queue_length = 8000  # keys a modality, a multiple of batch_size
     config.momentum = 0.999  # of the key encoders
+    config.momentum_coverage = "all"  # or "release": most of the image key encoder never moves
+    config.caption_padding = "masked"  # or "release": captions run on to the batch's longest
     config.temperature = 0.07  # of the contrastive logits
     config.log_every_steps = 10
 
@@ -27,6 +29,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.validation_fraction = 0.2  # of the training images, where no split is published
     config.data.vocabulary_from = "train"  # or "train_and_test", as the release does
     config.data.min_word_count = 5
+    config.data.pad_concepts = False  # True: num_concepts wide even where the words are fewer
+    config.data.labels_by = "image"  # or "position": the release's, mostly of other images
     config.data.max_tokens = 0  # longer captions are cut; 0 = as long as the longest
 
     config.augmentation = ml_collections.ConfigDict()
@@ -36,11 +40,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.image_encoder = ml_collections.ConfigDict()
     config.image_encoder.depth = 18  # ResNet-18, 34, 50 or 101
     config.image_encoder.width = 64  # channels of its first stage
+    config.image_encoder.pretrained = ""  # torchvision's .pth or .safetensors; "" = random weights
 
     config.text_encoder = ml_collections.ConfigDict()
     config.text_encoder.word_width = 620
     config.text_encoder.hidden_width = 2400
     config.text_encoder.dropout = 0.25
+    config.text_encoder.pretrained = ""  # folder of the skip-thoughts files; "" = random weights
 
     config.loss = ml_collections.ConfigDict()
     config.loss.margin = 0.2
@@ -61,5 +67,6 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.batch_size = 100
+    config.evaluation.ties = "expected"  # rank of tied scores; or "argsort", as a sort leaves them
 
     return config

@@ -4,23 +4,19 @@
 folder of images.
 """
 
-from configs import base
-
-DEPTHS = {"resnet18": 18, "resnet34": 34, "resnet50": 50, "resnet101": 101}
+from configs import base, variants
 
 
 def get_config(variant: str = "resnet18"):
     """Returns the paper's RSICD training.
 
     Args:
-      variant: the image network, `configs/rsicd.py:resnet50` on the command line.
+      variant: one of `variants.VARIANTS`, as in `--config=configs/rsicd.py:release`.
 
     Raises:
       ValueError: the variant is unknown.
     """
-    if variant not in DEPTHS:
-        raise ValueError(f"configs/rsicd.py has the variants {', '.join(DEPTHS)}, not {variant!r}")
     config = base.get_config()
     config.data.options.images = "images"  # below dir
-    config.image_encoder.depth = DEPTHS[variant]
+    variants.apply(config, variant, "configs/rsicd.py")
     return config

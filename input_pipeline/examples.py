@@ -1,12 +1,13 @@
 """A split as arrays, and everything from a prepared data set to the three splits.
 
-Labels and captions are tied to images by image id, never by position in a file.
+Captions are tied to images by image id, never by position in a file; so are labels, unless the
+release's way is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from input_pipeline import datasets
 from input_pipeline.concepts import Concepts
 from input_pipeline.decoding import Output, decode
 from input_pipeline.errors import DataError
-from input_pipeline.splitting import split_rows
+from input_pipeline.splitting import release_label_rows, split_rows
 from input_pipeline.vocabulary import PADDING_ID, UNKNOWN, Vocabulary, tokenize
 
 __all__ = ["Examples", "RetrievalData", "load_datasets", "split_rows"]
@@ -59,7 +60,8 @@ class RetrievalData:
       validation: at `image_size` pixels.
       test: at `image_size` pixels.
       vocabulary: of the text encoder.
-      concepts: with the labels of the training images.
+      concepts: with the labels of the training images, or of the whole training file with
+        `labels_by='position'`.
       fingerprint: of the prepared data set, see `datasets.base.fingerprint`.
     """
 
@@ -69,6 +71,11 @@ class RetrievalData:
     vocabulary: Vocabulary
     concepts: Concepts
     fingerprint: str
+
+    @property
+    def num_concepts(self) -> int:
+        """Returns the width of labels and word concepts."""
+        return self.train.word_concepts.shape[1]
 
 
 @dataclass(frozen=True)
@@ -89,13 +96,17 @@ class _Texts:
             [self.tokens[row] for row in rows],
         )
 
+    def by_id(self) -> dict[int, list[str]]:
+        """Returns image id -> captions."""
+        return dict(zip(self.image_ids, self.captions, strict=True))
+
     def all_tokens(self) -> list[list[str]]:
         """Returns the tokens of each caption."""
         return [tokens for image in self.tokens for tokens in image]
 
 
 def _read_texts(source: Sequence[Mapping[str, Any]]) -> _Texts:
-    """Reads what is not pixels; a caption without a word becomes one unknown word."""
+    """Reads what is not pixels; a caption may have no token."""
     texts = _Texts([], [], [], [])
     for index in range(len(source)):
         record = source[index]
@@ -103,7 +114,7 @@ def _read_texts(source: Sequence[Mapping[str, Any]]) -> _Texts:
         texts.image_ids.append(int(record["image_id"]))
         texts.file_names.append(record["filename"].decode())
         texts.captions.append(captions)
-        texts.tokens.append([tokenize(caption) or [UNKNOWN] for caption in captions])
+        texts.tokens.append([tokenize(caption) for caption in captions])
     return texts
 
 
@@ -113,18 +124,21 @@ def _examples(
     vocabulary: Vocabulary,
     concepts: Concepts,
     width: int,
-    labelled: bool,
+    label_ids: Sequence[int] | None,
 ) -> Examples:
-    """Puts a split together; captions longer than `width` tokens are cut."""
+    """Puts a split together; `label_ids` says whose labels its images get, None for zeros.
+
+    Captions longer than `width` tokens are cut; one without a token becomes one unknown word.
+    """
     all_tokens = texts.all_tokens()
     tokens = np.full((len(all_tokens), width), PADDING_ID, np.int32)
     word_concepts = np.zeros((len(all_tokens), len(concepts)), np.uint8)
     for row, words in enumerate(all_tokens):
-        ids = vocabulary.encode_tokens(words)[:width]
+        ids = vocabulary.encode_tokens(words or [UNKNOWN])[:width]
         tokens[row, : len(ids)] = ids
         word_concepts[row] = concepts.word_concepts(words[:width])
     num_images = len(texts.image_ids)
-    labels = np.zeros((num_images, len(concepts)), np.float32)
+    unlabelled = np.zeros((num_images, len(concepts)), np.float32)
     return Examples(
         images=images,
         image_ids=np.array(texts.image_ids, np.int64),
@@ -136,8 +150,26 @@ def _examples(
         tokens=tokens,
         lengths=np.count_nonzero(tokens != PADDING_ID, axis=1).astype(np.int32),
         word_concepts=word_concepts,
-        image_concepts=concepts.labels_for(texts.image_ids) if labelled else labels,
+        image_concepts=unlabelled if label_ids is None else concepts.labels_for(label_ids),
     )
+
+
+def _with_concepts_padded(examples: Examples, width: int) -> Examples:
+    """Adds concepts that nothing shows and no caption names, up to `width`."""
+    missing = ((0, 0), (0, width - examples.word_concepts.shape[1]))
+    return replace(
+        examples,
+        word_concepts=np.pad(examples.word_concepts, missing),
+        image_concepts=np.pad(examples.image_concepts, missing),
+    )
+
+
+def _with_labels_of(texts: _Texts, words: list[str], min_repeats: int) -> Concepts:
+    """Returns these concepts, wherever they were learnt, with labels of the texts' images."""
+    labelled = knowledge.build(texts.by_id(), frozenset(words), len(words), min_repeats)
+    # Other images may rank the words otherwise.
+    columns = [labelled.words.index(word) for word in words]
+    return Concepts(words, labelled.image_ids, labelled.labels[:, columns])
 
 
 def load_datasets(
@@ -151,8 +183,10 @@ def load_datasets(
     validation_fraction: float = 0.2,
     seed: int = 0,
     vocabulary_from: str = "train",
+    labels_by: str = "image",
     min_count: int = 5,
     num_concepts: int = 512,
+    pad_concepts: bool = False,
     min_repeats: int = 2,
     max_tokens: int = 0,
 ) -> RetrievalData:
@@ -170,8 +204,14 @@ def load_datasets(
       vocabulary_from: 'train' learns words and concepts from the training images' captions alone.
         'train_and_test' is the release's way: words from the captions of the training file (the
         validation part included) and of the test split, concepts from the training file.
+      labels_by: 'image' gives each training image its own labels. 'position' is the release's
+        way: labels are looked up by position in the shuffled training part, so that nearly every
+        image gets another one's, see `splitting.release_label_rows`. Nothing is shuffled where a
+        validation split is published, and both are the same.
       min_count: words seen less often are unknown.
       num_concepts: the most concepts to keep.
+      pad_concepts: whether labels and word concepts are `num_concepts` wide even where there are
+        fewer, as the release's always are.
       min_repeats: how often an image's captions must repeat a word.
       max_tokens: captions are cut to this length; 0 keeps them whole.
 
@@ -185,6 +225,8 @@ def load_datasets(
         raise DataError(
             f"'vocabulary_from' must be 'train' or 'train_and_test', not '{vocabulary_from}'."
         )
+    if labels_by not in ("image", "position"):
+        raise DataError(f"'labels_by' must be 'image' or 'position', not '{labels_by}'.")
     for field, value in (("train_size", train_size), ("image_size", image_size)):
         if value < 1:
             raise DataError(f"'{field}' must be positive, not {value}.")
@@ -197,19 +239,29 @@ def load_datasets(
     known = file_texts["train"] if release else texts["train"]
     counted = known.all_tokens() + (texts["test"].all_tokens() if release else [])
     vocabulary = Vocabulary.from_tokens(counted, min_count)
-    concepts = knowledge.build(
-        dict(zip(known.image_ids, known.captions, strict=True)),
-        vocabulary,
-        num_concepts,
-        min_repeats,
-    )
-    longest = max(len(tokens) for part in texts.values() for tokens in part.all_tokens())
+    concepts = knowledge.build(known.by_id(), vocabulary, num_concepts, min_repeats)
+    label_ids = texts["train"].image_ids
+    if labels_by == "position" and "validation" not in file_texts:
+        file = file_texts["train"]
+        rows = release_label_rows(len(file.image_ids), validation_fraction, seed)
+        label_ids = file.of(rows).image_ids
+        concepts = _with_labels_of(file, concepts.words, min_repeats)
+    longest = max(len(tokens) or 1 for part in texts.values() for tokens in part.all_tokens())
     width = min(longest, max_tokens) if max_tokens > 0 else longest
     images = _decode_parts(prepared, parts)
     examples = {
-        part: _examples(images[part], texts[part], vocabulary, concepts, width, part == "train")
+        part: _examples(
+            images[part],
+            texts[part],
+            vocabulary,
+            concepts,
+            width,
+            label_ids if part == "train" else None,
+        )
         for part in parts
     }
+    if pad_concepts:
+        examples = {n: _with_concepts_padded(e, num_concepts) for n, e in examples.items()}
     return RetrievalData(
         examples["train"],
         examples["validation"],

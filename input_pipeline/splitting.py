@@ -9,10 +9,10 @@ import numpy as np
 from input_pipeline.errors import DataError
 
 
-def split_rows(
+def shuffled_rows(
     num_images: int, validation_fraction: float = 0.2, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits training images at random into those to train on and those to validate with.
+    """Shuffles training images and parts them into those to train on and those to validate with.
 
     Source: Ji et al. 2023, experiments: 80/20, another seed for each fold.
 
@@ -22,7 +22,7 @@ def split_rows(
       seed: of the choice.
 
     Returns:
-      i64[n_train] and i64[n_validation], disjoint, ascending, together 0..num_images-1.
+      i64[n_train] and i64[n_validation], disjoint, in shuffled order, together 0..num_images-1.
 
     Raises:
       DataError: one of the parts would be empty.
@@ -35,4 +35,37 @@ def split_rows(
             f"validate with, out of {num_images}."
         )
     order = np.random.default_rng(seed).permutation(num_images)
-    return np.sort(order[:num_train]), np.sort(order[num_train:])
+    return order[:num_train], order[num_train:]
+
+
+def split_rows(
+    num_images: int, validation_fraction: float = 0.2, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Like `shuffled_rows`, with both parts in ascending order."""
+    train, validation = shuffled_rows(num_images, validation_fraction, seed)
+    return np.sort(train), np.sort(validation)
+
+
+def release_label_rows(
+    num_images: int, validation_fraction: float = 0.2, seed: int = 0
+) -> np.ndarray:
+    """Says whose labels each image to train on gets in the KAMCL release.
+
+    The release keeps labels in the order of the training file and looks them up by position in the
+    shuffled training part: whichever image stands at position p gets the labels of row p. Only
+    an image that the shuffle leaves in its place gets its own, less than one on average.
+
+    Args:
+      num_images: number of images in the training file.
+      validation_fraction: in (0, 1).
+      seed: of the split.
+
+    Returns:
+      i64[n_train], a permutation of 0..n_train-1: entry i is the row whose labels the image at
+      `split_rows(...)[0][i]` gets.
+
+    Raises:
+      DataError: one of the parts would be empty.
+    """
+    train, _ = shuffled_rows(num_images, validation_fraction, seed)
+    return np.argsort(train)  # sorts the images; what it returns are their shuffled positions

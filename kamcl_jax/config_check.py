@@ -15,6 +15,9 @@ FREE_TO_CHANGE = frozenset(
         "max_steps",
         "log_every_steps",
         "evaluation.batch_size",
+        "evaluation.ties",
+        "image_encoder.pretrained",
+        "text_encoder.pretrained",
         "data.dir",
         "data.prepared_dir",
         "data.options.images",
@@ -62,6 +65,16 @@ _POSITIVE = [
     "optimizer.decay_factor",
 ]
 _SHARES = ["momentum", "text_encoder.dropout", "data.validation_fraction"]
+_CHOICES = {
+    "loss.negatives": NEGATIVES,
+    "momentum_coverage": ("all", "release"),
+    "caption_padding": ("masked", "release"),
+    "data.vocabulary_from": ("train", "train_and_test"),
+    "data.labels_by": ("image", "position"),
+    "evaluation.ties": ("expected", "argsort"),
+}
+_SWITCHES = ["data.pad_concepts"]
+_PATHS = ["image_encoder.pretrained", "text_encoder.pretrained"]
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -107,16 +120,18 @@ def check(config: ml_collections.ConfigDict, num_devices: int) -> None:
             f"config.augmentation.resize {fields['augmentation.resize']} is smaller than "
             f"config.image_size {fields['image_size']}, which is cropped from it"
         )
-    if fields["loss.negatives"] not in NEGATIVES:
-        raise ConfigError(
-            f"config.loss.negatives is {fields['loss.negatives']!r}; "
-            f"it must be one of {', '.join(map(repr, NEGATIVES))}"
-        )
-    if fields["data.vocabulary_from"] not in ("train", "train_and_test"):
-        raise ConfigError(
-            f"config.data.vocabulary_from is {fields['data.vocabulary_from']!r}; "
-            "it must be 'train' or 'train_and_test'"
-        )
+    for name, choices in _CHOICES.items():
+        if fields[name] not in choices:
+            raise ConfigError(
+                f"config.{name} is {fields[name]!r}; "
+                f"it must be one of {', '.join(map(repr, choices))}"
+            )
+    for name in _SWITCHES:
+        if not isinstance(fields[name], bool):
+            raise ConfigError(f"config.{name} is {fields[name]!r}; it must be True or False")
+    for name in _PATHS:
+        if not isinstance(fields[name], str):
+            raise ConfigError(f"config.{name} is {fields[name]!r}; it must be a path or ''")
 
 
 def _check_ranges(fields: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from input_pipeline.examples import Examples
 from kamcl_jax import augmentation, losses, sharding
 
 RECALL_AT = (1, 5, 10)
+TIES = ("expected", "argsort")
 
 EncodeImages = Callable[[Any, jax.Array], jax.Array]
 EncodeTexts = Callable[[Any, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -78,9 +79,27 @@ def embed_texts(
 
 
 def score(
-    encoders: Encoders, variables: Any, examples: Examples, batch_size: int
+    encoders: Encoders,
+    variables: Any,
+    examples: Examples,
+    batch_size: int,
+    ties: str = "expected",
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Returns a split's retrieval metrics and its cosine similarities f32[N, M]."""
+    """Scores a split.
+
+    Args:
+      encoders: from `make_encoders`.
+      variables: of the model.
+      examples: the split.
+      batch_size: of the encoding.
+      ties: see `retrieval_metrics`.
+
+    Returns:
+      The split's retrieval metrics and its cosine similarities f32[N, M].
+
+    Raises:
+      ValueError: `ties` is not one of `TIES`.
+    """
     images = embed_images(encoders, variables, examples.images, batch_size)
     texts = embed_texts(
         encoders,
@@ -91,7 +110,7 @@ def score(
         batch_size,
     )
     similarity = images @ texts.T
-    return retrieval_metrics(similarity, examples.image_of_caption), similarity
+    return retrieval_metrics(similarity, examples.image_of_caption, ties), similarity
 
 
 def _padded_batches(
@@ -120,21 +139,34 @@ def _collect(encode, batches) -> np.ndarray:
     return np.concatenate(collected)
 
 
-def image_to_text_ranks(similarity: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
+def image_to_text_ranks(
+    similarity: np.ndarray, image_of_caption: np.ndarray, ties: str = "expected"
+) -> np.ndarray:
     """Ranks each image's best own caption among all captions, 1 = first.
 
-    Captions that score the same stand in random order; the rank is the expected one. Of m own and
-    t other captions tied at the best own score, the first own one has t / (m + 1) others before
-    it on average.
+    With `ties="expected"`, captions that score the same stand in random order and the rank is the
+    expected one: of m own and t other captions tied at the best own score, the first own one has
+    t / (m + 1) others before it on average.
 
     Args:
       similarity: f32[N, M].
       image_of_caption: int[M], row of the image that each caption describes; any number an image,
         at least one.
+      ties: "argsort" lets tied captions stand as NumPy's sort leaves them, see
+        `retrieval_metrics`.
 
     Returns:
       f64[N].
+
+    Raises:
+      ValueError: `ties` is not one of `TIES`.
     """
+    if _by_argsort(ties):
+        places = [
+            _place_by_argsort(scores, image_of_caption == image)
+            for image, scores in enumerate(similarity)
+        ]
+        return np.array(places, np.float64)
     own = image_of_caption[None, :] == np.arange(similarity.shape[0])[:, None]
     best = np.where(own, similarity, -np.inf).max(axis=1, keepdims=True)
     greater = (~(similarity <= best)).sum(axis=1)  # NaN ranks behind everything
@@ -143,37 +175,79 @@ def image_to_text_ranks(similarity: np.ndarray, image_of_caption: np.ndarray) ->
     return 1 + greater + (tied.sum(axis=1) - own_tied) / (own_tied + 1)
 
 
-def text_to_image_ranks(similarity: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
-    """Ranks each caption's image among all images, 1 = first; ties by their expected rank.
+def text_to_image_ranks(
+    similarity: np.ndarray, image_of_caption: np.ndarray, ties: str = "expected"
+) -> np.ndarray:
+    """Ranks each caption's image among all images, 1 = first.
 
     Args:
       similarity: f32[N, M].
       image_of_caption: int[M], row of the image that each caption describes.
+      ties: as for `image_to_text_ranks`.
 
     Returns:
       f64[M].
+
+    Raises:
+      ValueError: `ties` is not one of `TIES`.
     """
+    if _by_argsort(ties):
+        images = np.arange(similarity.shape[0])
+        places = [
+            _place_by_argsort(scores, images == image)
+            for image, scores in zip(image_of_caption, similarity.T, strict=True)
+        ]
+        return np.array(places, np.float64)
     match = similarity[image_of_caption, np.arange(similarity.shape[1])]
     greater = (~(similarity <= match)).sum(axis=0)  # NaN ranks behind everything
     others_tied = np.maximum((similarity == match).sum(axis=0) - 1, 0)
     return 1 + greater + others_tied / 2
 
 
-def retrieval_metrics(similarity: np.ndarray, image_of_caption: np.ndarray) -> dict[str, float]:
+def _by_argsort(ties: str) -> bool:
+    if ties not in TIES:
+        raise ValueError(f"ties is {ties!r}; it must be one of {', '.join(map(repr, TIES))}")
+    return ties == "argsort"
+
+
+def _place_by_argsort(scores: np.ndarray, right: np.ndarray) -> int:
+    """Returns the place of the first right item as the KAMCL release counts it, 1 = first.
+
+    NumPy's default sort, read backwards, decides between equal scores; how it leaves them may
+    change with NumPy's version and the processor. A NaN comes first.
+
+    Args:
+      scores: f32[n].
+      right: bool[n], at least one true.
+    """
+    # The release sorts doubles, and which of two tied ones comes first depends on the type.
+    order = np.argsort(scores.astype(np.float64))[::-1]
+    return 1 + int(np.argmax(right[order]))
+
+
+def retrieval_metrics(
+    similarity: np.ndarray, image_of_caption: np.ndarray, ties: str = "expected"
+) -> dict[str, float]:
     """Returns the field's metrics of a score matrix.
 
     Args:
       similarity: f32[N, M], images by captions.
       image_of_caption: int[M].
+      ties: "expected" gives tied scores their expected rank over random orders of the tied;
+        "argsort" does as the KAMCL release: they stay as NumPy's sort leaves them, and the median
+        rank is rounded down.
 
     Returns:
       `i2t_r1`, `i2t_r5`, `i2t_r10`, `t2i_r1`, `t2i_r5`, `t2i_r10`: recall@k in percent (share of
-      queries whose expected rank is at most k); `mR`: their mean; `i2t_medr`, `i2t_meanr`,
-      `t2i_medr`, `t2i_meanr`: median and mean rank, 1 = first.
+      queries whose rank is at most k); `mR`: their mean; `i2t_medr`, `i2t_meanr`, `t2i_medr`,
+      `t2i_meanr`: median and mean rank, 1 = first.
+
+    Raises:
+      ValueError: `ties` is not one of `TIES`.
     """
     ranks = {
-        "i2t": image_to_text_ranks(similarity, image_of_caption),
-        "t2i": text_to_image_ranks(similarity, image_of_caption),
+        "i2t": image_to_text_ranks(similarity, image_of_caption, ties),
+        "t2i": text_to_image_ranks(similarity, image_of_caption, ties),
     }
     metrics = {
         f"{way}_r{k}": 100 * float(np.mean(rank <= k))
@@ -182,7 +256,8 @@ def retrieval_metrics(similarity: np.ndarray, image_of_caption: np.ndarray) -> d
     }
     metrics["mR"] = float(np.mean(list(metrics.values())))
     for way, rank in ranks.items():
-        metrics[f"{way}_medr"] = float(np.median(rank))
+        median = np.median(rank)
+        metrics[f"{way}_medr"] = float(np.floor(median) if _by_argsort(ties) else median)
         metrics[f"{way}_meanr"] = float(np.mean(rank))
     return metrics
 

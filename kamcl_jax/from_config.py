@@ -11,6 +11,9 @@ from input_pipeline.errors import DataError
 from input_pipeline.examples import RetrievalData, load_datasets
 from kamcl_jax import config_check, schedule, sharding, train_state
 from kamcl_jax.models.encoders import DualEncoder, ImageEncoder, TextEncoder
+from kamcl_jax.momentum import Mask
+from kamcl_jax.pretrained import starting_weights
+from kamcl_jax.pretrained.kamcl_layout import release_momentum_mask
 from kamcl_jax.train_state import TrainState
 from kamcl_jax.train_step import StepSettings
 
@@ -45,28 +48,22 @@ class Experiment:
         """Returns the state at step 0, on every device of the mesh."""
         # Run once: on a CPU, optimising it takes three times as long as not doing so.
         cpu = jax.default_backend() == "cpu"
+        whole = sharding.replicated(self.mesh)
         make = jax.jit(
             self._make_state,
-            out_shardings=sharding.replicated(self.mesh),
+            out_shardings=whole,
             compiler_options=UNOPTIMISED if cpu else None,
         )
-        return make()
+        words = self.data.vocabulary.words
+        state = starting_weights.starting_state(self.config, make(), words)
+        return jax.device_put(state, whole)
 
     def abstract_state(self) -> TrainState:
         """Returns the shapes and dtypes of the state, without making it."""
         return jax.eval_shape(self._make_state)
 
     def _make_state(self) -> TrainState:
-        return train_state.create(
-            self.config.seed,
-            self.model,
-            self.optimizer,
-            image_size=self.config.image_size,
-            max_tokens=self.data.train.tokens.shape[1],
-            num_concepts=len(self.data.concepts.words),
-            embedding_size=self.config.embedding_size,
-            queue_length=self.config.queue_length,
-        )
+        return _make_state(self.config, self.model, self.optimizer, self.data.num_concepts)
 
 
 def build(config: ml_collections.ConfigDict) -> Experiment:
@@ -74,10 +71,12 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
 
     Raises:
       ConfigError: a field that cannot be.
+      PretrainedError: a file of weights that the config names is missing.
       DataError: a file or line of the data that cannot be used.
     """
     mesh = sharding.make_mesh()
     config_check.check(config, mesh.size)
+    starting_weights.check(config)
     data = load_data(config)
     if not data.concepts.words:
         raise DataError(
@@ -90,7 +89,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     return Experiment(
         config=ml_collections.FrozenConfigDict(config),
         data=data,
-        model=make_model(config, len(data.vocabulary) + 1, len(data.concepts.words)),
+        model=make_model(config, len(data.vocabulary) + 1, data.num_concepts),
         optimizer=make_optimizer(config, steps_per_epoch),
         settings=make_settings(config, steps_per_epoch),
         mesh=mesh,
@@ -115,8 +114,10 @@ def load_data(config: ml_collections.ConfigDict) -> RetrievalData:
         validation_fraction=data.validation_fraction,
         seed=config.seed,
         vocabulary_from=data.vocabulary_from,
+        labels_by=data.labels_by,
         min_count=data.min_word_count,
         num_concepts=config.num_concepts,
+        pad_concepts=data.pad_concepts,
         max_tokens=data.max_tokens,
     )
 
@@ -146,6 +147,7 @@ def make_model(
             word_width=text.word_width,
             hidden_width=text.hidden_width,
             dropout=text.dropout,
+            caption_padding=config.caption_padding,
         ),
     )
 
@@ -167,12 +169,51 @@ def make_optimizer(
     return adam
 
 
+def abstract_state(
+    config: ml_collections.ConfigDict, num_tokens: int, num_concepts: int
+) -> TrainState:
+    """Returns the shapes and dtypes of the state that a config describes; needs no data.
+
+    Args:
+      config: of the model, the queue and the optimiser.
+      num_tokens: rows of the word embedding, the padding included.
+      num_concepts: width of labels and word concepts.
+    """
+    model = make_model(config, num_tokens, num_concepts)
+    optimizer = make_optimizer(config, steps_per_epoch=1)
+    return jax.eval_shape(lambda: _make_state(config, model, optimizer, num_concepts))
+
+
+def _make_state(
+    config: ml_collections.ConfigDict,
+    model: DualEncoder,
+    optimizer: optax.GradientTransformation,
+    num_concepts: int,
+) -> TrainState:
+    return train_state.create(
+        config.seed,
+        model,
+        optimizer,
+        image_size=config.image_size,
+        num_concepts=num_concepts,
+        embedding_size=config.embedding_size,
+        queue_length=config.queue_length,
+        momentum_mask=momentum_mask(config),
+    )
+
+
+def momentum_mask(config: ml_collections.ConfigDict) -> Mask | None:
+    """Returns which key parameters follow the query's; None: all of them, as in the paper."""
+    return release_momentum_mask if config.momentum_coverage == "release" else None
+
+
 def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> StepSettings:
     """Returns the numbers of the training step."""
     return StepSettings(
         image_size=config.image_size,
         max_rotation=config.augmentation.max_rotation,
         momentum=config.momentum,
+        momentum_mask=momentum_mask(config),
         temperature=config.temperature,
         margin=config.loss.margin,
         negatives=config.loss.negatives,

@@ -18,13 +18,12 @@ class History:
     validation: list[dict[str, float]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
 
-    def validation_at(self, step: int) -> dict[str, float]:
+    def validation_at(self, step: int) -> dict[str, float] | None:
         """Returns the validation metrics of a step, without `step` and `epoch`.
 
-        Raises:
-          KeyError: there was no validation at that step.
+        None if there was no validation then, as for weights that come from another program.
         """
         for row in self.validation:
             if row["step"] == step:
                 return {name: value for name, value in row.items() if name not in ("step", "epoch")}
-        raise KeyError(step)
+        return None

@@ -1,28 +1,39 @@
 """The momentum encoder and the key queue of MoCo (He et al. 2020) as functions over pytrees."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+Mask = Callable[[Any], Any]
+"""Parameters -> tree of bools of the same structure, as optax's masks are."""
 
-def average(key_params: Any, query_params: Any, momentum: float | jax.Array) -> Any:
+
+def average(
+    key_params: Any, query_params: Any, momentum: float | jax.Array, mask: Mask | None = None
+) -> Any:
     """Moves key parameters towards query parameters: momentum * key + (1 - momentum) * query.
 
     Args:
       key_params: pytree of f32 arrays.
       query_params: pytree of the same structure and shapes.
-      momentum: share of the key parameters that stays; 0.999 in the paper.
+      momentum: share of the key parameters that stays; 0.999 in the paper. 0 copies the query's.
+      mask: which key parameters move; all, if None (the paper's rule).
 
     Returns:
-      The new key parameters, all of them: the paper's rule, where the release stops early.
+      The new key parameters.
 
     Raises:
       ValueError: the trees differ in structure.
     """
+    moves = jax.tree.map(lambda _: True, key_params) if mask is None else mask(key_params)
     return jax.tree.map(
-        lambda key, query: momentum * key + (1 - momentum) * query, key_params, query_params
+        lambda key, query, moved: momentum * key + (1 - momentum) * query if moved else key,
+        key_params,
+        query_params,
+        moves,
     )
 
 

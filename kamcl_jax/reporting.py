@@ -13,6 +13,17 @@ from kamcl_jax.history import History
 QUERIES_SHOWN = 8
 COLUMNS = ("R@1", "R@5", "R@10", "median rank", "mean rank")
 WAYS = {"i2t": "image to text", "t2i": "text to image"}
+TIES = {
+    "expected": "ties count by their expected rank",
+    "argsort": "ties stand as NumPy's sort leaves them, as in the KAMCL release",
+}
+CURVES = """
+## Curves
+
+![losses](losses.png)
+
+![validation recalls](recalls.png)
+"""
 
 
 def write(
@@ -34,13 +45,14 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_text(json.dumps(results, indent=2) + "\n")
     settings, test = experiment.settings, experiment.data.test
-    figures.loss_curves(
-        folder / "losses.png",
-        history.train,
-        settings.steps_per_epoch,
-        settings.alignment_from_epoch,
-    )
-    figures.recall_curves(folder / "recalls.png", history.validation, results["chance"]["mR"])
+    if history.validation:
+        figures.loss_curves(
+            folder / "losses.png",
+            history.train,
+            settings.steps_per_epoch,
+            settings.alignment_from_epoch,
+        )
+        figures.recall_curves(folder / "recalls.png", history.validation, results["chance"]["mR"])
     queries = queries_to_show(len(test.captions), experiment.config.seed)
     figures.contact_sheet(folder / "retrieved.png", test, similarity, queries)
     (folder / "report.md").write_text(markdown(experiment, history, results))
@@ -58,6 +70,8 @@ def table(results: dict[str, Any]) -> str:
     head = ["split", "direction", *COLUMNS, "mR"]
     rows = []
     for split, name in (("test", "test"), ("val", "validation"), ("chance", "test by chance")):
+        if results[split] is None:
+            continue
         for way, words in WAYS.items():
             rows.append([name, words, *_cells(results[split], way), f"{results[split]['mR']:.2f}"])
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
@@ -94,9 +108,8 @@ def markdown(experiment: Experiment, history: History, results: dict[str, Any]) 
     )
     return f"""# KAMCL on `{config.data.name}`
 
-Scores of the checkpoint with the best validation mR (after epoch {results["best_epoch"]:.3g}) on
-splits that it was not trained on. Recalls in percent; ties count by their expected rank; the rank
-of an image is that of the best of its captions.
+{_origin(results)} Recalls in percent; {TIES[config.evaluation.ties]};
+the rank of an image is that of the best of its captions.
 
 {table(results)}
 
@@ -110,13 +123,7 @@ The test mR is {ratio:.1f} times chance.
 | steps an epoch, batch | {experiment.settings.steps_per_epoch}, {config.batch_size} |
 | step 2 of the schedule (concept alignment) from | {step_two} |
 | training and validation took | {history.seconds:.0f} s |
-
-## Curves
-
-![losses](losses.png)
-
-![validation recalls](recalls.png)
-
+{CURVES if history.validation else ""}
 ## Queries
 
 Captions of the test split drawn at random.
@@ -129,6 +136,15 @@ Captions of the test split drawn at random.
 |---|---|
 {fields}
 """
+
+
+def _origin(results: dict[str, Any]) -> str:
+    if results["val"] is None:
+        return f"Scores of weights from another program, after step {results['best_step']}."
+    return (
+        "Scores of the checkpoint with the best validation mR "
+        f"(after epoch {results['best_epoch']:.3g}) on\nsplits that it was not trained on."
+    )
 
 
 def _counts(data: Any, field: str) -> str:

@@ -49,10 +49,10 @@ def create(
     optimizer: optax.GradientTransformation,
     *,
     image_size: int,
-    max_tokens: int,
     num_concepts: int,
     embedding_size: int,
     queue_length: int,
+    momentum_mask: momentum.Mask | None = None,
 ) -> TrainState:
     """Returns the state at step 0; the key encoders start as copies of the query encoders.
 
@@ -61,30 +61,46 @@ def create(
       model: a `DualEncoder`.
       optimizer: applied to the query parameters.
       image_size: side of the input images in pixels.
-      max_tokens: padded length of captions.
       num_concepts: width of word concepts.
       embedding_size: width of the keys.
       queue_length: keys in each queue.
+      momentum_mask: as in the training step; key parameters that never follow the query's start
+        from random values of their own.
     """
-    init_key, image_key, text_key, rng = jax.random.split(jax.random.key(seed), 4)
-    variables = model.init(
-        init_key,
-        jnp.zeros((1, image_size, image_size, 3)),
-        jnp.ones((1, max_tokens), jnp.int32),
-        jnp.ones((1,), jnp.int32),
-        jnp.zeros((1, num_concepts)),
-        train=False,
-    )
+    init_key, image_key, text_key, _ = _split(seed)
+
+    def init(key):
+        images = jnp.zeros((1, image_size, image_size, 3))
+        tokens, lengths = jnp.ones((1, 1), jnp.int32), jnp.ones((1,), jnp.int32)
+        word_concepts = jnp.zeros((1, num_concepts))
+        return model.init(key, images, tokens, lengths, word_concepts, train=False)
+
+    variables = init(init_key)
     params, batch_stats = variables["params"], variables["batch_stats"]
+    if momentum_mask is None:
+        # Copies: the state is donated to the step, and no buffer can be donated twice.
+        key_params = jax.tree.map(jnp.copy, params)
+    else:
+        own = init(jax.random.fold_in(init_key, 1))["params"]
+        key_params = momentum.average(own, params, 0.0, momentum_mask)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
-        # Copies: the state is donated to the step, and no buffer can be donated twice.
-        key_params=jax.tree.map(jnp.copy, params),
+        key_params=key_params,
         key_batch_stats=jax.tree.map(jnp.copy, batch_stats),
         opt_state=optimizer.init(params),
         image_queue=momentum.random_queue(image_key, queue_length, embedding_size),
         text_queue=momentum.random_queue(text_key, queue_length, embedding_size),
-        rng=jax.random.key_data(rng),
+        rng=step_rng(seed),
     )
+
+
+def step_rng(seed: int) -> jax.Array:
+    """Returns `TrainState.rng` for a seed, u32[2]."""
+    return jax.random.key_data(_split(seed)[3])
+
+
+def _split(seed: int) -> jax.Array:
+    """Keys of the initial weights, the image queue, the text queue and the steps."""
+    return jax.random.split(jax.random.key(seed), 4)

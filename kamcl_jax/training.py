@@ -5,8 +5,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
         if int(state.step) >= _last_step(experiment):
             print(f"already trained to step {int(state.step)}: reporting on the best checkpoint")
         else:
-            _write_config(experiment, workdir)
+            write_config(experiment, workdir)
             _run_steps(experiment, checkpoints, encoders, state, history, workdir)
         return _report_best(experiment, checkpoints, encoders, history, workdir)
 
@@ -74,17 +74,30 @@ def evaluate(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]
       ConfigError: there is no checkpoint, or it is of another config.
       DataError: the data cannot be used.
     """
+    with open_checkpoints(workdir) as checkpoints:
+        experiment = from_config.build(config)
+        latest = checkpoints.latest
+        assert latest is not None  # open_checkpoints refuses a folder without any
+        stored = checkpoints.record(latest)
+        _check_record(experiment, stored)
+        encoders = evaluation.make_encoders(experiment.model, experiment.mesh)
+        history = History(**stored["history"])
+        return _report_best(experiment, checkpoints, encoders, history, workdir)
+
+
+@contextmanager
+def open_checkpoints(workdir: Path) -> Iterator[Checkpoints]:
+    """Opens the checkpoints of a run, of which there is at least one.
+
+    Raises:
+      ConfigError: there is none.
+    """
     if not (workdir / CHECKPOINT_FOLDER).is_dir():
         raise ConfigError(f"{workdir} holds no checkpoints; train there first")
     with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints:
         if checkpoints.latest is None:
             raise ConfigError(f"{workdir} holds no finished checkpoint; train there first")
-        experiment = from_config.build(config)
-        record = checkpoints.record(checkpoints.latest)
-        _check_record(experiment, record)
-        encoders = evaluation.make_encoders(experiment.model, experiment.mesh)
-        history = History(**record["history"])
-        return _report_best(experiment, checkpoints, encoders, history, workdir)
+        yield checkpoints
 
 
 def _start_or_resume(
@@ -93,19 +106,19 @@ def _start_or_resume(
     latest = checkpoints.latest
     if latest is None:
         return experiment.initial_state(), History()
-    record = checkpoints.record(latest)
-    _check_record(experiment, record)
+    stored = checkpoints.record(latest)
+    _check_record(experiment, stored)
     print(f"going on from the checkpoint of step {latest}")
     where = sharding.replicated(experiment.mesh)
     state = checkpoints.restore(latest, experiment.abstract_state(), where)
-    return state, History(**record["history"])
+    return state, History(**stored["history"])
 
 
-def _check_record(experiment: Experiment, record: dict[str, Any]) -> None:
+def _check_record(experiment: Experiment, stored: dict[str, Any]) -> None:
     """Refuses a checkpoint of another config or of other data."""
-    config_check.check_against_checkpoint(experiment.config, record["config"])
+    config_check.check_against_checkpoint(experiment.config, stored["config"])
     for name, now in _data_record(experiment).items():
-        if record[name] != now:
+        if stored[name] != now:
             raise ConfigError(f"the data's {name} changed since the checkpoint was written")
 
 
@@ -116,6 +129,7 @@ def _data_record(experiment: Experiment) -> dict[str, Any]:
     return {
         "vocabulary": list(data.vocabulary.words),
         "concepts": list(data.concepts.words),
+        "concept_width": data.num_concepts,
         "training captions": hashlib.sha256(pairs.encode()).hexdigest(),
     }
 
@@ -126,7 +140,8 @@ def _last_step(experiment: Experiment) -> int:
     return min(steps, config.max_steps) if config.max_steps else steps
 
 
-def _write_config(experiment: Experiment, workdir: Path) -> None:
+def write_config(experiment: Experiment, workdir: Path) -> None:
+    """Writes the config to `workdir/config.json`."""
     fields = config_check.flatten(experiment.config)
     (workdir / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
 
@@ -169,11 +184,12 @@ def _run_steps(
                     state.variables,
                     experiment.data.validation,
                     config.evaluation.batch_size,
+                    config.evaluation.ties,
                 )
                 progress.validation(step, epoch, scores)
                 history.validation.append({"step": step, "epoch": epoch, **scores})
                 history.seconds = time.perf_counter() - started
-                checkpoints.save(state, scores, _record(experiment, history))
+                checkpoints.save(state, scores, record(experiment, history))
                 progress.resume_clock()
 
 
@@ -200,8 +216,10 @@ def _batch_of_step(experiment: Experiment) -> Callable[[int], dict[str, jax.Arra
     return fetch
 
 
-def _record(experiment: Experiment, history: History) -> dict[str, Any]:
+def record(experiment: Experiment, history: History) -> dict[str, Any]:
+    """Returns what travels with a checkpoint: config, history, vocabulary, concepts."""
     return {
+        "steps_per_epoch": experiment.settings.steps_per_epoch,
         "config": config_check.flatten(experiment.config),
         "history": dataclasses.asdict(history),
         **_data_record(experiment),
@@ -220,9 +238,9 @@ def _report_best(
     assert best is not None  # a checkpoint is written before training ends
     where = sharding.replicated(experiment.mesh)
     state = checkpoints.restore(best, experiment.abstract_state(), where)
-    test = experiment.data.test
+    test, settings = experiment.data.test, experiment.config.evaluation
     scores, similarity = evaluation.score(
-        encoders, state.variables, test, experiment.config.evaluation.batch_size
+        encoders, state.variables, test, settings.batch_size, settings.ties
     )
     results = {
         "test": scores,

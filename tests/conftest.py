@@ -82,7 +82,6 @@ def tiny() -> Tiny:
         model,
         optimizer,
         image_size=IMAGE_SIZE,
-        max_tokens=MAX_TOKENS,
         num_concepts=CONCEPTS,
         embedding_size=EMBEDDING,
         queue_length=QUEUE,

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from input_pipeline.datasets.base import CaptionedImages, prepare_builder
+from input_pipeline.datasets.nwpu_captions import NwpuCaptions
 from input_pipeline.datasets.rsicd import Rsicd
+from input_pipeline.datasets.rsitmd import Rsitmd
 from input_pipeline.datasets.synthetic import Synthetic
 from input_pipeline.errors import DataError
 
@@ -19,6 +21,8 @@ __all__ = ["BUILDERS", "Prepared", "open_prepared", "prepare"]
 BUILDERS: Mapping[str, Callable[..., CaptionedImages]] = {
     "synthetic": Synthetic,
     "rsicd": Rsicd,
+    "rsitmd": Rsitmd,
+    "nwpu_captions": NwpuCaptions,
 }
 
 

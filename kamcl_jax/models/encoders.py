@@ -69,7 +69,9 @@ class TextEncoder(nn.Module):
     """Skip-thoughts GRU, GPO over its states, fusion with concept words, concept head.
 
     Captions are masked to their own length: an embedding depends neither on the padding nor on the
-    other captions of the batch.
+    other captions of the batch. `caption_padding="release"` does as the PyTorch release instead:
+    the GRU runs on over zero words, and the pooling takes as many states of every caption as the
+    batch's longest has.
 
     Attributes:
       num_tokens: rows of the word embedding, padding included.
@@ -78,6 +80,7 @@ class TextEncoder(nn.Module):
       word_width: of the word vectors.
       hidden_width: of the GRU.
       dropout: variational dropout of the GRU in training.
+      caption_padding: "masked" or "release".
     """
 
     num_tokens: int
@@ -86,6 +89,7 @@ class TextEncoder(nn.Module):
     word_width: int = 620
     hidden_width: int = 2400
     dropout: float = 0.25
+    caption_padding: str = "masked"
 
     @nn.compact
     def __call__(
@@ -99,6 +103,8 @@ class TextEncoder(nn.Module):
           word_concepts: f32[B, N], 1 where the caption has the concept's word.
           train: whether the GRU drops; needs the "dropout" PRNG stream then.
         """
+        if self.caption_padding == "release":
+            lengths = jnp.full_like(lengths, lengths.max())
         recurrent = SkipThoughts(
             self.num_tokens, self.word_width, self.hidden_width, self.dropout, name="skip_thoughts"
         )

@@ -6,6 +6,7 @@ in KAMCL's architecture figure.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from kamcl_jax.models import initializers
@@ -17,19 +18,24 @@ At most 256: a count is kept in a byte.
 """
 
 
-def position_codes(num_items: int, width: int) -> jax.Array:
+def position_codes(num_items: int, width: int) -> np.ndarray:
     """Returns sinusoidal codes of positions 0..num_items-1 (Vaswani et al. 2017), f32[N, width].
 
-    Even columns are sines, odd ones cosines, of angular frequency 10000^(-column / width).
+    Even columns are sines, odd ones cosines, of angular frequency 10000^(-column / width). They are
+    constants, made on the host in single precision: the same on every device and at every dtype of
+    the parameters.
 
     Raises:
       ValueError: the width is odd.
     """
     if width % 2:
         raise ValueError(f"position codes need an even width, not {width}")
-    frequencies = jnp.exp(jnp.arange(0, width, 2) * (-jnp.log(10000.0) / width))
-    angles = jnp.arange(num_items)[:, None] * frequencies
-    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(num_items, width)
+    # PyTorch's rounding of exponents, frequencies and angles, so that its weights mean the same.
+    exponents = np.arange(0, width, 2, dtype=np.float32) * np.float32(-np.log(10000.0) / width)
+    frequencies = np.exp(exponents, dtype=np.float64).astype(np.float32)
+    angles = (np.arange(num_items, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
+    codes = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(num_items, width)
+    return codes.astype(np.float32)
 
 
 def descending_ranks(values: jax.Array) -> jax.Array:
@@ -117,7 +123,7 @@ class GPO(nn.Module):
         Returns:
           f32[M, N]; row m sums to 1 over its first counts[m] places and is 0 after them.
         """
-        codes = position_codes(num_items, self.code_width)
+        codes = jnp.asarray(position_codes(num_items, self.code_width))
         present = jnp.arange(num_items) < counts[:, None]
         # The forward direction never sees the end, so one run serves every length.
         ahead = self.forward_gru(codes, jnp.ones((1, num_items), bool))
@@ -183,6 +189,6 @@ class GRUDirection(nn.Module):
             state = jnp.where(here[:, None], (1 - update) * candidate + update * state, 0)
             return state, state
 
-        start = jnp.zeros((present.shape[0], self.hidden_width), inputs.dtype)
+        start = jnp.zeros((present.shape[0], self.hidden_width), projected.dtype)
         _, states = jax.lax.scan(step, start, (projected, present.T), reverse=reverse)
         return jnp.moveaxis(states, 0, 1)

@@ -16,7 +16,8 @@ BLOCKS_PER_STAGE = {
 }
 """Depth of the network -> residual blocks in each of its four stages."""
 
-_BOTTLENECK_FROM = 50
+BOTTLENECK_FROM = 50
+"""Depth from which the blocks are bottlenecks."""
 
 
 class BasicBlock(nn.Module):
@@ -91,7 +92,7 @@ class ResNet(nn.Module):
         """
         if self.depth not in BLOCKS_PER_STAGE:
             raise ValueError(f"ResNet depth {self.depth} is not one of {list(BLOCKS_PER_STAGE)}")
-        block = BottleneckBlock if self.depth >= _BOTTLENECK_FROM else BasicBlock
+        block = BottleneckBlock if self.depth >= BOTTLENECK_FROM else BasicBlock
         x = Convolution(self.width, 7, 2, name="conv1")(images)
         x = nn.relu(BatchNorm(name="bn1")(x, train=train))
         x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))

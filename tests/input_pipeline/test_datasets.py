@@ -172,6 +172,31 @@ def test_punctuation_alone_is_a_caption_and_blank_lines_can_be(source, prepared)
     assert splits["train"][1]["captions"][1] == b""
 
 
+@pytest.mark.parametrize("name", ["rsicd", "rsitmd", "nwpu_captions"])
+def test_published_data_sets_share_the_layout(source, prepared, name):
+    opened = datasets.open_prepared(name, source, prepared)
+    assert {split: len(records) for split, records in opened.splits.items()} == {
+        "train": 4,
+        "test": 2,
+    }
+    assert opened.folder == prepared / name / opened.fingerprint
+
+
+def test_images_may_lie_in_folders_of_their_class(source, prepared):
+    (source / "images" / "silo").mkdir()
+    (source / "images" / "silo_1.png").rename(source / "images" / "silo" / "silo_1.png")
+    edit(source / "train_filename.txt", put(0, "silo/silo_1.png"))
+    splits = datasets.prepare("nwpu_captions", source, prepared)
+    assert splits["train"][0]["filename"] == b"silo/silo_1.png"
+
+
+def test_rsitmd_has_blank_captions(source, prepared):
+    edit(source / "train_caps.txt", put(6, ""))
+    assert datasets.prepare("rsitmd", source, prepared)["train"][1]["captions"][1] == b""
+    with pytest.raises(DataError, match=r"Line 7 of .*train_caps.txt is empty"):
+        datasets.prepare("nwpu_captions", source, prepared)
+
+
 def test_unknown_names_are_refused(source, prepared):
     with pytest.raises(DataError, match=r"no data set 'rsicdd', only .*rsicd"):
         datasets.prepare("rsicdd", source, prepared)

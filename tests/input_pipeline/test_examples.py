@@ -25,19 +25,22 @@ def pixels(image):
     return np.random.default_rng(image).integers(0, 256, (30, 40, 3), np.uint8)
 
 
-@pytest.fixture
-def source(tmp_path):
-    folder = tmp_path / "source"
+def write_source(folder, num_train, caption_of):
     (folder / "images").mkdir(parents=True)
-    for split, first, count in (("train", 0, NUM_TRAIN), ("test", NUM_TRAIN, NUM_TEST)):
+    for split, first, count in (("train", 0, num_train), ("test", num_train, NUM_TEST)):
         images = range(first, first + count)
         for image in images:
             Image.fromarray(pixels(image)).save(folder / "images" / f"{image}.png")
-        captions = [caption(image, number) for image in images for number in range(5)]
+        captions = [caption_of(image, number) for image in images for number in range(5)]
         (folder / f"{split}_caps.txt").write_text("\n".join(captions) + "\n")
         names = "".join(f"{image}.png\n" for image in images)
         (folder / f"{split}_filename.txt").write_text(names)
-    return folder
+
+
+@pytest.fixture
+def source(tmp_path):
+    write_source(tmp_path / "source", NUM_TRAIN, caption)
+    return tmp_path / "source"
 
 
 @pytest.fixture
@@ -101,6 +104,52 @@ def test_each_training_image_has_the_labels_of_its_own_captions(load, vocabulary
     assert not data.test.image_concepts.any()
 
 
+def caption_of_its_own(image, number):
+    """Repeats a word that no other image has, so that labels tell whose they are."""
+    return f"{caption(image, number)} {WORDS[number]} word{image} ."
+
+
+@pytest.fixture
+def load_forty(tmp_path):
+    write_source(tmp_path / "forty", 40, caption_of_its_own)
+
+    def load(**settings):
+        sizes = {"train_size": 8, "image_size": 8, "min_count": 1}
+        folders = (tmp_path / "forty", tmp_path / "prepared")
+        return load_datasets("rsicd", *folders, **sizes, **settings)
+
+    return load
+
+
+@pytest.mark.parametrize("vocabulary_from", ["train", "train_and_test"])
+def test_labels_by_position_are_mostly_those_of_other_images(load_forty, vocabulary_from):
+    own = load_forty(vocabulary_from=vocabulary_from, seed=5)
+    data = load_forty(vocabulary_from=vocabulary_from, seed=5, labels_by="position")
+    # As the release does it: shuffle the file, keep 80 %, give position p the labels of row p.
+    shuffled = np.random.default_rng(5).permutation(40)[: int(40 * 0.8)]
+    giver = {image: position for position, image in enumerate(shuffled.tolist())}
+    assert sorted(giver) == data.train.image_ids.tolist() == own.train.image_ids.tolist()
+    for image, labels in zip(data.train.image_ids, data.train.image_concepts, strict=True):
+        counts = count_words([caption_of_its_own(giver[image], number) for number in range(5)])
+        expected = [counts.get(word, 0) / max(counts.values()) for word in data.concepts.words]
+        np.testing.assert_array_equal(labels, np.float32(expected))
+    kept = (data.train.image_concepts == own.train.image_concepts).all(axis=1)
+    assert kept.sum() == sum(image == position for image, position in giver.items()) < 4
+    assert not data.validation.image_concepts.any()
+    assert not data.test.image_concepts.any()
+    # Nothing but the labels differs.
+    assert data.concepts.words == own.concepts.words
+    np.testing.assert_array_equal(data.train.tokens, own.train.tokens)
+    np.testing.assert_array_equal(data.train.word_concepts, own.train.word_concepts)
+
+
+def test_labels_by_image_is_the_default(load_forty):
+    default, by_image = load_forty(), load_forty(labels_by="image")
+    np.testing.assert_array_equal(default.train.image_concepts, by_image.train.image_concepts)
+    columns = [default.concepts.words.index(f"word{image}") for image in default.train.image_ids]
+    assert default.train.image_concepts[np.arange(32), columns].all()
+
+
 def test_tokens_and_word_concepts_belong_to_their_caption(load):
     data = load()
     for examples in (data.train, data.validation, data.test):
@@ -127,13 +176,17 @@ def test_training_words_come_from_training_captions_alone(load, source):
     assert "huge" in load(vocabulary_from="train_and_test").vocabulary
 
 
-def test_a_caption_of_punctuation_is_one_unknown_word(load, source):
-    path = source / "test_caps.txt"
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([" .", *lines[1:]]) + "\n")
-    data = load()
-    assert data.test.lengths[0] == 1
-    assert data.test.tokens[0, 0] == data.vocabulary.unknown_id
+def test_captions_of_punctuation_are_one_unknown_word_each(load, source):
+    for split in ("train", "test"):
+        path = source / f"{split}_caps.txt"
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([*[" ."] * 5, *lines[5:]]) + "\n")
+    # Five of them in the training file: `<unk>` is not counted like a word.
+    data = load(vocabulary_from="train_and_test", min_count=5)
+    assert (data.test.lengths[:5] == 1).all()
+    assert (data.test.tokens[:5, 0] == data.vocabulary.unknown_id).all()
+    assert not data.test.tokens[:5, 1:].any()
+    assert not data.test.word_concepts[:5].any()
 
 
 def test_images_are_decoded_once(load, monkeypatch):
@@ -213,7 +266,11 @@ def test_a_split_without_images_is_refused(count, fraction):
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"vocabulary_from": "all"}, "vocabulary_from"), ({"train_size": 0}, "train_size")],
+    [
+        ({"vocabulary_from": "all"}, "vocabulary_from"),
+        ({"labels_by": "row"}, "labels_by"),
+        ({"train_size": 0}, "train_size"),
+    ],
 )
 def test_values_that_make_no_sense_are_refused(load, change, word):
     with pytest.raises(DataError, match=word):
@@ -241,16 +298,17 @@ def test_one_pass_fills_several_outputs(tmp_path, monkeypatch):
 
 
 def test_the_synthetic_data_set_has_its_own_validation_split(tmp_path):
-    data = load_datasets(
-        "synthetic",
-        None,
-        tmp_path,
-        options={"train": 12, "validation": 4, "test": 4, "size": 32},
-        train_size=32,
-        image_size=28,
-        min_count=1,
-    )
+    settings = {
+        "options": {"train": 12, "validation": 4, "test": 4, "size": 32},
+        "train_size": 32,
+        "image_size": 28,
+        "min_count": 1,
+    }
+    data = load_datasets("synthetic", None, tmp_path, **settings)
     assert [len(part.image_ids) for part in (data.train, data.validation, data.test)] == [12, 4, 4]
     assert data.train.images.shape == (12, 32, 32, 3)
     assert len(data.concepts) > 0
     assert (data.train.lengths > 0).all()
+    # Nothing is shuffled, so a label's position is its image's.
+    by_position = load_datasets("synthetic", None, tmp_path, **settings, labels_by="position")
+    np.testing.assert_array_equal(by_position.train.image_concepts, data.train.image_concepts)

@@ -1,11 +1,12 @@
 """Ranks and recalls against plain loops, ties included."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from kamcl_jax import evaluation
+from kamcl_jax import config_check, evaluation, reporting
 
 GENERATOR = np.random.default_rng(0)
 
@@ -80,6 +81,91 @@ def test_metrics_equal_a_plain_argsort_without_ties():
         assert metrics[f"{way}_meanr"] == pytest.approx(np.mean(ranks) + 1)
     recalls = [metrics[f"{way}_r{k}"] for way in ("i2t", "t2i") for k in (1, 5, 10)]
     assert metrics["mR"] == pytest.approx(np.mean(recalls))
+
+
+def release_places(scores, right):
+    """Zero-based place of the first of the right items, by the release's steps, one at a time."""
+    order = np.argsort(np.array(scores, np.float64))[::-1].tolist()
+    return min(order.index(item) for item in right)
+
+
+@pytest.mark.parametrize("levels", [2, 4, 10**6])
+@pytest.mark.parametrize("captions", [[1, 2, 3, 5, 4, 1], [5] * 30])
+def test_argsort_ranks_equal_a_plain_loop(levels, captions):
+    image_of_caption = np.repeat(np.arange(len(captions)), captions)
+    shape = (len(captions), len(image_of_caption))
+    for _ in range(5):
+        similarity = (GENERATOR.integers(0, levels, shape) / levels).astype(np.float32)
+        i2t = [
+            release_places(row, np.flatnonzero(image_of_caption == image))
+            for image, row in enumerate(similarity)
+        ]
+        t2i = [
+            release_places(similarity[:, caption], [image])
+            for caption, image in enumerate(image_of_caption)
+        ]
+        metrics = evaluation.retrieval_metrics(similarity, image_of_caption, ties="argsort")
+        for way, places in (("i2t", i2t), ("t2i", t2i)):
+            for k in (1, 5, 10):
+                assert metrics[f"{way}_r{k}"] == pytest.approx(100 * np.mean(np.array(places) < k))
+            assert metrics[f"{way}_medr"] == np.floor(np.median(places)) + 1
+            assert metrics[f"{way}_meanr"] == pytest.approx(np.mean(places) + 1)
+
+
+def test_ways_to_count_ties_agree_where_there_are_none():
+    image_of_caption = np.repeat(np.arange(12), [1, 5, 5, 3, 5, 5, 2, 5, 5, 5, 4, 5])
+    shape = (12, len(image_of_caption))
+    similarity = GENERATOR.permutation(np.prod(shape)).reshape(shape).astype(np.float32)
+    for ranks in (evaluation.image_to_text_ranks, evaluation.text_to_image_ranks):
+        expected, argsort = (ranks(similarity, image_of_caption, ties) for ties in evaluation.TIES)
+        np.testing.assert_array_equal(expected, argsort)
+    # The best captions of four images rank 1, 2, 3 and 4: the median is 2.5, the release's 2.
+    ranked = np.array([[4, 0, 0, 1], [3, 2, 0, 1], [4, 3, 2, 1], [4, 3, 2, 1]], np.float32)
+    medians = [
+        evaluation.retrieval_metrics(ranked, np.arange(4), ties)["i2t_medr"]
+        for ties in evaluation.TIES
+    ]
+    assert medians == [2.5, 2.0]
+
+
+def test_a_collapsed_model_scores_by_the_order_of_the_data_with_argsort_alone():
+    image_of_caption = np.repeat(np.arange(20), 5)
+    constant = np.ones((20, 100), np.float32)
+    expected = evaluation.retrieval_metrics(constant, image_of_caption)
+    argsort = evaluation.retrieval_metrics(constant, image_of_caption, ties="argsort")
+    assert expected["t2i_r5"] == 0
+    # Every query sees the same order, in which five of the twenty images are the first five.
+    assert argsort["t2i_r5"] == pytest.approx(25)
+    assert argsort["t2i_meanr"] == expected["t2i_meanr"] == pytest.approx(10.5)
+
+
+def test_scoring_a_split_counts_ties_as_asked(one_device):
+    def collapsed(variables, rows, *_):
+        return np.full((len(rows), 4), 0.5, np.float32)
+
+    captions = np.zeros((100, 3), np.int32)
+    examples = SimpleNamespace(
+        images=np.zeros((20, 8, 8, 3), np.uint8),
+        tokens=captions,
+        lengths=captions[:, 0],
+        word_concepts=captions,
+        image_of_caption=np.repeat(np.arange(20), 5),
+    )
+    encoders = evaluation.Encoders(collapsed, collapsed, one_device)
+    assert evaluation.score(encoders, {}, examples, 8)[0]["t2i_r5"] == 0
+    assert evaluation.score(encoders, {}, examples, 8, "argsort")[0]["t2i_r5"] == pytest.approx(25)
+
+
+def test_every_way_to_count_ties_can_be_configured_and_is_told_in_the_report():
+    assert tuple(reporting.TIES) == config_check._CHOICES["evaluation.ties"] == evaluation.TIES
+
+
+@pytest.mark.parametrize("ranks", [evaluation.image_to_text_ranks, evaluation.text_to_image_ranks])
+def test_an_unknown_way_to_count_ties_is_refused(ranks):
+    with pytest.raises(
+        ValueError, match="ties is 'first'; it must be one of 'expected', 'argsort'"
+    ):
+        ranks(np.ones((1, 1), np.float32), np.zeros(1, int), ties="first")
 
 
 def test_chance_is_what_random_scores_get():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kamcl_jax import sharding
-from kamcl_jax.train_step import encode, loss_terms, make_train_step, train_step
+from kamcl_jax.train_step import encode, loss_terms, make_train_step, similarities, train_step
 
 
 def same(left, right, **tolerance):
@@ -82,7 +82,9 @@ def test_no_gradient_reaches_keys_or_queues(tiny):
         dropout = jax.random.split(jax.random.key(1))
         queries = encode(tiny.model, params, state.batch_stats, batch, dropout[0])
         keys = encode(tiny.model, key_params, state.key_batch_stats, batch, dropout[1])
-        return loss_terms(queries, keys, now, batch["image_concepts"], tiny.settings)[0]
+        compared = similarities(queries, keys, now, tiny.settings)
+        labels = batch["image_concepts"]
+        return loss_terms(compared, queries, labels, now.step, tiny.settings)[0]
 
     queues = (state.image_queue.keys, state.text_queue.keys)
     query, *others = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))(

@@ -1,0 +1,25 @@
+"""NWPU-Captions (Cheng et al. 2022) in the layout of the KAMCL/GaLR release.
+
+`data.dir` holds `train_caps.txt`, `train_filename.txt`, `test_caps.txt`, `test_filename.txt` and a
+folder of images.
+"""
+
+from configs import base, variants
+
+
+def get_config(variant: str = "resnet18"):
+    """Returns the paper's NWPU-Captions training.
+
+    Args:
+      variant: one of `variants.VARIANTS`, as in `--config=configs/nwpu_captions.py:release`.
+
+    Raises:
+      ValueError: the variant is unknown.
+    """
+    config = base.get_config()
+    config.num_epochs = 30
+    config.data.name = "nwpu_captions"
+    config.data.dir = "data/nwpu_captions"
+    config.data.options.images = "images"  # below dir
+    variants.apply(config, variant, "configs/nwpu_captions.py")
+    return config

@@ -1,0 +1,161 @@
+"""Compares quantities with golden ones: tolerances from the original's own rounding noise."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+NOISE_MULTIPLE = 10.0
+"""Errors up to this many times the original's own float32 error are accepted."""
+
+EVALUATION_FLOOR, FLOOR = 2e-6, 1e-5
+"""Errors up to this share of a quantity's magnitude are accepted besides, for `eval/*` and else."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The verdict on one quantity.
+
+    Attributes:
+      name: of the quantity.
+      entries: compared numbers.
+      max_absolute: largest absolute error.
+      max_relative: largest error relative to the magnitude that its tolerance is relative to.
+      tolerance: absolute, of the entry that uses up most of its own.
+      noise_ratio: that entry's error over the original's float32 noise; NaN where the noise is
+        zero or not given.
+      failed: indices (along the first axis) of entries beyond their tolerance.
+      problem: why nothing was compared, "" if it was.
+    """
+
+    name: str
+    entries: int
+    max_absolute: float
+    max_relative: float
+    tolerance: float
+    noise_ratio: float
+    failed: tuple[int, ...]
+    problem: str = ""
+
+    @property
+    def passes(self) -> bool:
+        """Returns whether every entry is within its tolerance."""
+        return not self.failed and not self.problem
+
+
+def compare(
+    name: str,
+    ours: np.ndarray | None,
+    golden: np.ndarray | None,
+    noise: np.ndarray | None,
+) -> Row:
+    """Compares one quantity.
+
+    Args:
+      name: of the quantity.
+      ours: None if we have none of that name. Axes longer than the golden ones are cut: the file
+        keeps the heads of long arrays.
+      golden: computed by the original in float64. Integers must be equal. None if it has none of
+        that name.
+      noise: error of the original's own float32 run: one for each entry, one for each row, or one
+        in all; None if the file has none.
+    """
+    if ours is None or golden is None:
+        whose = "we compute" if ours is None else "the original computes"
+        return _incomparable(name, golden, f"{whose} nothing of this name")
+    golden, ours = np.atleast_1d(golden), np.atleast_1d(ours)
+    if ours.ndim != golden.ndim or not np.all(np.less_equal(golden.shape, ours.shape)):
+        return _incomparable(name, golden, f"ours is {list(ours.shape)}, not {list(golden.shape)}")
+    ours = ours[tuple(slice(length) for length in golden.shape)].astype(np.float64)
+    spread = _spread(noise, golden)
+    scale = _scale(noise, np.abs(golden.astype(np.float64)))
+    floor = EVALUATION_FLOOR if name.startswith("eval/") else FLOOR
+    exact = np.issubdtype(golden.dtype, np.integer)
+    tolerance = np.zeros(golden.shape) if exact else NOISE_MULTIPLE * spread + floor * scale
+    error = np.abs(ours - golden)
+    beyond = ~(error <= tolerance)  # NaN fails
+    used = np.where(error == 0, 0, error / np.where(tolerance > 0, tolerance, 1e-300))
+    worst = np.unravel_index(np.argmax(np.nan_to_num(used, nan=np.inf)), golden.shape)
+    rows = np.nonzero(beyond.reshape(len(golden), -1).any(axis=1))[0]
+    return Row(
+        name=name,
+        entries=golden.size,
+        max_absolute=float(error.max()),
+        max_relative=float(np.max(error / np.where(scale > 0, scale, np.inf))),
+        tolerance=float(tolerance[worst]),
+        noise_ratio=float(error[worst] / spread[worst]) if spread[worst] > 0 else np.nan,
+        failed=tuple(int(row) for row in rows),
+    )
+
+
+def compare_all(
+    ours: Mapping[str, np.ndarray], golden: Mapping[str, np.ndarray], names: Iterable[str]
+) -> list[Row]:
+    """Compares the named quantities of a golden file, whose noise is under `noise/NAME`."""
+    return [compare(n, ours.get(n), golden[n], golden.get(f"noise/{n}")) for n in names]
+
+
+def merge(name: str, rows: list[Row]) -> Row:
+    """Returns one row for many quantities: their largest errors, and which of them fail."""
+    failed = [row for row in rows if not row.passes]
+    worst = max(rows, key=lambda row: row.max_relative)
+    more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+    return dataclasses.replace(
+        worst,
+        name=name,
+        entries=sum(row.entries for row in rows),
+        max_absolute=max(row.max_absolute for row in rows),
+        failed=(),
+        problem=f"{failed[0].name}{more}" if failed else "",
+    )
+
+
+def table(rows: list[Row]) -> str:
+    """Returns one line a quantity, as Markdown that also reads well in a terminal."""
+    head = ["quantity", "numbers", "max abs error", "max rel error", "tolerance", "/ noise", ""]
+    cells = [head, *([*_cells(row)] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    lines = [
+        "| "
+        + " | ".join(
+            cell.ljust(width) if column in (0, 6) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        + " |"
+        for line in cells
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def _cells(row: Row) -> list[str]:
+    ratio = "-" if np.isnan(row.noise_ratio) else f"{row.noise_ratio:.2g}"
+    numbers = [f"{x:.2e}" for x in (row.max_absolute, row.max_relative, row.tolerance)]
+    verdict = f"FAIL: {row.problem}" if row.problem else "ok" if row.passes else "FAIL"
+    return [row.name, str(row.entries), *numbers, ratio, verdict]
+
+
+def _incomparable(name: str, golden: np.ndarray | None, problem: str) -> Row:
+    entries = 0 if golden is None else np.asarray(golden).size
+    nan = float("nan")
+    return Row(name, entries, nan, nan, nan, nan, (), problem)
+
+
+def _spread(noise: np.ndarray | None, golden: np.ndarray) -> np.ndarray:
+    """The noise of each entry."""
+    if noise is None:
+        return np.zeros(golden.shape)
+    return np.broadcast_to(_with_axes_of(np.asarray(noise, np.float64), golden), golden.shape)
+
+
+def _scale(noise: np.ndarray | None, magnitude: np.ndarray) -> np.ndarray:
+    """The magnitude that an entry's tolerance is relative to.
+
+    It is the largest one among the entries that share one noise.
+    """
+    shared = 0 if noise is None else np.ndim(noise)
+    largest = magnitude.max(axis=tuple(range(shared, magnitude.ndim)), keepdims=True)
+    return np.broadcast_to(largest, magnitude.shape)
+
+
+def _with_axes_of(noise: np.ndarray, golden: np.ndarray) -> np.ndarray:
+    return noise.reshape(noise.shape + (1,) * (golden.ndim - noise.ndim))

@@ -1,0 +1,136 @@
+"""Checks our numbers against a golden file of the PyTorch original."""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from kamcl_jax.parity import quantities
+from kamcl_jax.parity.comparison import Row, compare_all
+from kamcl_jax.parity.quantities import COVERAGE_OF_MODE, GoldenRun
+
+_INPUTS = ("seed", "batch_size", "epochs", "learning_rate", "adam_epsilon", "loss_columns")
+_POOL_WEIGHTS = re.compile(r"eval/pool_weights_(\d+)")
+
+
+class GoldenFileError(ValueError):
+    """A golden file that cannot be used, told in one sentence."""
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Reads a golden file whole.
+
+    Raises:
+      GoldenFileError: it is missing, no npz file, damaged, or lacks an entry.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            golden = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise GoldenFileError(f"the golden file {path} cannot be read: {reason}") from None
+    missing = [name for name in (*_INPUTS, "tensor_names") if name not in golden]
+    if missing:
+        raise GoldenFileError(f"the golden file {path} has no entry '{missing[0]}'")
+    return golden
+
+
+def run_of(golden: Mapping[str, np.ndarray]) -> GoldenRun:
+    """Returns what a golden file was made from."""
+    modes = tuple(mode for mode in COVERAGE_OF_MODE if f"{mode}/losses" in golden)
+    gradients = [golden[f"{mode}/grad_names"] for mode in modes]
+    if any(not np.array_equal(names, gradients[0]) for names in gradients):
+        raise GoldenFileError("the golden file's modes list different gradients")
+    lengths = [match for match in map(_POOL_WEIGHTS.fullmatch, golden) if match]
+    return GoldenRun(
+        seed=int(golden["seed"]),
+        batch_size=int(golden["batch_size"]),
+        epochs=tuple(int(epoch) for epoch in golden["epochs"]),
+        learning_rate=float(golden["learning_rate"]),
+        epsilon=float(golden["adam_epsilon"]),
+        loss_columns=_words(golden["loss_columns"]),
+        tensor_names=_words(golden["tensor_names"]),
+        gradient_names=_words(gradients[0]) if gradients else (),
+        modes=modes,
+        pool_lengths=tuple(sorted(int(match[1]) for match in lengths)),
+    )
+
+
+def quantity_names(golden: Mapping[str, np.ndarray]) -> list[str]:
+    """Returns the names of everything in the file that is a result, not an input or a noise."""
+    return [
+        name
+        for name in golden
+        if name not in (*_INPUTS, "tensor_names")
+        and not name.endswith("/grad_names")
+        and not name.startswith("noise/")
+    ]
+
+
+def check(
+    golden: Mapping[str, np.ndarray], config: ml_collections.ConfigDict, precision: str
+) -> list[Row]:
+    """Computes everything in a golden file and compares.
+
+    The golden values are float64. So are ours with that precision, and then every tolerance means
+    what it says. In float32 two features closer than rounding trade places in a sorted list, a
+    hardest negative or a ReLU flips, and gradients change by jumps, more so after every step: the
+    noise of one run of the original tells little about that of another in the same tensor. There
+    the noise of a tensor is taken to be the largest relative one among all tensors of its encoder.
+
+    Args:
+      golden: from `read`.
+      config: of the release.
+      precision: of our arithmetic, "float64" or "float32".
+
+    Returns:
+      One row a quantity.
+
+    Raises:
+      GoldenFileError: the file asks for something that the model does not have.
+    """
+    run = run_of(golden)
+    ours = quantities.compute(run, config, getattr(np, precision))
+    if precision == "float32":
+        golden = with_shared_noise(golden)
+    return compare_all(ours, golden, quantity_names(golden))
+
+
+def with_shared_noise(golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Gives all tensors of an encoder the largest relative noise among them."""
+    shared = dict(golden)
+    for name in quantity_names(golden):
+        noise, tensors = golden.get(f"noise/{name}"), _tensor_names(name, golden)
+        if noise is None or tensors is None:
+            continue
+        magnitude = np.abs(golden[name]).reshape(len(noise), -1).max(axis=1)
+        relative = noise / np.where(magnitude > 0, magnitude, np.inf)
+        encoders = np.array([tensor.partition(".")[0].rstrip("QK") for tensor in tensors])
+        largest = {encoder: relative[encoders == encoder].max() for encoder in encoders}
+        shared[f"noise/{name}"] = magnitude * [largest[encoder] for encoder in encoders]
+    return shared
+
+
+def explain(row: Row, golden: Mapping[str, np.ndarray], shown: int = 5) -> str:
+    """Names the tensors beyond their tolerance in a failed row, "" where entries have no names."""
+    names = _tensor_names(row.name, golden)
+    if names is None:
+        return ""
+    failed = [names[index] for index in row.failed]
+    more = f" and {len(failed) - shown} more" if len(failed) > shown else ""
+    return f"{row.name}: {', '.join(failed[:shown])}{more}"
+
+
+def _tensor_names(quantity: str, golden: Mapping[str, np.ndarray]) -> tuple[str, ...] | None:
+    """What the rows of a quantity are, None where they are no tensors."""
+    kind = quantity.rpartition("/")[2]
+    if kind.startswith("grad_"):
+        return _words(golden[f"{quantity.split('/')[0]}/grad_names"])
+    return _words(golden["tensor_names"]) if kind in ("l2", "mean", "first4") else None
+
+
+def _words(array: np.ndarray) -> tuple[str, ...]:
+    return tuple(str(word) for word in array)

@@ -1,0 +1,314 @@
+"""What our modules and our training step make of the golden inputs, under the golden file's names.
+
+Everything is computed by what users run: the Flax modules built by `from_config`, the step made by
+`make_train_step`, both driven by a config.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from kamcl_jax import from_config, losses, momentum, sharding
+from kamcl_jax.models.pooling import GPO
+from kamcl_jax.parity import golden_inputs
+from kamcl_jax.pretrained import kamcl_torch
+from kamcl_jax.pretrained.torch_layout import StateDict
+from kamcl_jax.train_state import TrainState
+from kamcl_jax.train_step import Similarities, TrainStep, make_train_step
+
+Quantities = dict[str, np.ndarray]
+
+HostBatch = dict[str, np.ndarray]
+"""As `train_step.Batch`, its images prepared, in host memory."""
+
+COVERAGE_OF_MODE = {"release": "release", "paper": "all"}
+"""The file's mode -> `config.momentum_coverage`: all that its two modes differ in."""
+
+RECORDED_AFTER = (1, 4)
+"""Steps after which the file has the whole state."""
+
+OUTPUTS = ("visual", "visual_concept", "text", "text_concept", "sims")
+"""What the encoders return of a batch, and its cosines."""
+
+_STAGES = {
+    "final": ("image", "aggregator", "final_gpo"),
+    "low": ("image", "aggregator", "low_linear"),
+    "high": ("image", "aggregator", "high_linear"),
+    "states": ("text", "skip_thoughts"),
+    "pooled": ("text", "word_gpo"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class GoldenRun:
+    """What a golden file was made from.
+
+    Attributes:
+      seed: of weights and batches.
+      batch_size: B.
+      epochs: the epoch that each step belongs to.
+      learning_rate: of Adam, constant.
+      epsilon: of Adam.
+      loss_columns: the loss terms, in the file's order.
+      tensor_names: state_dict entries whose values are recorded.
+      gradient_names: parameters whose gradients are recorded.
+      modes: keys of `COVERAGE_OF_MODE`.
+      pool_lengths: numbers of items for which pooling weights are recorded.
+    """
+
+    seed: int
+    batch_size: int
+    epochs: tuple[int, ...]
+    learning_rate: float
+    epsilon: float
+    loss_columns: tuple[str, ...] = ()
+    tensor_names: tuple[str, ...] = ()
+    gradient_names: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+    pool_lengths: tuple[int, ...] = ()
+
+
+def compute(run: GoldenRun, config: ml_collections.ConfigDict, dtype: type) -> Quantities:
+    """Computes every quantity of a golden file.
+
+    Args:
+      run: what the file was made from.
+      config: of the release; its optimiser, dropout, batch and momentum coverage are set to the
+        file's.
+      dtype: of weights and batches, `numpy.float32` or `numpy.float64`, and so of all arithmetic.
+    """
+    with jax.enable_x64(dtype == np.float64):
+        tensors = initial_tensors(config, run.seed)
+        state = cast(kamcl_torch.from_state_dict(tensors, config_of_run(config, run)), dtype)
+        batches = [cast(batch, dtype) for batch in padded_batches(run)]
+        quantities = evaluation_quantities(run, config, state, batches[0])
+        for mode in run.modes:
+            unused = Unused(cast(tensors, dtype), state)
+            config_of_mode = config_of_run(config, run, COVERAGE_OF_MODE[mode])
+            of_mode = training_quantities(run, config_of_mode, state, unused, batches)
+            quantities |= {f"{mode}/{name}": value for name, value in of_mode.items()}
+    return quantities
+
+
+def initial_tensors(config: ml_collections.ConfigDict, seed: int) -> StateDict:
+    """Draws the whole state_dict of a seed."""
+    shapes = kamcl_torch.tensor_shapes(
+        config, golden_inputs.VOCABULARY_SIZE + 1, golden_inputs.NUM_CONCEPTS
+    )
+    return {name: golden_inputs.tensor(name, shape, seed) for name, shape in shapes.items()}
+
+
+def cast(tree: Any, dtype: type) -> Any:
+    """Casts the floating-point leaves of a tree."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
+    )
+
+
+def config_of_run(
+    config: ml_collections.ConfigDict, run: GoldenRun, momentum_coverage: str = "all"
+) -> ml_collections.ConfigDict:
+    """Returns a config with the numbers of a golden run; one epoch is one step."""
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.batch_size = run.batch_size
+    config.momentum_coverage = momentum_coverage
+    config.text_encoder.dropout = 0.0
+    config.optimizer.learning_rate = run.learning_rate
+    config.optimizer.decay_factor = 1.0
+    config.optimizer.epsilon = run.epsilon
+    return config
+
+
+def padded_batches(run: GoldenRun) -> list[HostBatch]:
+    """Returns the run's batches, captions padded to one length so that one compilation serves."""
+    batches = [
+        golden_inputs.batch(number, run.seed, run.batch_size) for number in range(len(run.epochs))
+    ]
+    longest = max(batch["tokens"].shape[1] for batch in batches)
+    for batch in batches:
+        missing = longest - batch["tokens"].shape[1]
+        batch["tokens"] = np.pad(batch["tokens"], ((0, 0), (0, missing)))
+    return batches
+
+
+def evaluation_quantities(
+    run: GoldenRun, config: ml_collections.ConfigDict, state: TrainState, batch: HostBatch
+) -> Quantities:
+    """Returns the outputs of every stage in evaluation mode, and pooling weights."""
+    outputs = jax.device_get(encode_stages(config, state, batch))
+    states = outputs.pop("states")[:, : batch["lengths"].max()]
+    outputs["skipthoughts_mean"] = states.mean(axis=-1, dtype=np.float64)
+    outputs["skipthoughts_head"] = states[..., :8]
+    gpo = {"params": state.params["image"]["aggregator"]["gpo"]}
+    for length in run.pool_lengths:
+        count = jnp.array([length])
+        weights = GPO().apply(gpo, count, length, method="weights")
+        outputs[f"pool_weights_{length}"] = np.asarray(weights)[0]
+    return {f"eval/{name}": value for name, value in outputs.items()}
+
+
+def encode_stages(
+    config: ml_collections.ConfigDict, state: TrainState, batch: HostBatch
+) -> dict[str, jax.Array]:
+    """Encodes a batch in evaluation mode.
+
+    Returns:
+      `final`, `low`, `high`: the levels of the image network, f32[B, E]; `states`: of the GRU,
+      f32[B, T, H]; `sentence`: f32[B, E]; `visual`, `text`: hybrid embeddings f32[B, E];
+      `visual_concept`, `text_concept`: f32[B, N]; `sims`: their cosines f32[B, B].
+    """
+    num_tokens = len(state.params["text"]["skip_thoughts"]["embedding"])
+    model = from_config.make_model(config, num_tokens, batch["word_concepts"].shape[1])
+
+    @jax.jit
+    def encode(variables, batch):
+        inputs = [batch[name] for name in ("image", "tokens", "lengths", "word_concepts")]
+        (image, text), captured = model.apply(
+            variables,
+            *inputs,
+            train=False,
+            capture_intermediates=True,
+            mutable=["intermediates"],
+        )
+        stages = {name: _output(captured, path) for name, path in _STAGES.items()}
+        unit_image, unit_text = losses.l2_normalise(image[0]), losses.l2_normalise(text[0])
+        return {
+            **stages,
+            "sentence": jnp.tanh(stages.pop("pooled")),
+            "visual": image[0],
+            "visual_concept": image[1],
+            "text": text[0],
+            "text_concept": text[1],
+            "sims": unit_image @ unit_text.T,
+        }
+
+    return encode(state.variables, {name: jnp.asarray(array) for name, array in batch.items()})
+
+
+def _output(captured: Mapping[str, Any], path: Iterable[str]) -> jax.Array:
+    node: Any = captured["intermediates"]
+    for name in path:
+        node = node[name]
+    return node["__call__"][0]
+
+
+def make_observed_step(config: ml_collections.ConfigDict, num_tokens: int) -> TrainStep:
+    """Returns the training step on one device, with gradients and similarities in its metrics."""
+
+    def observe(gradients: Any, compared: Similarities) -> dict[str, Any]:
+        return {"gradients": gradients, "similarities": compared}
+
+    return make_train_step(
+        from_config.make_model(config, num_tokens, golden_inputs.NUM_CONCEPTS),
+        from_config.make_optimizer(config, steps_per_epoch=1),
+        from_config.make_settings(config, steps_per_epoch=1),
+        sharding.make_mesh(jax.devices()[:1]),
+        observe,
+    )
+
+
+def training_quantities(
+    run: GoldenRun,
+    config: ml_collections.ConfigDict,
+    state: TrainState,
+    unused: "Unused",
+    batches: list[HostBatch],
+) -> Quantities:
+    """Takes the run's steps and returns losses, gradients, logits and states."""
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    step = make_observed_step(config, golden_inputs.VOCABULARY_SIZE + 1)
+    # A copy, as the step's first argument is donated.
+    state = jax.device_put(jax.tree.map(jnp.copy, state), sharding.replicated(mesh))
+    quantities: Quantities = {}
+    loss_rows = []
+    for number, epoch in enumerate(run.epochs):
+        # One step an epoch: the step count is what the schedule reads the epoch from.
+        state = state.replace(step=jax.device_put(jnp.int32(epoch), sharding.replicated(mesh)))
+        state, metrics = step(state, sharding.put_batch(mesh, batches[number]))
+        unused.after_step(config)
+        terms = loss_terms(config, metrics)
+        loss_rows.append([terms[column] for column in run.loss_columns])
+        gradients = kamcl_torch.gradients_to_torch(jax.device_get(metrics["gradients"]))
+        recorded = [gradients[name] for name in run.gradient_names]
+        quantities[f"step{number}/grad_norms"] = np.array([_l2(g) for g in recorded])
+        if number == 0:
+            quantities |= _first_step(recorded, metrics["similarities"])
+        if number + 1 in RECORDED_AFTER:
+            now = {**kamcl_torch.to_state_dict(state), **unused.tensors}
+            described = describe_state(now, run.tensor_names)
+            quantities |= {f"after{number + 1}/{n}": value for n, value in described.items()}
+    quantities["losses"] = np.array(loss_rows)
+    return quantities
+
+
+class Unused:
+    """The tensors that the release stores and never computes with.
+
+    Only its momentum moves them, where it reaches them.
+
+    Attributes:
+      tensors: under the release's names.
+    """
+
+    def __init__(self, tensors: StateDict, state: TrainState):
+        """Takes from `tensors` what the train state has no place for."""
+        used = kamcl_torch.used_names(state)
+        self.tensors = {
+            name: value
+            for name, value in tensors.items()
+            if name not in used and np.issubdtype(value.dtype, np.floating)
+        }
+
+    def after_step(self, config: ml_collections.ConfigDict) -> None:
+        """Averages the key encoders' unused tensors as the config's momentum covers them."""
+        if config.momentum_coverage != "all":
+            return
+        keys = {name: value for name, value in self.tensors.items() if "modelK." in name}
+        queries = {name: self.tensors[name.replace("modelK.", "modelQ.")] for name in keys}
+        averaged = momentum.average(keys, queries, config.momentum)
+        self.tensors |= jax.tree.map(np.asarray, averaged)
+
+
+def loss_terms(config: ml_collections.ConfigDict, metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Returns a step's losses as the original counts them: their sum, and each with its weight."""
+    return {
+        "total": float(metrics["loss"]),
+        "triplet": float(metrics["triplet"]),
+        "info_nce_sum": config.loss.contrastive_weight * float(metrics["contrastive"]),
+        "concept_bce": config.loss.alignment_weight * float(metrics["alignment"]),
+    }
+
+
+def _first_step(gradients: list[np.ndarray], compared: Similarities) -> Quantities:
+    return {
+        "step0/grad_first4": np.stack([_first4(gradient) for gradient in gradients]),
+        "step0/logits_image_head": np.asarray(compared.image_logits),
+        "step0/logits_text_head": np.asarray(compared.text_logits),
+        "step0/sims": np.asarray(compared.cosine),
+    }
+
+
+def describe_state(tensors: StateDict, names: Iterable[str]) -> Quantities:
+    """Condenses a state to norms, means, first values and queues."""
+    recorded = [tensors[name] for name in names]
+    return {
+        "l2": np.array([_l2(tensor) for tensor in recorded]),
+        "mean": np.array([tensor.mean(dtype=np.float64) for tensor in recorded]),
+        "first4": np.stack([_first4(tensor) for tensor in recorded]),
+        "queue_image": tensors["queue_im"],
+        "queue_text": tensors["queue_tx"],
+        "queue_pointer": np.concatenate([tensors["queue_ptr_im"], tensors["queue_ptr_tx"]]),
+    }
+
+
+def _l2(tensor: np.ndarray) -> float:
+    return float(np.linalg.norm(tensor.astype(np.float64)))
+
+
+def _first4(tensor: np.ndarray) -> np.ndarray:
+    return np.resize(tensor, 4)

@@ -1,0 +1,86 @@
+"""The two comparisons with the PyTorch original as a person sees them: a table and a verdict."""
+
+from pathlib import Path
+
+import ml_collections
+
+from kamcl_jax import config_check
+from kamcl_jax.parity import golden_check, live_check
+from kamcl_jax.parity.comparison import (
+    EVALUATION_FLOOR,
+    FLOOR,
+    NOISE_MULTIPLE,
+    Row,
+    table,
+)
+
+
+def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision: str) -> bool:
+    """Checks our numbers against a golden file and prints the table.
+
+    Args:
+      config: of the release.
+      path: of the file.
+      precision: "float64" or "float32", of our arithmetic.
+
+    Returns:
+      Whether everything in the file is met.
+
+    Raises:
+      GoldenFileError: the file cannot be used.
+      ConfigError: the config cannot be.
+    """
+    config_check.check(config, num_devices=1)
+    golden = golden_check.read(path)
+    print(
+        f"{path}: seed {int(golden['seed'])}, batch {int(golden['batch_size'])}, "
+        f"our arithmetic in {precision}; a few minutes on a CPU"
+    )
+    rows = golden_check.check(golden, config, precision)
+    print(table(rows))
+    for row in rows:
+        names = golden_check.explain(row, golden)
+        if not row.passes and names:
+            print(names)
+    shared = "" if precision == "float64" else "largest, over the tensors of the quantity, of the "
+    print(
+        f"tolerance: {NOISE_MULTIPLE:g} x the {shared}original's own float32 noise + "
+        f"{EVALUATION_FLOOR:g} (eval) or {FLOOR:g} (else) x magnitude; "
+        "/ noise: error over noise where the tolerance is used up most"
+    )
+    return _verdict(rows)
+
+
+def against_original(config: ml_collections.ConfigDict, checkout: Path) -> bool:
+    """Runs the original beside ours and prints the table.
+
+    Args:
+      config: of the release.
+      checkout: folder of a clone of the original.
+
+    Returns:
+      Whether both programs agree.
+
+    Raises:
+      TorchOriginalError: PyTorch or the checkout is missing, or its code fails.
+      ConfigError: the config cannot be.
+    """
+    config_check.check(config, num_devices=1)
+    rows, stand_ins = live_check.check(config, checkout)
+    if stand_ins:
+        print(f"not installed, replaced by stand-ins of ours: {', '.join(stand_ins)}")
+    print(table(rows))
+    print(
+        f"both programs in float64; tolerance: {EVALUATION_FLOOR:g} (eval) or {FLOOR:g} (else) "
+        "x the tensor's largest magnitude"
+    )
+    return _verdict(rows)
+
+
+def _verdict(rows: list[Row]) -> bool:
+    failed = [row.name for row in rows if not row.passes]
+    if failed:
+        print(f"FAIL: {len(failed)} of {len(rows)} quantities differ: {', '.join(failed)}")
+    else:
+        print(f"ok: all {len(rows)} quantities agree")
+    return not failed

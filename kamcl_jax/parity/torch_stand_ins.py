@@ -1,0 +1,208 @@
+"""Stand-ins for third-party packages that the PyTorch original imports and a machine may lack.
+
+They have the names, shapes and order of the packages' parameters and compute the same; pretrained
+weights, dropout and everything else that a comparison does not need is left out. This module
+imports PyTorch, which is optional: import it where PyTorch is known to be there.
+"""
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+WORD_WIDTH, HIDDEN_WIDTH = 620, 2400
+"""Of the published skip-thoughts model."""
+
+_CLASSES = 1000
+_STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels, stride
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Module = nn.Identity()
+        if stride > 1 or channels_in != channels:
+            projection = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps f32[B, C, H, W] to f32[B, channels, H / stride, W / stride]."""
+        residual = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(residual + self.downsample(x))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 with the state_dict of torchvision's, randomly initialised."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        channels_in = 64
+        for number, (channels, stride) in enumerate(_STAGES, start=1):
+            first, second = (
+                BasicBlock(channels_in, channels, stride),
+                BasicBlock(channels, channels, 1),
+            )
+            self.add_module(f"layer{number}", nn.Sequential(first, second))
+            channels_in = channels
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels_in, _CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Classifies f32[B, 3, H, W] -> f32[B, 1000], logits."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for number in range(1, len(_STAGES) + 1):
+            x = self.get_submodule(f"layer{number}")(x)
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+class GRUCell(nn.Module):
+    """One step of the skip-thoughts GRU: biases on the input's side only."""
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__()
+        self.weight_ir = nn.Linear(input_size, hidden_size)
+        self.weight_ii = nn.Linear(input_size, hidden_size)
+        self.weight_in = nn.Linear(input_size, hidden_size)
+        self.weight_hr = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.weight_hi = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.weight_hn = nn.Linear(hidden_size, hidden_size, bias=False)
+
+    def forward(self, x: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        """Takes f32[B, input_size] and the state f32[B, hidden_size] to the next state."""
+        reset = torch.sigmoid(self.weight_ir(x) + self.weight_hr(state))
+        keep = torch.sigmoid(self.weight_ii(x) + self.weight_hi(state))
+        new = torch.tanh(self.weight_in(x) + reset * self.weight_hn(state))
+        return (1 - keep) * new + keep * state
+
+
+class GRU(nn.Module):
+    """The skip-thoughts GRU over a sequence, from a state of zeros."""
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.gru_cell = GRUCell(input_size, hidden_size)
+
+    def forward(
+        self, x: torch.Tensor, max_length: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Runs over f32[B, T, input_size].
+
+        Args:
+          x: the sequence.
+          max_length: steps to take; T, if None. An integer tensor will do.
+
+        Returns:
+          All states f32[B, max_length, hidden_size], and the last one f32[B, hidden_size].
+        """
+        steps = x.shape[1] if max_length is None else int(max_length)
+        state = x.new_zeros(x.shape[0], self.hidden_size)
+        states = []
+        for step in range(steps):
+            state = self.gru_cell(x[:, step], state)
+            states.append(state)
+        return torch.stack(states, dim=1), state
+
+
+class BayesianUniSkip(nn.Module):
+    """The parts of the skip-thoughts encoder that the original's subclass of it builds on."""
+
+    def __init__(
+        self,
+        dir_st: str,
+        vocab: list[str],
+        save: bool = False,
+        dropout: float = 0.0,
+        fixed_emb: bool = False,
+    ):
+        """Builds it with random weights.
+
+        Args:
+          dir_st: taken for the package's signature, as `save` is; nothing is read or written.
+          vocab: one word for each row of the embedding but row 0, the padding.
+          save: see `dir_st`.
+          dropout: must be 0.
+          fixed_emb: keeps the embedding out of training.
+
+        Raises:
+          NotImplementedError: there is dropout.
+        """
+        super().__init__()
+        if dropout:
+            raise NotImplementedError("the stand-in for skipthoughts has no dropout")
+        self.embedding = nn.Embedding(len(vocab) + 1, WORD_WIDTH, padding_idx=0)
+        self.embedding.weight.requires_grad_(not fixed_emb)
+        self.rnn = GRU(WORD_WIDTH, HIDDEN_WIDTH)
+
+    def _process_lengths(self, tokens: torch.Tensor) -> list[int]:
+        return (tokens != 0).sum(dim=1).tolist()
+
+
+def modules(package: str) -> dict[str, types.ModuleType]:
+    """Returns stand-in modules under the names that they have in `sys.modules`.
+
+    Args:
+      package: `torchvision`, `skipthoughts`, or any other; of the others the original uses nothing
+        in what we run, and an empty module does.
+    """
+    if package == "skipthoughts":
+        return {package: _module(package, BayesianUniSkip=BayesianUniSkip)}
+    if package == "torchvision":
+        resnet = _module(
+            f"{package}.models.resnet",
+            resnet18=_resnet18,
+            resnet50=_no_such_depth,
+            resnet101=_no_such_depth,
+        )
+        models = _module(f"{package}.models", resnet=resnet)
+        return {
+            module.__name__: module for module in (_module(package, models=models), models, resnet)
+        }
+    return {package: _module(package)}
+
+
+def _rnn_params(_encoder: Any) -> dict[str, np.ndarray]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for suffix, width in (("", 2 * HIDDEN_WIDTH), ("x", HIDDEN_WIDTH)):
+        shapes[f"encoder_W{suffix}"] = (WORD_WIDTH, width)
+        shapes[f"encoder_U{suffix}"] = (HIDDEN_WIDTH, width)
+        shapes[f"encoder_b{suffix}"] = (width,)
+    return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+
+SKIP_THOUGHTS_LOADERS: dict[str, Callable[[Any], Any]] = {
+    "_load_dictionary": lambda encoder: dict.fromkeys(["UNK", *encoder.vocab], 0),
+    "_load_emb_params": lambda _encoder: np.zeros((1, WORD_WIDTH), np.float32),
+    "_load_rnn_params": _rnn_params,
+}
+"""Methods for the real package's encoder in place of those that read its published files, gigabytes
+long. Every word, the unknown one too, is at row 0 of a table of one row."""
+
+
+def _module(name: str, **attributes: Any) -> types.ModuleType:
+    module = types.ModuleType(name)
+    vars(module).update(attributes)
+    return module
+
+
+def _resnet18(*_args: Any, **_options: Any) -> ResNet18:
+    """Pretrained weights may be asked for; none are loaded."""
+    return ResNet18()
+
+
+def _no_such_depth(*_args: Any, **_options: Any) -> ResNet18:
+    raise NotImplementedError("the stand-in for torchvision has a ResNet-18 only")

@@ -1,0 +1,1 @@
+"""Weights of other programs: the KAMCL release, torchvision's ResNets, skip-thoughts."""

@@ -1,0 +1,86 @@
+"""Every config file and variant: accepted, and different from its neighbours only as it says."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from configs import base, variants
+from input_pipeline.datasets import BUILDERS
+from kamcl_jax import config_check
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = {"__init__", "base", "variants"}
+DATA_SETS = sorted({path.stem for path in (ROOT / "configs").glob("*.py")} - SHARED)
+PUBLISHED = [name for name in DATA_SETS if name != "synthetic"]
+
+
+def load(name, *variant):
+    return importlib.import_module(f"configs.{name}").get_config(*variant)
+
+
+def fields(name, *variant):
+    return config_check.flatten(load(name, *variant))
+
+
+def differing(one, other):
+    return {name: value for name, value in other.items() if one.get(name) != value}
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_every_config_is_accepted_and_has_no_field_of_its_own(name):
+    config = load(name)
+    config_check.check(config, 1)
+    assert config.data.name == name
+    assert config.data.name in BUILDERS
+    own = config_check.flatten(config).keys() ^ config_check.flatten(base.get_config()).keys()
+    assert all(field.startswith("data.options.") for field in own)
+
+
+@pytest.mark.parametrize("variant", variants.VARIANTS)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_variant_is_accepted(name, variant):
+    config_check.check(load(name, variant), 1)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_depth_changes_the_image_network_alone(name, depth):
+    changes = {} if depth == 18 else {"image_encoder.depth": depth}
+    assert differing(fields(name), fields(name, f"resnet{depth}")) == changes
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_release_variant_sets_the_departures_and_nothing_else(name):
+    assert differing(fields(name), fields(name, "release")) == {
+        "momentum_coverage": "release",
+        "caption_padding": "release",
+        "data.labels_by": "position",
+        "data.vocabulary_from": "train_and_test",
+        "evaluation.ties": "argsort",
+    }
+    assert fields(name, "release")["image_encoder.depth"] == 18
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "decay"),
+    [("rsicd", 20, 0.5), ("rsitmd", 30, 0.7), ("nwpu_captions", 30, 0.5)],
+)
+def test_published_schedules(name, epochs, decay):
+    config = load(name)
+    assert config.num_epochs == epochs
+    assert config.optimizer.decay_factor == decay
+    assert config.optimizer.decay_every_epochs == 10
+    assert config.schedule.alignment_from_epoch == 11
+    assert config.batch_size == 100
+    assert config.data.validation_fraction == 0.2
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_an_unknown_variant_is_refused_with_the_known_ones(name):
+    with pytest.raises(
+        ValueError,
+        match=rf"^configs/{name}.py has the variants resnet18, resnet34, resnet50, resnet101, "
+        r"release, not 'resnet19'$",
+    ):
+        load(name, "resnet19")
