@@ -65,6 +65,12 @@ class Checkpoints:
         self.wait()
         return self._manager.best_step()
 
+    def score(self, step: int) -> float:
+        """Returns the validation mR that a checkpoint was saved with."""
+        metrics = self._manager.metrics(step)
+        assert metrics is not None  # save() asks for them
+        return float(metrics[BEST_METRIC])
+
     def record(self, step: int) -> dict[str, Any]:
         """Returns the JSON record of a checkpoint."""
         restored = self._manager.restore(

@@ -73,10 +73,10 @@ def to_torch(config: ml_collections.ConfigDict, workdir: Path, target: Path) -> 
         )
         mesh = sharding.make_mesh(jax.devices()[:1])
         state = checkpoints.restore(best, like, sharding.replicated(mesh))
+        score = checkpoints.score(best)
     tensors = kamcl_torch.to_state_dict(state)
-    scores = History(**record["history"]).validation_at(best) or {}
     epoch = round(best / record["steps_per_epoch"])
-    tensor_files.write(target, tensors, epoch=epoch, score=scores.get(BEST_METRIC, 0.0))
+    tensor_files.write(target, tensors, epoch=epoch, score=score)
     print(f"{target}: {len(tensors)} tensors of step {best}")
 
 

@@ -44,6 +44,43 @@ def test_a_queue_that_holds_no_whole_batches_is_named(run):
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        ("--mode=train", "--mode=train needs --config"),
+        ("--mode=parity", "--mode=parity needs --golden or --torch_checkout"),
+        (
+            "--mode=parity --golden=a --torch_checkout=b",
+            "--mode=parity needs --golden or --torch_checkout, just one of them",
+        ),
+        (
+            "--mode=convert --config=configs/rsicd.py:release",
+            "--mode=convert needs --from_torch or --to_torch",
+        ),
+    ],
+)
+def test_flags_that_a_mode_needs_are_named(arguments, needed, run):
+    assert f"error: {needed}" in run(*arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--golden=nowhere.npz", "error: the golden file nowhere.npz cannot be read: "),
+        ("--torch_checkout=nowhere", "error: the checkout of the PyTorch original, "),
+        ("--golden=README.md", "error: the golden file README.md cannot be read: "),
+    ],
+)
+def test_a_comparison_with_nothing_is_one_sentence(arguments, sentence, run):
+    assert sentence in run("--mode=parity", *arguments.split())
+
+
+def test_weights_that_the_config_names_and_are_not_there(run):
+    error = run(*SYNTHETIC, "--config.image_encoder.pretrained=nowhere/resnet18.pth")
+    assert "error: " in error
+    assert "resnet18-f37072fd.pth" in error
+
+
 @pytest.mark.parametrize("workdir", ["main.py", "main.py/run"])
 def test_a_workdir_that_is_a_file_is_named(workdir, run):
     error = run(*SYNTHETIC, f"--workdir={workdir}")

@@ -1,7 +1,6 @@
 """Compares quantities with golden ones: tolerances from the original's own rounding noise."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -48,6 +47,7 @@ def compare(
     ours: np.ndarray | None,
     golden: np.ndarray | None,
     noise: np.ndarray | None,
+    multiple: float = NOISE_MULTIPLE,
 ) -> Row:
     """Compares one quantity.
 
@@ -59,6 +59,7 @@ def compare(
         that name.
       noise: error of the original's own float32 run: one for each entry, one for each row, or one
         in all; None if the file has none.
+      multiple: of the noise, that is accepted as error.
     """
     if ours is None or golden is None:
         whose = "we compute" if ours is None else "the original computes"
@@ -71,7 +72,7 @@ def compare(
     scale = _scale(noise, np.abs(golden.astype(np.float64)))
     floor = EVALUATION_FLOOR if name.startswith("eval/") else FLOOR
     exact = np.issubdtype(golden.dtype, np.integer)
-    tolerance = np.zeros(golden.shape) if exact else NOISE_MULTIPLE * spread + floor * scale
+    tolerance = np.zeros(golden.shape) if exact else multiple * spread + floor * scale
     error = np.abs(ours - golden)
     beyond = ~(error <= tolerance)  # NaN fails
     used = np.where(error == 0, 0, error / np.where(tolerance > 0, tolerance, 1e-300))
@@ -86,13 +87,6 @@ def compare(
         noise_ratio=float(error[worst] / spread[worst]) if spread[worst] > 0 else np.nan,
         failed=tuple(int(row) for row in rows),
     )
-
-
-def compare_all(
-    ours: Mapping[str, np.ndarray], golden: Mapping[str, np.ndarray], names: Iterable[str]
-) -> list[Row]:
-    """Compares the named quantities of a golden file, whose noise is under `noise/NAME`."""
-    return [compare(n, ours.get(n), golden[n], golden.get(f"noise/{n}")) for n in names]
 
 
 def merge(name: str, rows: list[Row]) -> Row:

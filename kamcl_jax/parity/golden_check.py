@@ -2,18 +2,21 @@
 
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 
 from kamcl_jax.parity import quantities
-from kamcl_jax.parity.comparison import Row, compare_all
+from kamcl_jax.parity.comparison import NOISE_MULTIPLE, Row, compare
 from kamcl_jax.parity.quantities import COVERAGE_OF_MODE, GoldenRun
 
 _INPUTS = ("seed", "batch_size", "epochs", "learning_rate", "adam_epsilon", "loss_columns")
 _POOL_WEIGHTS = re.compile(r"eval/pool_weights_(\d+)")
+
+SHARED_NOISE_MULTIPLE = 30.0
+"""`NOISE_MULTIPLE` for tensors in float32, see `check`."""
 
 
 class GoldenFileError(ValueError):
@@ -79,7 +82,8 @@ def check(
     what it says. In float32 two features closer than rounding trade places in a sorted list, a
     hardest negative or a ReLU flips, and gradients change by jumps, more so after every step: the
     noise of one run of the original tells little about that of another in the same tensor. There
-    the noise of a tensor is taken to be the largest relative one among all tensors of its encoder.
+    a tensor's tolerance is `SHARED_NOISE_MULTIPLE` times the largest relative noise among all
+    tensors of its encoder.
 
     Args:
       golden: from `read`.
@@ -92,26 +96,41 @@ def check(
     Raises:
       GoldenFileError: the file asks for something that the model does not have.
     """
-    run = run_of(golden)
-    ours = quantities.compute(run, config, getattr(np, precision))
-    if precision == "float32":
-        golden = with_shared_noise(golden)
-    return compare_all(ours, golden, quantity_names(golden))
+    ours = quantities.compute(run_of(golden), config, getattr(np, precision))
+    return compare_all(ours, golden, precision)
 
 
-def with_shared_noise(golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Gives all tensors of an encoder the largest relative noise among them."""
-    shared = dict(golden)
+def compare_all(
+    ours: Mapping[str, np.ndarray], golden: Mapping[str, np.ndarray], precision: str
+) -> list[Row]:
+    """Compares everything in a golden file with what we have computed in that precision."""
+    rows = []
     for name in quantity_names(golden):
-        noise, tensors = golden.get(f"noise/{name}"), _tensor_names(name, golden)
-        if noise is None or tensors is None:
-            continue
-        magnitude = np.abs(golden[name]).reshape(len(noise), -1).max(axis=1)
-        relative = noise / np.where(magnitude > 0, magnitude, np.inf)
-        encoders = np.array([tensor.partition(".")[0].rstrip("QK") for tensor in tensors])
-        largest = {encoder: relative[encoders == encoder].max() for encoder in encoders}
-        shared[f"noise/{name}"] = magnitude * [largest[encoder] for encoder in encoders]
-    return shared
+        noise, multiple = golden.get(f"noise/{name}"), NOISE_MULTIPLE
+        if precision == "float32" and noise is not None and np.ndim(noise):
+            tensors = _tensor_names(name, golden)
+            if tensors is not None:
+                noise, multiple = shared_noise(golden[name], noise, tensors), SHARED_NOISE_MULTIPLE
+        rows.append(compare(name, ours.get(name), golden[name], noise, multiple))
+    return rows
+
+
+def shared_noise(golden: np.ndarray, noise: np.ndarray, tensors: Sequence[str]) -> np.ndarray:
+    """Gives all tensors of an encoder the largest relative noise among them.
+
+    Args:
+      golden: f64[N] or f64[N, M], a quantity of N tensors.
+      noise: f64[N].
+      tensors: their N names.
+
+    Returns:
+      f64[N], absolute noise.
+    """
+    magnitude = np.abs(golden).reshape(len(noise), -1).max(axis=1)
+    relative = noise / np.where(magnitude > 0, magnitude, np.inf)
+    encoders = np.array([tensor.partition(".")[0].rstrip("QK") for tensor in tensors])
+    largest = {encoder: relative[encoders == encoder].max() for encoder in encoders}
+    return magnitude * [largest[encoder] for encoder in encoders]
 
 
 def explain(row: Row, golden: Mapping[str, np.ndarray], shown: int = 5) -> str:

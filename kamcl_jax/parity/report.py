@@ -13,6 +13,7 @@ from kamcl_jax.parity.comparison import (
     Row,
     table,
 )
+from kamcl_jax.parity.golden_check import SHARED_NOISE_MULTIPLE
 
 
 def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision: str) -> bool:
@@ -42,12 +43,15 @@ def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision
         names = golden_check.explain(row, golden)
         if not row.passes and names:
             print(names)
-    shared = "" if precision == "float64" else "largest, over the tensors of the quantity, of the "
     print(
-        f"tolerance: {NOISE_MULTIPLE:g} x the {shared}original's own float32 noise + "
-        f"{EVALUATION_FLOOR:g} (eval) or {FLOOR:g} (else) x magnitude; "
-        "/ noise: error over noise where the tolerance is used up most"
+        f"tolerance: {NOISE_MULTIPLE:g} x the original's own float32 noise + {EVALUATION_FLOOR:g} "
+        f"(eval) or {FLOOR:g} (else) x magnitude; / noise: where the tolerance is used up most"
     )
+    if precision == "float32":
+        print(
+            f"for tensors {SHARED_NOISE_MULTIPLE:g} x the largest relative noise in their encoder: "
+            "where features nearly tie, rounding alone makes gradients jump"
+        )
     return _verdict(rows)
 
 

@@ -1,5 +1,7 @@
 """Splits as arrays: pixels, tokens, labels by image id, and no half-made file."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -161,6 +163,31 @@ def test_tokens_and_word_concepts_belong_to_their_caption(load):
             assert not examples.tokens[row, length:].any()
             marked = {data.concepts.words[i] for i in np.flatnonzero(examples.word_concepts[row])}
             assert marked == set(tokenize(text)) & set(data.concepts.words)
+
+
+def test_padded_concepts_are_added_columns_of_zeros(load):
+    data, padded = load(num_concepts=40), load(num_concepts=40, pad_concepts=True)
+    count = len(data.concepts)
+    assert 0 < count == data.num_concepts < padded.num_concepts == 40
+    assert padded.concepts.words == data.concepts.words
+    for name in ("train", "validation", "test"):
+        plain, wide = getattr(data, name), getattr(padded, name)
+        for field in dataclasses.fields(plain):
+            expected, array = getattr(plain, field.name), getattr(wide, field.name)
+            if field.name in ("word_concepts", "image_concepts"):
+                assert array.shape == (len(expected), 40)
+                assert array.dtype == expected.dtype
+                assert not array[:, count:].any()
+                array = array[:, :count]
+            np.testing.assert_array_equal(array, expected)
+    assert padded.train.word_concepts.any()
+    assert padded.train.image_concepts.any()
+
+
+def test_nothing_is_padded_where_there_are_concepts_enough(load):
+    data, padded = load(num_concepts=3), load(num_concepts=3, pad_concepts=True)
+    assert data.num_concepts == padded.num_concepts == len(padded.concepts) == 3
+    np.testing.assert_array_equal(padded.train.image_concepts, data.train.image_concepts)
 
 
 def test_long_captions_are_cut_when_asked(load):

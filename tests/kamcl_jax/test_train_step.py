@@ -33,6 +33,104 @@ def test_key_encoders_start_as_copies(trained):
     same(trained.states[0].key_params, trained.states[0].params)
 
 
+class TwoLayers(nn.Module):
+    """Called and initialised like a `DualEncoder`, with a layer to move and one to stay."""
+
+    @nn.compact
+    def __call__(self, images, tokens, lengths, word_concepts, *, train):
+        self.variable("batch_stats", "mean", jnp.zeros, (3,))
+        moving = nn.Dense(3, use_bias=False, name="moving")(word_concepts)
+        return nn.Dense(3, use_bias=False, name="staying")(moving)
+
+
+def test_key_parameters_that_never_follow_start_from_values_of_their_own():
+    sizes = {"image_size": 4, "num_concepts": 5, "embedding_size": 2, "queue_length": 3}
+    create = partial(train_state.create, 0, TwoLayers(), optax.sgd(1.0), **sizes)
+    state = create(momentum_mask=lambda _: {n: {"kernel": n == "moving"} for n in _})
+    query, key = state.params, state.key_params
+    np.testing.assert_array_equal(key["moving"]["kernel"], query["moving"]["kernel"])
+    differences = np.abs(key["staying"]["kernel"] - query["staying"]["kernel"])
+    assert (differences > 1e-3).all()
+    same(query, create().params, rtol=0)
+    same(create().key_params, query, rtol=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Observed:
+    """A step as the release takes it, on images that are cropped and normalised already."""
+
+    before: train_state.TrainState
+    batch: dict
+    after: train_state.TrainState
+    metrics: dict
+
+
+@pytest.fixture(scope="module")
+def release_step(tiny):
+    config = tiny_config()
+    config.momentum_coverage = "release"
+    settings = from_config.make_settings(config, steps_per_epoch=2)
+    model = tiny.model.clone(text=tiny.model.text.clone(dropout=0.0))
+    state = tiny.state()
+    state = state.replace(key_params=jax.tree.map(lambda leaf: leaf + 0.1, state.params))
+    images = np.random.default_rng(0).normal(size=(8, 64, 64, 3)).astype(np.float32)
+    batch = {**tiny.batch(), "image": images}
+
+    def observe(gradients, compared):
+        return {"gradients": gradients, "compared": compared}
+
+    step = jax.jit(lambda s, b: train_step(s, b, model, tiny.optimizer, settings, observe))
+    return Observed(state, batch, *jax.device_get(step(state, batch)))
+
+
+def test_with_a_mask_the_step_moves_the_marked_key_parameters_alone(tiny, release_step):
+    before, after = release_step.before, release_step.after
+    marked = release_momentum_mask(before.params)
+    assert {True, False} == set(jax.tree.leaves(marked["image"]))
+    m = tiny.settings.momentum
+    expected = jax.tree.map(
+        lambda k, q, moves: m * k + (1 - m) * q if moves else k,
+        before.key_params,
+        before.params,
+        marked,
+    )
+    same(after.key_params, expected, rtol=1e-6, atol=1e-8)
+    moved = jax.tree.map(
+        lambda a, b: not np.array_equal(a, b), after.key_params, before.key_params
+    )
+    assert moved == marked
+
+
+def test_float_images_are_encoded_as_they_are(tiny, release_step):
+    before, after = release_step.before, release_step.after
+    encode_images = partial(
+        tiny.model.apply, train=True, method="encode_images", mutable=["batch_stats"]
+    )
+    variables = {"params": after.key_params, "batch_stats": before.key_batch_stats}
+    (keys, _), _ = jax.jit(encode_images)(variables, release_step.batch["image"])
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    np.testing.assert_allclose(after.image_queue.keys[:8], keys, rtol=0, atol=1e-5)
+
+
+def test_gradients_and_similarities_are_there_to_be_observed(tiny, release_step):
+    metrics, compared = release_step.metrics, release_step.metrics["compared"]
+    squares = sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(metrics["gradients"]))
+    np.testing.assert_allclose(metrics["gradient_norm"], np.sqrt(squares), rtol=1e-5)
+    shapes = [jax.tree.map(np.shape, tree) for tree in (metrics["gradients"], tiny.state().params)]
+    assert shapes[0] == shapes[1]
+    negative_logs = [
+        np.log(np.exp(logits).sum(axis=1)) - logits[:, 0]
+        for logits in (compared.image_logits, compared.text_logits)
+    ]
+    contrastive = np.mean(negative_logs[0]) + np.mean(negative_logs[1])
+    np.testing.assert_allclose(metrics["contrastive"], contrastive, rtol=1e-5)
+    own = np.diag(compared.cosine)
+    others = np.where(np.eye(8, dtype=bool), -np.inf, compared.cosine)
+    margin = tiny.settings.margin
+    hinges = [np.maximum(0, margin + others.max(axis) - own) for axis in (0, 1)]
+    np.testing.assert_allclose(metrics["triplet"], np.sum(hinges), rtol=1e-5)
+
+
 def test_key_batch_statistics_are_their_own(trained):
     last = trained.states[-1]
     differences = jax.tree.map(

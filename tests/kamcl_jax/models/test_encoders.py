@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,14 +9,29 @@ from kamcl_jax.models.encoders import ConceptHead, ImageEncoder, TextEncoder
 from kamcl_jax.models.hierarchical_aggregator import upsample_to
 
 
-@pytest.fixture(scope="module")
-def text():
+def text_encoder(caption_padding):
+    """The function of the encoder; the parameters are the same for both paddings."""
     encoder = TextEncoder(
-        num_tokens=12, num_concepts=5, embedding_size=8, word_width=4, hidden_width=6
+        num_tokens=12,
+        num_concepts=5,
+        embedding_size=8,
+        word_width=4,
+        hidden_width=6,
+        caption_padding=caption_padding,
     )
     inputs = (jnp.ones((1, 4), jnp.int32), jnp.array([4]), jnp.zeros((1, 5)))
-    variables = encoder.init(jax.random.key(0), *inputs, train=False)
-    return lambda *args: encoder.apply(variables, *args, train=False)
+    variables = jax.jit(partial(encoder.init, train=False))(jax.random.key(0), *inputs)
+    return jax.jit(lambda *args: encoder.apply(variables, *args, train=False))
+
+
+@pytest.fixture(scope="module")
+def text():
+    return text_encoder("masked")
+
+
+@pytest.fixture(scope="module")
+def release_text():
+    return text_encoder("release")
 
 
 def test_a_caption_depends_on_its_own_words_alone(text):
@@ -30,6 +47,51 @@ def test_a_caption_depends_on_its_own_words_alone(text):
     other = text(changed, np.array([3, 7, 1]), concepts)
     assert not np.allclose(other[0][0], together[0][0], atol=1e-4)
     np.testing.assert_allclose(other[0][1:], together[0][1:], atol=1e-6)
+
+
+CAPTIONS = np.array([[3, 5, 2, 0, 0, 0, 0], [1, 2, 9, 4, 8, 0, 0]])
+
+
+def differ(left, right):
+    return [not np.allclose(a, b, atol=1e-4) for a, b in zip(left, right, strict=True)]
+
+
+@pytest.mark.parametrize("length", [2, 3])
+def test_captions_of_one_length_are_the_same_with_the_releases_padding(text, release_text, length):
+    tokens = np.where(np.arange(7) < length, CAPTIONS, 0)
+    inputs = (tokens, np.array([length, length]), np.eye(2, 5, dtype=np.float32))
+    for got, expected in zip(release_text(*inputs), text(*inputs), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_with_the_releases_padding_a_longer_neighbour_counts(text, release_text):
+    concepts = np.eye(2, 5, dtype=np.float32)
+    short = np.where(np.arange(7) < 3, CAPTIONS, 0)
+    beside_short, beside_long = (
+        {
+            "masked": text(tokens, lengths, concepts),
+            "release": release_text(tokens, lengths, concepts),
+        }
+        for tokens, lengths in ((short, np.array([3, 3])), (CAPTIONS, np.array([3, 5])))
+    )
+    first = {
+        padding: differ([out[0] for out in beside_short[padding]], [out[0] for out in outputs])
+        for padding, outputs in beside_long.items()
+    }
+    assert first == {"masked": [False, False], "release": [True, True]}
+    # Nothing but the number of states that are taken: as if the short one ended in zero words.
+    for got, expected in zip(
+        beside_long["release"], text(CAPTIONS, np.array([5, 5]), concepts), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_the_releases_padding_ends_with_the_longest_caption_of_the_batch(release_text):
+    lengths, concepts = np.array([3, 5]), np.eye(2, 5, dtype=np.float32)
+    wider = np.pad(CAPTIONS, ((0, 0), (0, 3)))
+    outputs = release_text(CAPTIONS, lengths, concepts), release_text(wider, lengths, concepts)
+    for got, expected in zip(*outputs, strict=True):
+        np.testing.assert_allclose(got, expected, atol=2e-6)
 
 
 def test_concept_words_enter_the_embedding(text):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,10 +8,12 @@ from conftest import tiny_config
 from test_published_skip_thoughts import HIDDEN, LINES, WIDTH, encoder_arrays, random
 from test_torch_layout import random_like, shapes_of
 
+from kamcl_jax.momentum import KeyQueue
 from kamcl_jax.pretrained import starting_weights, tensor_files
 from kamcl_jax.pretrained.errors import PretrainedError
 from kamcl_jax.pretrained.resnet_layout import resnet_layout
 from kamcl_jax.pretrained.torch_layout import to_torch
+from kamcl_jax.train_state import TrainState
 
 WORDS = ["sea", "heliport", "<unk>"]
 
@@ -93,6 +97,67 @@ def test_one_encoder_alone_can_start_from_a_file(config, variables, resnet):
     kernel = started["params"]["image"]["resnet"]["conv1"]["kernel"]
     np.testing.assert_array_equal(kernel, resnet["params"]["conv1"]["kernel"])
     assert started["params"]["text"] is variables["params"]["text"]
+
+
+@pytest.fixture
+def state(variables):
+    """Query encoders of zeros, key encoders of ones."""
+    ones = jax.tree.map(np.ones_like, variables)
+    return TrainState(
+        step=np.array(0),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        key_params=ones["params"],
+        key_batch_stats=ones["batch_stats"],
+        opt_state={"moments": np.full(4, 5.0)},
+        image_queue=KeyQueue(np.full((2, 3), 0.1), np.array(0)),
+        text_queue=KeyQueue(np.full((2, 3), 0.2), np.array(1)),
+        rng=np.array([6, 7]),
+    )
+
+
+def test_a_state_starts_with_the_same_weights_in_query_and_key_encoders(
+    config, state, resnet, table
+):
+    before = jax.tree.map(np.array, state)
+    started = starting_weights.starting_state(config, state, WORDS)
+    equal = partial(jax.tree.map, np.testing.assert_array_equal)
+    for query, key, collection in (
+        (started.params, started.key_params, "params"),
+        (started.batch_stats, started.key_batch_stats, "batch_stats"),
+    ):
+        equal(query["image"]["resnet"], resnet[collection])
+        equal(key["image"]["resnet"], resnet[collection])
+    read = started.params["text"]["skip_thoughts"]
+    np.testing.assert_array_equal(read["embedding"][1:], table[[4, 2, 2]])
+    equal(started.key_params["text"]["skip_thoughts"], read)
+    # What no file holds, and everything that is no encoder, stays.
+    for part in ("image", "text"):
+        assert not started.params[part]["head"].any()
+        assert started.key_params[part]["head"].all()
+    assert not started.batch_stats["image"]["other"].any()
+    assert started.key_batch_stats["image"]["other"].all()
+    unchanged = {name: getattr(before, name) for name in ("params", "batch_stats")}
+    unchanged |= {f"key_{name}": getattr(before, f"key_{name}") for name in unchanged}
+    equal(started.replace(**unchanged), before)
+    equal(state, before)
+
+
+def test_query_and_key_encoders_share_no_memory_as_the_state_is_donated(
+    config, state, resnet, table
+):
+    started = starting_weights.starting_state(config, state, WORDS)
+    for query, key in (
+        (started.params, started.key_params),
+        (started.batch_stats, started.key_batch_stats),
+    ):
+        shared = jax.tree.map(np.shares_memory, query, key)
+        assert not any(jax.tree.leaves(shared))
+
+
+def test_a_state_without_files_is_left_as_it_is(config, state):
+    started = starting_weights.starting_state(config, state, WORDS)
+    jax.tree.map(np.testing.assert_array_equal, started, state)
 
 
 def test_a_home_folder_is_found(config, table, tmp_path, monkeypatch):
