@@ -8,9 +8,12 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from kamcl_jax.parity import quantities
+from kamcl_jax import config_check
+from kamcl_jax.parity import golden_inputs, quantities
 from kamcl_jax.parity.comparison import NOISE_MULTIPLE, Row, compare
 from kamcl_jax.parity.quantities import COVERAGE_OF_MODE, GoldenRun
+from kamcl_jax.pretrained import kamcl_torch
+from kamcl_jax.pretrained.kamcl_layout import query_gradient_layout
 
 _INPUTS = ("seed", "batch_size", "epochs", "learning_rate", "adam_epsilon", "loss_columns")
 _POOL_WEIGHTS = re.compile(r"eval/pool_weights_(\d+)")
@@ -44,6 +47,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def run_of(golden: Mapping[str, np.ndarray]) -> GoldenRun:
     """Returns what a golden file was made from."""
     modes = tuple(mode for mode in COVERAGE_OF_MODE if f"{mode}/losses" in golden)
+    for mode in modes:
+        if f"{mode}/grad_names" not in golden:
+            raise GoldenFileError(f"the golden file has no entry '{mode}/grad_names'")
     gradients = [golden[f"{mode}/grad_names"] for mode in modes]
     if any(not np.array_equal(names, gradients[0]) for names in gradients):
         raise GoldenFileError("the golden file's modes list different gradients")
@@ -94,9 +100,12 @@ def check(
       One row a quantity.
 
     Raises:
-      GoldenFileError: the file asks for something that the model does not have.
+      GoldenFileError: the file asks for something that we do not have.
+      ConfigError: the config cannot be run with the file's batch size.
     """
-    ours = quantities.compute(run_of(golden), config, getattr(np, precision))
+    run = run_of(golden)
+    _check_run(run, config)
+    ours = quantities.compute(run, config, getattr(np, precision))
     return compare_all(ours, golden, precision)
 
 
@@ -141,6 +150,24 @@ def explain(row: Row, golden: Mapping[str, np.ndarray], shown: int = 5) -> str:
     failed = [names[index] for index in row.failed]
     more = f" and {len(failed) - shown} more" if len(failed) > shown else ""
     return f"{row.name}: {', '.join(failed[:shown])}{more}"
+
+
+def _check_run(run: GoldenRun, config: ml_collections.ConfigDict) -> None:
+    config_check.check(quantities.config_of_run(config, run), num_devices=1)
+    if not run.epochs:
+        raise GoldenFileError("the golden file's 'epochs' are empty")
+    state = kamcl_torch.tensor_shapes(
+        config, golden_inputs.VOCABULARY_SIZE + 1, golden_inputs.NUM_CONCEPTS
+    )
+    gradients = query_gradient_layout(config.image_encoder.depth)
+    for what, asked, known in (
+        ("tensor", run.tensor_names, state),
+        ("gradient", run.gradient_names, gradients),
+        ("loss", run.loss_columns, quantities.LOSSES),
+    ):
+        unknown = [name for name in asked if name not in known]
+        if unknown:
+            raise GoldenFileError(f"the golden file has the {what} {unknown[0]!r}; we have none")
 
 
 def _tensor_names(quantity: str, golden: Mapping[str, np.ndarray]) -> tuple[str, ...] | None:

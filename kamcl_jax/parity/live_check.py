@@ -15,7 +15,7 @@ import numpy as np
 from kamcl_jax import sharding
 from kamcl_jax.parity import golden_inputs, quantities, torch_original
 from kamcl_jax.parity.comparison import Row, compare, merge
-from kamcl_jax.parity.quantities import GoldenRun, HostBatch, Quantities
+from kamcl_jax.parity.quantities import LOSSES, GoldenRun, HostBatch, Quantities
 from kamcl_jax.parity.torch_original import TorchOriginal
 from kamcl_jax.pretrained import kamcl_torch
 from kamcl_jax.pretrained.torch_layout import StateDict
@@ -24,7 +24,6 @@ from kamcl_jax.train_state import TrainState
 MANY = {"gradient": "gradients of all parameters", "after": "the state after the step"}
 """Kinds that have a tensor each parameter: one row together."""
 
-LOSSES = ("total", "triplet", "info_nce_sum", "concept_bce")
 BATCH_SIZE = 8
 
 

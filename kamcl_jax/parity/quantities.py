@@ -32,6 +32,9 @@ COVERAGE_OF_MODE = {"release": "release", "paper": "all"}
 RECORDED_AFTER = (1, 4)
 """Steps after which the file has the whole state."""
 
+LOSSES = ("total", "triplet", "info_nce_sum", "concept_bce")
+"""The terms that the original's loss function returns, in its order; see `loss_terms`."""
+
 OUTPUTS = ("visual", "visual_concept", "text", "text_concept", "sims")
 """What the encoders return of a batch, and its cosines."""
 

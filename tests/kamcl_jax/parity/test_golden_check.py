@@ -9,6 +9,7 @@ import pytest
 from conftest import tiny_config
 
 from configs import rsicd
+from kamcl_jax.config_check import ConfigError
 from kamcl_jax.parity import golden_check, quantities, report
 from kamcl_jax.parity.golden_check import GoldenFileError, compare_all, quantity_names
 
@@ -161,6 +162,29 @@ def test_a_file_without_its_inputs_is_refused(golden, tmp_path):
     np.savez(path, **{name: value for name, value in golden.items() if name != "seed"})
     with pytest.raises(GoldenFileError, match=r"has no entry 'seed'"):
         golden_check.read(path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "sentence"),
+    [
+        ("tensor_names", ["visualmodelQ.nowhere"], "has the tensor 'visualmodelQ.nowhere'"),
+        ("loss_columns", ["regret"], "has the loss 'regret'"),
+        ("release/grad_names", ["x"], "list different gradients"),
+        ("epochs", np.zeros(0, int), "'epochs' are empty"),
+    ],
+)
+def test_a_file_that_asks_for_what_is_not_there_is_refused(entry, value, sentence, golden):
+    with pytest.raises(GoldenFileError, match=sentence):
+        golden_check.check(
+            {**golden, entry: np.array(value)}, rsicd.get_config("release"), "float64"
+        )
+
+
+def test_a_batch_that_does_not_divide_the_queue_is_refused(golden):
+    with pytest.raises(ConfigError, match=r"queue_length 8000 is not a multiple"):
+        golden_check.check(
+            {**golden, "batch_size": np.int64(3)}, rsicd.get_config("release"), "float64"
+        )
 
 
 def test_pickled_objects_are_never_loaded(golden, tmp_path):

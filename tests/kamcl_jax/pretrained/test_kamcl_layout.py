@@ -110,9 +110,7 @@ def test_its_momentum_ends_in_the_second_stage_of_resnet_50():
     left = [("conv1", "kernel"), ("bn1", "scale"), ("bn1", "bias"), ("conv2", "kernel")]
     left = {("layer2_0", *path) for path in [*left, ("bn2", "scale")]}
     moved = {
-        path
-        for path, moves in traverse_util.flatten_dict(mask["image"]["resnet"]).items()
-        if moves
+        path for path, moves in traverse_util.flatten_dict(mask["image"]["resnet"]).items() if moves
     }
     early = {p for p in moved if p[0] in ("conv1", "bn1") or p[0].startswith("layer1_")}
     assert len(early) == 33
