@@ -56,6 +56,7 @@ def test_the_release_variant_sets_the_departures_and_nothing_else(name):
         "momentum_coverage": "release",
         "caption_padding": "release",
         "data.labels_by": "position",
+        "data.pad_concepts": True,
         "data.vocabulary_from": "train_and_test",
         "evaluation.ties": "argsort",
     }

@@ -21,6 +21,7 @@ class Row:
       max_absolute: largest absolute error.
       max_relative: largest error relative to the magnitude that its tolerance is relative to.
       tolerance: absolute, of the entry that uses up most of its own.
+      used: share of that entry's tolerance that its error uses up; beyond 1 it fails.
       noise_ratio: that entry's error over the original's float32 noise; NaN where the noise is
         zero or not given.
       failed: indices (along the first axis) of entries beyond their tolerance.
@@ -32,6 +33,7 @@ class Row:
     max_absolute: float
     max_relative: float
     tolerance: float
+    used: float
     noise_ratio: float
     failed: tuple[int, ...]
     problem: str = ""
@@ -75,8 +77,8 @@ def compare(
     tolerance = np.zeros(golden.shape) if exact else multiple * spread + floor * scale
     error = np.abs(ours - golden)
     beyond = ~(error <= tolerance)  # NaN fails
-    used = np.where(error == 0, 0, error / np.where(tolerance > 0, tolerance, 1e-300))
-    worst = np.unravel_index(np.argmax(np.nan_to_num(used, nan=np.inf)), golden.shape)
+    shares = np.where(error == 0, 0, error / np.where(tolerance > 0, tolerance, 1e-300))
+    worst = np.unravel_index(np.argmax(np.nan_to_num(shares, nan=np.inf)), golden.shape)
     rows = np.nonzero(beyond.reshape(len(golden), -1).any(axis=1))[0]
     return Row(
         name=name,
@@ -84,6 +86,7 @@ def compare(
         max_absolute=float(error.max()),
         max_relative=float(np.max(error / np.where(scale > 0, scale, np.inf))),
         tolerance=float(tolerance[worst]),
+        used=float(shares[worst]),
         noise_ratio=float(error[worst] / spread[worst]) if spread[worst] > 0 else np.nan,
         failed=tuple(int(row) for row in rows),
     )
@@ -106,13 +109,14 @@ def merge(name: str, rows: list[Row]) -> Row:
 
 def table(rows: list[Row]) -> str:
     """Returns one line a quantity, as Markdown that also reads well in a terminal."""
-    head = ["quantity", "numbers", "max abs error", "max rel error", "tolerance", "/ noise", ""]
+    head = ["quantity", "numbers", "max abs error", "max rel error", "tolerance", "used"]
+    head += ["error / noise", ""]
     cells = [head, *([*_cells(row)] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
     lines = [
         "| "
         + " | ".join(
-            cell.ljust(width) if column in (0, 6) else cell.rjust(width)
+            cell.ljust(width) if column in (0, 7) else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         + " |"
@@ -125,13 +129,14 @@ def _cells(row: Row) -> list[str]:
     ratio = "-" if np.isnan(row.noise_ratio) else f"{row.noise_ratio:.2g}"
     numbers = [f"{x:.2e}" for x in (row.max_absolute, row.max_relative, row.tolerance)]
     verdict = f"FAIL: {row.problem}" if row.problem else "ok" if row.passes else "FAIL"
-    return [row.name, str(row.entries), *numbers, ratio, verdict]
+    used = "-" if np.isnan(row.used) else f"{row.used:.2g}"
+    return [row.name, str(row.entries), *numbers, used, ratio, verdict]
 
 
 def _incomparable(name: str, golden: np.ndarray | None, problem: str) -> Row:
     entries = 0 if golden is None else np.asarray(golden).size
     nan = float("nan")
-    return Row(name, entries, nan, nan, nan, nan, (), problem)
+    return Row(name, entries, nan, nan, nan, nan, nan, (), problem)
 
 
 def _spread(noise: np.ndarray | None, golden: np.ndarray) -> np.ndarray:

@@ -45,7 +45,8 @@ def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision
             print(names)
     print(
         f"tolerance: {NOISE_MULTIPLE:g} x the original's own float32 noise + {EVALUATION_FLOOR:g} "
-        f"(eval) or {FLOOR:g} (else) x magnitude; / noise: where the tolerance is used up most"
+        f"(eval) or {FLOOR:g} (else) x magnitude; tolerance, used and error / noise are of the "
+        "number that uses up most of its tolerance"
     )
     if precision == "float32":
         print(

@@ -24,6 +24,7 @@ from kamcl_jax.pretrained.resnet_layout import depth_of
 from kamcl_jax.pretrained.torch_layout import (
     Layout,
     Place,
+    Spare,
     StateDict,
     Tree,
     from_torch,
@@ -42,7 +43,7 @@ def from_state_dict(
 ) -> TrainState:
     """Builds a train state from the release's state_dict.
 
-    Words and concepts are as many as the state_dict has; everything else must fit the config.
+    Words are as many as the state_dict has; everything else must fit the config.
 
     Args:
       state_dict: the release's names -> arrays (NumPy, or anything that `numpy.asarray` takes).
@@ -57,14 +58,16 @@ def from_state_dict(
       PretrainedError: a tensor is missing, unknown, of a wrong shape or not of finite numbers.
     """
     tensors = {name: np.asarray(tensor) for name, tensor in state_dict.items()}
-    for name, axes in ((EMBEDDING, 2), (CONCEPT_BIAS, 1)):
-        if name not in tensors or tensors[name].ndim != axes:
-            raise PretrainedError(f"{source} has no tensor {name} of {axes} axes")
     layout = _layout(config)
-    like = from_config.abstract_state(config, len(tensors[EMBEDDING]), len(tensors[CONCEPT_BIAS]))
+    words = tensors.get(EMBEDDING, np.zeros(0))
+    if words.ndim != 2 or not words.size:
+        raise PretrainedError(f"{source} has no tensor {EMBEDDING} of rows and columns")
+    # The release adds concepts to the embedding, so that they are as many.
+    like = from_config.abstract_state(config, len(words), num_concepts=config.embedding_size)
     tree = from_torch(tensors, layout, _as_tree(like), source)
+    _check_unused(tensors, layout, source)
     params = tree["params"]["query"]
-    step = int(tensors[STEPS]) if STEPS in tensors else 0
+    step = _count(tensors, STEPS, source) if STEPS in tensors else 0
     optimizer = from_config.make_optimizer(config, steps_per_epoch=1)
     state = TrainState(
         step=jnp.int32(step),
@@ -163,8 +166,33 @@ def _after_steps(opt_state: optax.OptState, step: int) -> optax.OptState:
     return optax.tree.set(opt_state, of_schedule, count=jnp.int32(step))
 
 
+def _check_unused(tensors: Mapping[str, np.ndarray], layout: Layout, source: str) -> None:
+    """Refuses tensors of another shape where nothing is read either: it is another model."""
+    for name, entry in layout.items():
+        if name not in tensors or isinstance(entry, Place):
+            continue
+        shape = entry.shape if isinstance(entry, Spare) else ()
+        if tensors[name].shape != shape:
+            raise PretrainedError(
+                f"the tensor {name} of {source} has the shape {list(tensors[name].shape)}; "
+                f"the release's model has {list(shape)}"
+            )
+
+
 def _pointer(tensors: Mapping[str, np.ndarray], name: str, source: str) -> jax.Array:
     length = tensors[name.replace("_ptr", "")].shape[1]
-    if name not in tensors or tensors[name].shape != (1,) or not 0 <= tensors[name][0] < length:
-        raise PretrainedError(f"{source} has no tensor {name} of one row of the queue")
-    return jnp.int32(tensors[name][0])
+    row = _count(tensors, name, source)
+    if row >= length:
+        raise PretrainedError(f"the tensor {name} of {source} is {row}, beyond a queue of {length}")
+    return jnp.int32(row)
+
+
+def _count(tensors: Mapping[str, np.ndarray], name: str, source: str) -> int:
+    """Returns a count that fits into an i32."""
+    if name not in tensors:
+        raise PretrainedError(f"{source} lacks the tensor {name}")
+    tensor = tensors[name]
+    whole = tensor.size == 1 and np.issubdtype(tensor.dtype, np.integer)
+    if not whole or not 0 <= tensor.item() <= np.iinfo(np.int32).max:
+        raise PretrainedError(f"the tensor {name} of {source} is no count of batches or keys")
+    return int(tensor.item())

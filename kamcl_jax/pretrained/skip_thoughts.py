@@ -119,8 +119,7 @@ def _read_table(
                 f"{path} is no table of {width} f32 numbers a word (config.text_encoder.word_width)"
             )
     return {
-        row: checked(f"row {row}", vector, (width,), str(path)).astype(np.float32)
-        for row, vector in vectors.items()
+        row: checked(f"row {row}", vector, (width,), str(path)) for row, vector in vectors.items()
     }
 
 

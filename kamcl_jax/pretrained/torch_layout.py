@@ -191,7 +191,7 @@ def _refuse_other_names(
 
 
 def checked(name: str, tensor: np.ndarray, shape: tuple[int, ...], source: str) -> np.ndarray:
-    """Returns a tensor that is as it must be.
+    """Returns a tensor that is as it must be, in f32.
 
     Args:
       name: what to call it in errors.
@@ -200,7 +200,7 @@ def checked(name: str, tensor: np.ndarray, shape: tuple[int, ...], source: str) 
       source: what to call its origin in errors.
 
     Raises:
-      PretrainedError: it has another shape, is not floating-point or not finite.
+      PretrainedError: it has another shape, is not floating-point or, in f32, not finite.
     """
     if not np.issubdtype(tensor.dtype, np.floating):
         raise PretrainedError(
@@ -211,6 +211,8 @@ def checked(name: str, tensor: np.ndarray, shape: tuple[int, ...], source: str) 
             f"the tensor {name} of {source} has the shape {list(tensor.shape)}; "
             f"the config's model needs {list(shape)}"
         )
+    with np.errstate(over="ignore"):
+        tensor = tensor.astype(np.float32, copy=False)
     if not np.isfinite(tensor).all():
         raise PretrainedError(f"the tensor {name} of {source} holds values that are not finite")
     return tensor

@@ -8,9 +8,12 @@ import pytest
 from kamcl_jax.models.encoders import ConceptHead, ImageEncoder, TextEncoder
 from kamcl_jax.models.hierarchical_aggregator import upsample_to
 
+ZERO_WORD = 10
+CAPTIONS = np.array([[3, 5, 2, 0, 0, 0, 0], [1, 2, 9, 4, 8, 0, 0]])
+
 
 def text_encoder(caption_padding):
-    """The function of the encoder; the parameters are the same for both paddings."""
+    """The function of the encoder; its parameters are the same for both paddings."""
     encoder = TextEncoder(
         num_tokens=12,
         num_concepts=5,
@@ -21,6 +24,8 @@ def text_encoder(caption_padding):
     )
     inputs = (jnp.ones((1, 4), jnp.int32), jnp.array([4]), jnp.zeros((1, 5)))
     variables = jax.jit(partial(encoder.init, train=False))(jax.random.key(0), *inputs)
+    table = variables["params"]["skip_thoughts"]["embedding"]
+    variables["params"]["skip_thoughts"]["embedding"] = table.at[ZERO_WORD].set(0)
     return jax.jit(lambda *args: encoder.apply(variables, *args, train=False))
 
 
@@ -49,13 +54,6 @@ def test_a_caption_depends_on_its_own_words_alone(text):
     np.testing.assert_allclose(other[0][1:], together[0][1:], atol=1e-6)
 
 
-CAPTIONS = np.array([[3, 5, 2, 0, 0, 0, 0], [1, 2, 9, 4, 8, 0, 0]])
-
-
-def differ(left, right):
-    return [not np.allclose(a, b, atol=1e-4) for a, b in zip(left, right, strict=True)]
-
-
 @pytest.mark.parametrize("length", [2, 3])
 def test_captions_of_one_length_are_the_same_with_the_releases_padding(text, release_text, length):
     tokens = np.where(np.arange(7) < length, CAPTIONS, 0)
@@ -67,23 +65,16 @@ def test_captions_of_one_length_are_the_same_with_the_releases_padding(text, rel
 def test_with_the_releases_padding_a_longer_neighbour_counts(text, release_text):
     concepts = np.eye(2, 5, dtype=np.float32)
     short = np.where(np.arange(7) < 3, CAPTIONS, 0)
-    beside_short, beside_long = (
-        {
-            "masked": text(tokens, lengths, concepts),
-            "release": release_text(tokens, lengths, concepts),
-        }
-        for tokens, lengths in ((short, np.array([3, 3])), (CAPTIONS, np.array([3, 5])))
-    )
-    first = {
-        padding: differ([out[0] for out in beside_short[padding]], [out[0] for out in outputs])
-        for padding, outputs in beside_long.items()
-    }
-    assert first == {"masked": [False, False], "release": [True, True]}
-    # Nothing but the number of states that are taken: as if the short one ended in zero words.
-    for got, expected in zip(
-        beside_long["release"], text(CAPTIONS, np.array([5, 5]), concepts), strict=True
-    ):
-        np.testing.assert_allclose(got, expected, atol=1e-6)
+    for encode, counts in ((text, False), (release_text, True)):
+        beside_short = encode(short, np.array([3, 3]), concepts)
+        beside_long = encode(CAPTIONS, np.array([3, 5]), concepts)
+        for left, right in zip(beside_short, beside_long, strict=True):
+            assert np.allclose(left[0], right[0], atol=1e-4) != counts
+    # As if the short one ended in words that are zero vectors.
+    lengthened = np.where((CAPTIONS == 0) & (np.arange(7) < 5), ZERO_WORD, CAPTIONS)
+    expected = text(lengthened, np.array([5, 5]), concepts)
+    for got, wanted in zip(beside_long, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
 def test_the_releases_padding_ends_with_the_longest_caption_of_the_batch(release_text):
