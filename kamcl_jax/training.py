@@ -105,6 +105,9 @@ def _start_or_resume(
 ) -> tuple[TrainState, History]:
     latest = checkpoints.latest
     if latest is None:
+        config = experiment.config
+        for encoder in ("image_encoder", "text_encoder"):
+            print(f"{encoder} starts from {config[encoder].pretrained or 'random weights'}")
         return experiment.initial_state(), History()
     stored = checkpoints.record(latest)
     _check_record(experiment, stored)
