@@ -97,12 +97,9 @@ def markdown(experiment: Experiment, history: History, results: dict[str, Any]) 
     """Returns the text of report.md."""
     config, data = experiment.config, experiment.data
     ratio = results["test"]["mR"] / results["chance"]["mR"]
-    step_two = (
-        f"epoch {config.schedule.alignment_from_epoch + 1}"
-        if history.validation
-        and config.schedule.alignment_from_epoch < history.validation[-1]["epoch"]
-        else "not reached"
-    )
+    epochs = max([results["best_epoch"], *(row["epoch"] for row in history.validation)])
+    from_epoch = config.schedule.alignment_from_epoch
+    step_two = f"epoch {from_epoch + 1}" if from_epoch < epochs else "not reached"
     fields = "\n".join(
         f"| `{name}` | `{value!r}` |" for name, value in config_check.flatten(config).items()
     )
