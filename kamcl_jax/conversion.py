@@ -31,7 +31,9 @@ def from_torch(config: ml_collections.ConfigDict, workdir: Path, source: Path) -
     config_check.check_workdir(workdir)
     folder = workdir / training.CHECKPOINT_FOLDER
     if folder.exists():
-        raise ConfigError(f"{workdir} already holds a run; choose another --workdir")
+        with Checkpoints(folder) as checkpoints:
+            if checkpoints.latest is not None:
+                raise ConfigError(f"{workdir} already holds a run; choose another --workdir")
     stored = tensor_files.read(source)
     experiment = from_config.build(config)
     _check_sizes(experiment, stored, source)
