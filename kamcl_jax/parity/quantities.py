@@ -88,10 +88,11 @@ def compute(run: GoldenRun, config: ml_collections.ConfigDict, dtype: type) -> Q
     with jax.enable_x64(dtype == np.float64):
         tensors = initial_tensors(config, run.seed)
         state = cast(kamcl_torch.from_state_dict(tensors, config_of_run(config, run)), dtype)
+        unused = cast(unused_tensors(tensors, state), dtype)
+        del tensors  # in float64 memory is tight on a laptop
         batches = [cast(batch, dtype) for batch in padded_batches(run)]
         quantities = evaluation_quantities(run, config, state, batches[0])
         for mode in run.modes:
-            unused = Unused(cast(tensors, dtype), state)
             config_of_mode = config_of_run(config, run, COVERAGE_OF_MODE[mode])
             of_mode = training_quantities(run, config_of_mode, state, unused, batches)
             quantities |= {f"{mode}/{name}": value for name, value in of_mode.items()}
@@ -219,10 +220,18 @@ def training_quantities(
     run: GoldenRun,
     config: ml_collections.ConfigDict,
     state: TrainState,
-    unused: "Unused",
+    unused: StateDict,
     batches: list[HostBatch],
 ) -> Quantities:
-    """Takes the run's steps and returns losses, gradients, logits and states."""
+    """Takes the run's steps and returns losses, gradients, logits and states.
+
+    Args:
+      run: its epochs and what is recorded.
+      config: of the run.
+      state: before the first step; left as it is.
+      unused: from `unused_tensors`, before the first step.
+      batches: one a step.
+    """
     mesh = sharding.make_mesh(jax.devices()[:1])
     step = make_observed_step(config, golden_inputs.VOCABULARY_SIZE + 1)
     # A copy, as the step's first argument is donated.
@@ -233,7 +242,7 @@ def training_quantities(
         # One step an epoch: the step count is what the schedule reads the epoch from.
         state = state.replace(step=jax.device_put(jnp.int32(epoch), sharding.replicated(mesh)))
         state, metrics = step(state, sharding.put_batch(mesh, batches[number]))
-        unused.after_step(config)
+        unused = average_unused(unused, config)
         terms = loss_terms(config, metrics)
         loss_rows.append([terms[column] for column in run.loss_columns])
         gradients = kamcl_torch.gradients_to_torch(jax.device_get(metrics["gradients"]))
@@ -242,39 +251,31 @@ def training_quantities(
         if number == 0:
             quantities |= _first_step(recorded, metrics["similarities"])
         if number + 1 in RECORDED_AFTER:
-            now = {**kamcl_torch.to_state_dict(state), **unused.tensors}
+            now = {**kamcl_torch.to_state_dict(state), **unused}
             described = describe_state(now, run.tensor_names)
             quantities |= {f"after{number + 1}/{n}": value for n, value in described.items()}
     quantities["losses"] = np.array(loss_rows)
     return quantities
 
 
-class Unused:
-    """The tensors that the release stores and never computes with.
+def unused_tensors(tensors: StateDict, state: TrainState) -> StateDict:
+    """Returns the tensors that the release stores and never computes with."""
+    used = kamcl_torch.used_names(state)
+    return {
+        name: value
+        for name, value in tensors.items()
+        if name not in used and np.issubdtype(value.dtype, np.floating)
+    }
 
-    Only its momentum moves them, where it reaches them.
 
-    Attributes:
-      tensors: under the release's names.
-    """
-
-    def __init__(self, tensors: StateDict, state: TrainState):
-        """Takes from `tensors` what the train state has no place for."""
-        used = kamcl_torch.used_names(state)
-        self.tensors = {
-            name: value
-            for name, value in tensors.items()
-            if name not in used and np.issubdtype(value.dtype, np.floating)
-        }
-
-    def after_step(self, config: ml_collections.ConfigDict) -> None:
-        """Averages the key encoders' unused tensors as the config's momentum covers them."""
-        if config.momentum_coverage != "all":
-            return
-        keys = {name: value for name, value in self.tensors.items() if "modelK." in name}
-        queries = {name: self.tensors[name.replace("modelK.", "modelQ.")] for name in keys}
-        averaged = momentum.average(keys, queries, config.momentum)
-        self.tensors |= jax.tree.map(np.asarray, averaged)
+def average_unused(unused: StateDict, config: ml_collections.ConfigDict) -> StateDict:
+    """Takes the step that they take too: momentum moves the key encoders' if it covers them."""
+    if config.momentum_coverage != "all":
+        return unused
+    keys = {name: value for name, value in unused.items() if "modelK." in name}
+    queries = {name: unused[name.replace("modelK.", "modelQ.")] for name in keys}
+    averaged = momentum.average(keys, queries, config.momentum)
+    return {**unused, **jax.tree.map(np.asarray, averaged)}
 
 
 def loss_terms(config: ml_collections.ConfigDict, metrics: Mapping[str, Any]) -> dict[str, float]:
