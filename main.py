@@ -72,7 +72,8 @@ def main(argv: list[str]) -> None:
     ) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on from the last epoch", file=sys.stderr)
+        goes_on = ": the same command goes on from the last epoch"
+        print(f"\ninterrupted{goes_on if _MODE.value == 'train' else ''}", file=sys.stderr)
         sys.exit(130)
 
 
@@ -113,20 +114,24 @@ def _refuse_config(error: Exception) -> NoReturn:
 
 
 def _load_config() -> ml_collections.ConfigDict:
+    config = _CONFIG.value
     try:
-        return _CONFIG.value
+        config.keys()  # of a file that failed to load, anything raises
     except OSError as error:
         _refuse_config(error)
+    return config
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parses like absl, but tells of an unknown config field in one sentence."""
     try:
-        return app.parse_flags_with_usage(argv)
+        return flags.FLAGS(argv)
     except AttributeError as error:
         cause = error.args[0] if error.args else error
         words = cause.args[0] if isinstance(cause, KeyError) else cause
         sys.exit(f"error: the config has no field {' '.join(str(words).split())}")
+    except flags.Error as error:
+        sys.exit(f"error: {str(error).splitlines()[-1].strip()}")
     except (OSError, SyntaxError) as error:
         _refuse_config(error)
 

@@ -13,6 +13,7 @@ from kamcl_jax.history import History
 from kamcl_jax.pretrained import kamcl_torch, tensor_files
 from kamcl_jax.pretrained.errors import PretrainedError
 from kamcl_jax.pretrained.tensor_files import Stored
+from kamcl_jax.train_state import TrainState
 
 
 def from_torch(config: ml_collections.ConfigDict, workdir: Path, source: Path) -> None:
@@ -38,6 +39,7 @@ def from_torch(config: ml_collections.ConfigDict, workdir: Path, source: Path) -
     experiment = from_config.build(config)
     _check_sizes(experiment, stored, source)
     state = kamcl_torch.from_state_dict(stored.tensors, config, str(source))
+    _check_pointers(config, state, source)
     state = jax.device_put(state, sharding.replicated(experiment.mesh))
     workdir.mkdir(parents=True, exist_ok=True)
     training.write_config(experiment, workdir)
@@ -65,6 +67,7 @@ def to_torch(config: ml_collections.ConfigDict, workdir: Path, target: Path) -> 
       PretrainedError: the release cannot have such a model, or the file cannot be written.
     """
     config_check.check(config, num_devices=1)
+    tensor_files.check_target(target)
     with training.open_checkpoints(workdir) as checkpoints:
         best = checkpoints.best
         assert best is not None  # open_checkpoints refuses a folder without any
@@ -80,6 +83,16 @@ def to_torch(config: ml_collections.ConfigDict, workdir: Path, target: Path) -> 
     epoch = round(best / record["steps_per_epoch"])
     tensor_files.write(target, tensors, epoch=epoch, score=score)
     print(f"{target}: {len(tensors)} tensors of step {best}")
+
+
+def _check_pointers(config: ml_collections.ConfigDict, state: TrainState, source: Path) -> None:
+    """Refuses queues that batches of the config's size would not fill evenly."""
+    for queue in (state.image_queue, state.text_queue):
+        if int(queue.pointer) % config.batch_size:
+            raise PretrainedError(
+                f"the queues of {source} are filled to row {int(queue.pointer)}, which is no "
+                f"multiple of config.batch_size {config.batch_size}"
+            )
 
 
 def _check_sizes(experiment: Experiment, stored: Stored, source: Path) -> None:

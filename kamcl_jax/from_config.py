@@ -71,12 +71,10 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
 
     Raises:
       ConfigError: a field that cannot be.
-      PretrainedError: a file of weights that the config names is missing.
       DataError: a file or line of the data that cannot be used.
     """
     mesh = sharding.make_mesh()
     config_check.check(config, mesh.size)
-    starting_weights.check(config)
     data = load_data(config)
     if not data.concepts.words:
         raise DataError(

@@ -19,6 +19,7 @@ from kamcl_jax.checkpoints import Checkpoints
 from kamcl_jax.config_check import ConfigError
 from kamcl_jax.from_config import Experiment
 from kamcl_jax.history import History
+from kamcl_jax.pretrained import starting_weights
 from kamcl_jax.progress import Progress
 from kamcl_jax.train_state import TrainState
 from kamcl_jax.train_step import make_train_step
@@ -43,10 +44,13 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
       ConfigError: the config cannot be trained, or `workdir` cannot be written or holds a run of
         another config.
+      PretrainedError: weights that the config names are missing or do not fit.
       DataError: the data cannot be used.
       DivergedError: the loss is not finite; the last checkpoint is from before.
     """
     config_check.check_workdir(workdir)
+    if not (workdir / CHECKPOINT_FOLDER).is_dir():
+        starting_weights.check(config)
     experiment = from_config.build(config)
     workdir.mkdir(parents=True, exist_ok=True)
     with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints:

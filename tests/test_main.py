@@ -81,6 +81,19 @@ def test_weights_that_the_config_names_and_are_not_there(run):
     assert "resnet18-f37072fd.pth" in error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--config=configs/rsicd.py:foo", "configs/rsicd.py has the variants resnet18, "),
+        ("--config=nowhere.py", "error: the config cannot be loaded: "),
+    ],
+)
+def test_a_config_that_is_not_there_is_one_sentence(arguments, sentence, run):
+    error = run("--mode=train", *arguments.split())
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize("workdir", ["main.py", "main.py/run"])
 def test_a_workdir_that_is_a_file_is_named(workdir, run):
     error = run(*SYNTHETIC, f"--workdir={workdir}")

@@ -68,8 +68,8 @@ def check(
     rows = [compare(name, value, golden.get(name), noise=None) for name, value in ours.items()]
     single = [row for row in rows if row.name.partition("/")[0] not in MANY]
     together = [
-        merge(words, [row for row in rows if row.name.partition("/")[0] == kind])
-        for kind, words in MANY.items()
+        merge(title, [row for row in rows if row.name.partition("/")[0] == kind])
+        for kind, title in MANY.items()
     ]
     return single + together, original.stand_ins
 

@@ -181,9 +181,10 @@ def encode_stages(
         )
         stages = {name: _output(captured, path) for name, path in _STAGES.items()}
         unit_image, unit_text = losses.l2_normalise(image[0]), losses.l2_normalise(text[0])
+        pooled = stages.pop("pooled")
         return {
             **stages,
-            "sentence": jnp.tanh(stages.pop("pooled")),
+            "sentence": jnp.tanh(pooled),
             "visual": image[0],
             "visual_concept": image[1],
             "text": text[0],

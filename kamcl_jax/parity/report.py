@@ -13,7 +13,7 @@ from kamcl_jax.parity.comparison import (
     Row,
     table,
 )
-from kamcl_jax.parity.golden_check import SHARED_NOISE_MULTIPLE
+from kamcl_jax.parity.golden_check import FLOAT64_NOISE_LIMIT, SHARED_NOISE_MULTIPLE
 
 
 def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision: str) -> bool:
@@ -48,7 +48,9 @@ def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision
         f"(eval) or {FLOOR:g} (else) x magnitude; tolerance, used and error / noise are of the "
         "number that uses up most of its tolerance"
     )
-    if precision == "float32":
+    if precision == "float64":
+        print(f"the noise adds at most {FLOAT64_NOISE_LIMIT:g} x magnitude")
+    else:
         print(
             f"for tensors {SHARED_NOISE_MULTIPLE:g} x the largest relative noise in their encoder: "
             "where features nearly tie, rounding alone makes gradients jump"
@@ -73,7 +75,7 @@ def against_original(config: ml_collections.ConfigDict, checkout: Path) -> bool:
     config_check.check(config, num_devices=1)
     rows, stand_ins = live_check.check(config, checkout)
     if stand_ins:
-        print(f"not installed, replaced by stand-ins of ours: {', '.join(stand_ins)}")
+        print(f"cannot be imported, replaced by stand-ins of ours: {', '.join(stand_ins)}")
     print(table(rows))
     print(
         f"both programs in float64; tolerance: {EVALUATION_FLOOR:g} (eval) or {FLOOR:g} (else) "

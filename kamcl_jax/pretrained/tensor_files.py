@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 from collections import OrderedDict
@@ -127,6 +128,23 @@ def _widened(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.kind in "fV" and array.itemsize < 4 else array
 
 
+def check_target(path: str | Path) -> None:
+    """Checks that a file can be written there, before the work for it is done.
+
+    Raises:
+      PretrainedError: it is a folder or no file name, nothing may be written there, or PyTorch is
+        needed and not installed.
+    """
+    path = Path(path)
+    if not path.name or path.is_dir():
+        raise PretrainedError(f"cannot write {path}: it is a folder")
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise PretrainedError(f"cannot write {path}: no permission in {existing}")
+    if path.suffix != SUFFIX:
+        _import_torch(path)
+
+
 def _read_torch(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
     torch = _import_torch(path)
     try:
@@ -138,6 +156,9 @@ def _read_torch(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
         raise PretrainedError(f"{path} holds a {type(stored).__name__}, not a state_dict")
     parts = (stored.get(name) for name in _NESTED)
     state_dict = next((part for part in parts if isinstance(part, Mapping)), stored)
+    for name in state_dict:
+        if not isinstance(name, str):
+            raise PretrainedError(f"{path} has the entry {name!r}, whose name is no string")
     tensors = {name: _from_tensor(torch, path, name, value) for name, value in state_dict.items()}
     return tensors, stored
 
@@ -190,9 +211,10 @@ def _needs_torch(path: Path) -> PretrainedError:
 
 def _number(record: Mapping[str, Any], name: str, kind: Callable[[Any], Any]) -> Any:
     try:
-        return kind(record[name])
+        number = kind(record[name])
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def _save_safetensors(path: Path, tensors: StateDict, epoch: int, score: float) -> None:

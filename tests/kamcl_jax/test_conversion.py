@@ -1,6 +1,7 @@
 """Checkpoints of the release become runs that can be scored, and runs become such checkpoints."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -112,6 +113,29 @@ def test_weights_for_other_words_are_refused(release, tmp_path):
     ):
         conversion.from_torch(release.config, tmp_path / "run", path)
     assert not (tmp_path / "run").exists()
+
+
+def test_queues_that_batches_would_not_fill_evenly_are_refused(release, tmp_path):
+    tensors = {**release.tensors, "queue_ptr_tx": np.array([3])}
+    path = tmp_path / "uneven.safetensors"
+    tensor_files.write(path, tensors, epoch=1, score=1.0)
+    with pytest.raises(PretrainedError, match=r"filled to row 3, which is no multiple of .* 8"):
+        conversion.from_torch(release.config, tmp_path / "run", path)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("target", [".", "/", "there.safetensors"])
+def test_a_target_that_is_a_folder_is_named(target, release, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.safetensors").mkdir()
+    with pytest.raises(PretrainedError, match="it is a folder"):
+        conversion.to_torch(release.config, run, Path(target))
+
+
+def test_a_run_is_scored_without_the_weights_that_it_started_from(release, run):
+    config = release.config.copy_and_resolve_references()
+    config.image_encoder.pretrained = "no/longer/there.safetensors"
+    assert training.evaluate(config, run)["best_step"] == STEP
 
 
 def test_a_missing_source_is_named_before_anything_is_written(release, tmp_path):

@@ -22,6 +22,13 @@ def test_tolerance_is_ten_times_the_noise_and_a_share_of_the_magnitude():
         assert compare("x", ones + error, ones, np.full(3, 1e-3)).passes is passes
 
 
+def test_the_noise_part_can_be_limited_to_a_share_of_the_magnitude():
+    ones, noise = np.ones(3), np.full(3, 0.07)
+    assert compare("x", ones * 1.5, ones, noise).passes
+    assert not compare("x", ones * 1.0002, ones, noise, noise_limit=1e-4).passes
+    assert compare("x", ones * 1.0001, ones, noise, noise_limit=1e-4).passes
+
+
 def test_one_noise_for_all_shares_the_largest_magnitude():
     error = np.array([[3e-4, 0], [0, 0]])
     assert compare("x", GOLDEN + error, GOLDEN, np.array(0.0)).passes
@@ -51,8 +58,10 @@ def test_integers_must_be_equal():
 
 def test_the_file_may_hold_the_head_of_a_long_array():
     ours = np.arange(20.0).reshape(2, 10)
-    assert compare("x", ours, ours[:, :4], None).passes
-    assert "ours is [2, 10], not [2, 12]" in compare("x", ours, np.ones((2, 12)), None).problem
+    assert compare("step0/logits_head", ours, ours[:, :4], None).passes
+    assert not compare("step0/logits", ours, ours[:, :4], None).passes
+    longer = compare("step0/logits_head", ours, np.ones((2, 12)), None)
+    assert "ours is [2, 10], not [2, 12]" in longer.problem
     assert "ours is [2, 10], not [20]" in compare("x", ours, ours.ravel(), None).problem
 
 

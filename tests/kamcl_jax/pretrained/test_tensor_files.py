@@ -286,3 +286,11 @@ def test_whole_modules_and_other_entries_are_named(tmp_path, torch):
     assert refusal(path) == f"the tensor weight of {path} is of a kind that NumPy does not have"
     torch.save({}, path)
     assert refusal(path) == f"{path} holds no tensors"
+
+
+def test_names_that_are_no_strings_are_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "weights.pth"
+    torch.save({0: torch.zeros(2)}, path)
+    with pytest.raises(PretrainedError, match=r"weights.pth has the entry 0, whose name is no str"):
+        tensor_files.read(path)
