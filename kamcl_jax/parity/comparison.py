@@ -54,7 +54,7 @@ def compare(
     golden: np.ndarray | None,
     noise: np.ndarray | None,
     multiple: float = NOISE_MULTIPLE,
-    noise_limit: float = np.inf,
+    noise_limit: float | None = None,
 ) -> Row:
     """Compares one quantity.
 
@@ -66,7 +66,7 @@ def compare(
       noise: error of the original's own float32 run: one for each entry, one for each row, or one
         in all; None if the file has none.
       multiple: of the noise, that is accepted as error.
-      noise_limit: the share of the magnitude that this part of the tolerance is cut to.
+      noise_limit: the share of the magnitude that this part of the tolerance is cut to, if any.
     """
     if ours is None or golden is None:
         whose = "we compute" if ours is None else "the original computes"
@@ -82,7 +82,9 @@ def compare(
     scale = _scale(noise, np.abs(golden.astype(np.float64)))
     floor = EVALUATION_FLOOR if name.startswith("eval/") else FLOOR
     exact = np.issubdtype(golden.dtype, np.integer)
-    from_noise = np.minimum(multiple * spread, noise_limit * scale)
+    from_noise = multiple * spread
+    if noise_limit is not None:
+        from_noise = np.minimum(from_noise, noise_limit * scale)
     tolerance = np.zeros(golden.shape) if exact else from_noise + floor * scale
     error = np.abs(ours - golden)
     beyond = ~(error <= tolerance)  # NaN fails

@@ -194,7 +194,7 @@ def compare_all(
             tensors = _tensor_names(name, golden)
             if tensors is not None:
                 noise, multiple = shared_noise(golden[name], noise, tensors), SHARED_NOISE_MULTIPLE
-        limit = FLOAT64_NOISE_LIMIT if precision == "float64" else np.inf
+        limit = FLOAT64_NOISE_LIMIT if precision == "float64" else None
         rows.append(compare(name, ours.get(name), golden[name], noise, multiple, limit))
     return rows
 
