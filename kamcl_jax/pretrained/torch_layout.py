@@ -140,8 +140,6 @@ def from_torch(tensors: Mapping[str, np.ndarray], layout: Layout, like: Tree, so
         tensor = checked(name, tensors[name], place.torch_shape(shape), source)
         if place.path not in values:
             values[place.path] = np.empty(shape, np.float32)
-        if place.path[-1] == "var" and (tensor < 0).any():
-            raise PretrainedError(f"the tensor {name} of {source} holds negative variances")
         rows = slice(None) if place.row is None else place.row
         values[place.path][rows] = place.to_flax(tensor)
     return traverse_util.unflatten_dict({path: values[path] for path in leaves})

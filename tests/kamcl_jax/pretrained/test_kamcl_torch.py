@@ -222,7 +222,6 @@ STEPS = f"{RESNET}.bn1.num_batches_tracked"
         (CONCEPT_BIAS, MISSING, f"it lacks the tensor {CONCEPT_BIAS}"),
         (CONCEPT_BIAS, np.zeros(31, "f"), rf"{CONCEPT_BIAS} of it has the shape \[31\]"),
         (f"{RESNET}.bn1.bias", np.full(4, 1e300), "bn1.bias of it holds values that are not fin"),
-        (f"{RESNET}.bn1.running_var", np.full(4, -1.0), "bn1.running_var of it holds negative var"),
         (f"{RESNET}.fc.bias", np.zeros(7, "f"), r"fc.bias of it has the shape \[7\]; the rel"),
         (STEPS, np.array([1, 2]), r"num_batches_tracked of it has the shape \[2\]"),
         (STEPS, np.array(np.nan), "num_batches_tracked of it is no count"),
