@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_collections
 
+from kamcl_jax.evaluation import TIES
 from kamcl_jax.models.resnet import BLOCKS_PER_STAGE
 from kamcl_jax.train_step import NEGATIVES
 
@@ -71,7 +72,7 @@ _CHOICES = {
     "caption_padding": ("masked", "release"),
     "data.vocabulary_from": ("train", "train_and_test"),
     "data.labels_by": ("image", "position"),
-    "evaluation.ties": ("expected", "argsort"),
+    "evaluation.ties": TIES,
 }
 _SWITCHES = ["data.pad_concepts"]
 _PATHS = ["image_encoder.pretrained", "text_encoder.pretrained"]

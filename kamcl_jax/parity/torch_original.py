@@ -20,11 +20,11 @@ from unittest import mock
 
 import numpy as np
 
+from kamcl_jax.pretrained.torch_layout import StateDict
+
 Batch = Mapping[str, np.ndarray]
 """image f32[B, 256, 256, 3], normalised; tokens i32[B, T], padded with 0 to the longest caption;
 word_concepts f32[B, 512]; image_concepts f32[B, 512]. Other entries are ignored."""
-
-StateDict = dict[str, np.ndarray]
 
 IMAGE_SIZE, NUM_CONCEPTS = 256, 512
 """Fixed in the original's layers."""
