@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from configs import rsicd
 from input_pipeline.errors import DataError
-from kamcl_jax import conversion, training
+from kamcl_jax import concept_report, conversion, folds, preparation, training
 from kamcl_jax.config_check import ConfigError
 from kamcl_jax.parity import report as parity
 from kamcl_jax.parity.golden_check import GoldenFileError
@@ -94,6 +94,10 @@ def _convert() -> None:
         conversion.to_torch(_load_config(), _path(_WORKDIR), _path(_TO_TORCH))
 
 
+def _concepts() -> None:
+    concept_report.report(_load_config(), _path(_WORKDIR) / "concepts" if _WORKDIR.value else None)
+
+
 def _parity() -> None:
     config = _load_config() if flags.FLAGS["config"].value else rsicd.get_config("release")
     if _GOLDEN.value:
@@ -141,6 +145,9 @@ _RUN = ("config", "workdir")
 MODES = {
     "train": Mode(_RUN, lambda: training.train(_load_config(), _path(_WORKDIR))),
     "evaluate": Mode(_RUN, lambda: training.evaluate(_load_config(), _path(_WORKDIR))),
+    "folds": Mode(_RUN, lambda: folds.train_folds(_load_config(), _path(_WORKDIR))),
+    "prepare": Mode(("config",), lambda: preparation.prepare(_load_config())),
+    "concepts": Mode(("config",), _concepts),
     "convert": Mode((*_RUN, ("from_torch", "to_torch")), _convert),
     "parity": Mode((("golden", "torch_checkout"),), _parity),
 }

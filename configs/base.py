@@ -8,6 +8,8 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
 
     config.seed = 0  # of initialisation, augmentation, dropout, order and the validation split
+    config.fold = 0  # which random validation split of that seed
+    config.num_folds = 10  # trained by --mode=folds
     config.num_epochs = 20  # an epoch shows every training caption once
     config.max_steps = 0  # stops sooner, for a trial run; 0 = no limit
     config.batch_size = 100  # image-caption pairs a step, over all devices
@@ -26,12 +28,20 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.dir = "data/rsicd"  # what the publisher distributes
     config.data.prepared_dir = ""  # where prepared data go; "" = <dir>/prepared
     config.data.options = ml_collections.ConfigDict()  # the data set's own
-    config.data.validation_fraction = 0.2  # of the training images, where no split is published
+    config.data.bad_images = "stop"  # or "skip": go on without images that can't be read
+    config.data.split_sizes = "report"  # or "require": stop if they are not the published ones
+    config.data.validation = "random"  # or "published"; "auto": published where there is a split
+    config.data.validation_fraction = 0.2  # of the images outside of the test split, if random
     config.data.vocabulary_from = "train"  # or "train_and_test", as the release does
     config.data.min_word_count = 5
     config.data.pad_concepts = False  # True: num_concepts wide even where the words are fewer
     config.data.labels_by = "image"  # or "position": the release's, mostly of other images
     config.data.max_tokens = 0  # longer captions are cut; 0 = as long as the longest
+
+    config.concepts = ml_collections.ConfigDict()
+    config.concepts.min_repeats = 2  # an image's captions must repeat a word as often
+    config.concepts.stop_words = "english"  # no concepts; or "none", or a file, a word a line
+    config.concepts.lemmatize = False  # True: forms of a word are one concept (needs simplemma)
 
     config.augmentation = ml_collections.ConfigDict()
     config.augmentation.resize = 0  # pixels before the crop; 0 = image_size * 278 / 256

@@ -18,8 +18,10 @@ def get_config(variant: str = "resnet18"):
     """
     config = base.get_config()
     config.num_epochs = 30
+    config.num_folds = 1
     config.data.name = "nwpu_captions"
     config.data.dir = "data/nwpu_captions"
-    config.data.options.images = "images"  # below dir
+    config.data.options.images = ""  # folder below dir; "" = the usual names
+    config.data.options.captions = ""  # file below dir; "" = the usual ones
     variants.apply(config, variant, "configs/nwpu_captions.py")
     return config

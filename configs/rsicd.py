@@ -17,6 +17,7 @@ def get_config(variant: str = "resnet18"):
       ValueError: the variant is unknown.
     """
     config = base.get_config()
-    config.data.options.images = "images"  # below dir
+    config.data.options.images = ""  # folder below dir; "" = the usual names
+    config.data.options.captions = ""  # file below dir; "" = the usual ones
     variants.apply(config, variant, "configs/rsicd.py")
     return config

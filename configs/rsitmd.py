@@ -21,6 +21,7 @@ def get_config(variant: str = "resnet18"):
     config.optimizer.decay_factor = 0.7
     config.data.name = "rsitmd"
     config.data.dir = "data/rsitmd"
-    config.data.options.images = "images"  # below dir
+    config.data.options.images = ""  # folder below dir; "" = the usual names
+    config.data.options.captions = ""  # file below dir; "" = the usual ones
     variants.apply(config, variant, "configs/rsitmd.py")
     return config

@@ -16,6 +16,7 @@ def get_config():
 
     config.data.name = "synthetic"
     config.data.dir = "data/synthetic"  # drawn there on first use
+    config.data.validation = "published"
     config.data.options.train = 1000
     config.data.options.validation = 200
     config.data.options.test = 200

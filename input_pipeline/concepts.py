@@ -7,158 +7,146 @@ is a concept of the image, the more so the more often it is repeated.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from input_pipeline.errors import DataError
+from input_pipeline.lemmatization import unchanged
 
 _NOT_ALPHANUMERIC = re.compile("[^A-Za-z0-9]")
 
 
-def count_words(captions: Iterable[str], min_repeats: int = 2) -> dict[str, int]:
+def count_words(
+    captions: Iterable[str], min_repeats: int = 2, form: Callable[[str], str] = unchanged
+) -> dict[str, int]:
     """Counts the words that an image's captions repeat (knowledge construction).
 
     Args:
       captions: of one image.
-      min_repeats: words counted less often are dropped.
+      min_repeats: words counted less often are dropped; the paper's threshold, plus one.
+      form: of a word that is counted instead of it, such as its lemma.
 
     Returns:
       word -> count, the largest count first, ties in first-seen order. The empty word stands for
       runs of punctuation, which the release counts like a word: it may set the largest count.
     """
     counts = Counter(
-        word
+        form(word)
         for caption in captions
         for word in _NOT_ALPHANUMERIC.sub(" ", caption).strip().lower().split(" ")
     )
     return {word: count for word, count in counts.most_common() if count >= min_repeats}
 
 
-def rank_words(counts: Iterable[Mapping[str, int]], vocabulary: Container[str]) -> list[str]:
-    """Ranks the words of the vocabulary by their total count (knowledge filtration).
+def rank_words(counts: Iterable[Mapping[str, int]], candidates: Container[str]) -> dict[str, int]:
+    """Ranks the candidate words by their total count (knowledge filtration).
 
     Args:
       counts: one `count_words` an image.
-      vocabulary: the words that may become concepts; it has no stop words.
+      candidates: the words that may become concepts: those of the vocabulary, which has no stop
+        words.
 
     Returns:
-      The words, the most frequent first, ties in the order in which the counts list them.
+      word -> total count over the images, the most frequent first, ties in the order in which the
+      counts list them.
     """
     totals: Counter[str] = Counter()
     for image_counts in counts:
         totals.update(image_counts)
-    return [word for word, _ in totals.most_common() if word in vocabulary]
+    return {word: count for word, count in totals.most_common() if word in candidates}
 
 
 @dataclass(frozen=True)
 class Concepts:
-    """The concept words and how strongly each image shows them.
+    """The concept words, and how images and captions get theirs.
 
     Attributes:
       words: the C concepts, the most frequent first.
-      image_ids: i64[N], the images that have labels.
-      labels: f32[N, C] in [0, 1], row i belongs to `image_ids[i]`.
+      totals: of each word, its counts summed over the images that it was found in.
+      min_repeats: how often an image's captions must repeat a word.
+      form: of a word that is looked up instead of it, such as its lemma.
     """
 
     words: list[str]
-    image_ids: np.ndarray
-    labels: np.ndarray
+    totals: list[int] = field(default_factory=list)
+    min_repeats: int = 2
+    form: Callable[[str], str] = unchanged
     _columns: dict[str, int] = field(init=False, repr=False, compare=False)
-    _rows: dict[int, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_columns", {w: i for i, w in enumerate(self.words)})
-        object.__setattr__(self, "_rows", {int(n): i for i, n in enumerate(self.image_ids)})
 
     def __len__(self) -> int:
         return len(self.words)
 
-    def labels_for(self, image_ids: Iterable[int] | np.ndarray) -> np.ndarray:
-        """Looks the soft labels of images up by id, never by position.
+    def image_labels(self, captions_by_image: Sequence[Sequence[str]]) -> np.ndarray:
+        """Labels images with what their own captions repeat.
 
         Args:
-          image_ids: i64[n] or any integers.
+          captions_by_image: the captions of each of N images.
 
         Returns:
-          f32[n, C].
-
-        Raises:
-          DataError: an image has no labels.
+          f32[N, C] in [0, 1]: the word's count over the largest count of the image. Stop words
+          take part in that largest count though they are no concepts.
         """
-        ids = [int(image_id) for image_id in image_ids]
-        missing = [image_id for image_id in ids if image_id not in self._rows]
-        if missing:
-            raise DataError(f"There are no concept labels for the image id {missing[0]}.")
-        return self.labels[[self._rows[image_id] for image_id in ids]]
+        labels = np.zeros((len(captions_by_image), len(self.words)), np.float32)
+        for row, captions in zip(labels, captions_by_image, strict=True):
+            counts = count_words(captions, self.min_repeats, self.form)
+            largest = max(counts.values(), default=1)
+            for word, count in counts.items():
+                if word in self._columns:
+                    row[self._columns[word]] = count / largest
+        return labels
+
+    def columns_of(self, tokens: Iterable[str]) -> list[int]:
+        """Finds the concepts that a caption names.
+
+        Args:
+          tokens: the caption's, from `tokenization.tokenize`.
+
+        Returns:
+          Indices into `words`; a word named twice is there twice.
+        """
+        forms = (self.form(token) for token in tokens)
+        return [self._columns[form] for form in forms if form in self._columns]
 
     def word_concepts(self, tokens: Iterable[str]) -> np.ndarray:
         """Marks the concepts that a caption names.
 
         Args:
-          tokens: the caption's, from `vocabulary.tokenize`. Every concept is a word of the
-            vocabulary, so a token outside of it never counts.
+          tokens: the caption's, from `tokenization.tokenize`.
 
         Returns:
           f32[C], 1 where the concept's word is a token of the caption.
         """
         marks = np.zeros(len(self.words), np.float32)
-        marks[[self._columns[token] for token in tokens if token in self._columns]] = 1
+        marks[self.columns_of(tokens)] = 1
         return marks
 
-    def to_json(self) -> str:
-        """Returns the words as a JSON object `{"concepts": [...]}`; labels are not kept."""
-        return json.dumps({"concepts": self.words}, ensure_ascii=False)
 
-    @classmethod
-    def from_json(cls, text: str) -> Concepts:
-        """Reads the words that `to_json` wrote; the result has labels for no image.
-
-        Raises:
-          DataError: the text is not such an object.
-        """
-        try:
-            words = json.loads(text)["concepts"]
-        except (ValueError, TypeError, KeyError):
-            words = None
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise DataError("The concepts file must be JSON with a list of strings 'concepts'.")
-        return cls(words, np.zeros(0, np.int64), np.zeros((0, len(words)), np.float32))
-
-
-def build(
-    captions_by_image: Mapping[int, Sequence[str]] | Sequence[Sequence[str]],
-    vocabulary: Container[str],
+def find(
+    captions_by_image: Iterable[Sequence[str]],
+    candidates: Iterable[str],
     size: int = 512,
     min_repeats: int = 2,
+    form: Callable[[str], str] = unchanged,
 ) -> Concepts:
-    """Finds the concepts of the training images and labels the images with them.
+    """Finds the concepts of a data set.
 
     Args:
-      captions_by_image: image id -> its captions, or a sequence of caption lists, whose ids are
-        0, 1, ... then.
-      vocabulary: the text vocabulary; only its words become concepts.
+      captions_by_image: the captions of each image, in order: ties are ranked by it.
+      candidates: the words that may become concepts, without stop words.
       size: the most concepts to keep; fewer when the captions do not repeat as many words.
       min_repeats: how often an image's captions must repeat a word.
+      form: see `count_words`.
 
     Returns:
-      The concepts, with one row of labels an image in the order of `captions_by_image`. A label
-      is the word's count over the largest count of the image; stop words take part in that
-      largest count though they are no concepts.
+      The concepts.
     """
-    if not isinstance(captions_by_image, Mapping):
-        captions_by_image = dict(enumerate(captions_by_image))
-    counts = [count_words(captions, min_repeats) for captions in captions_by_image.values()]
-    words = rank_words(counts, vocabulary)[:size]
-    columns = {word: index for index, word in enumerate(words)}
-    labels = np.zeros((len(counts), len(words)), np.float32)
-    for row, image_counts in zip(labels, counts, strict=True):
-        largest = max(image_counts.values(), default=1)
-        for word, count in image_counts.items():
-            if word in columns:
-                row[columns[word]] = count / largest
-    return Concepts(words, np.fromiter(captions_by_image, np.int64, len(counts)), labels)
+    counts = [count_words(captions, min_repeats, form) for captions in captions_by_image]
+    ranked = rank_words(counts, frozenset(map(form, candidates)))
+    words = list(ranked)[:size]
+    return Concepts(words, [ranked[word] for word in words], min_repeats, form)

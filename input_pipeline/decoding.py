@@ -1,131 +1,168 @@
-"""Decodes and resizes the images of a split once, into memory-mapped arrays."""
+"""Decodes and resizes the images of a data set once, into a memory-mapped array for each size.
+
+An array has a row for every image of the data set and a file beside it that says which rows have
+been filled. Folds and splits choose rows, so no image is decoded twice for the same size; rows that
+nobody has asked for take no space where the file system knows sparse files.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
+from input_pipeline import storage
 from input_pipeline.errors import DataError
+from input_pipeline.image_files import UnreadableImageError, resize
+
+_T = TypeVar("_T")
+
+SAVED_EVERY = 2048
+"""Images after which an interrupted decoding need not start over."""
+
+
+class EncodedImage(NamedTuple):
+    """An image file: its name, for error messages, and its bytes."""
+
+    file_name: str
+    encoded: bytes
 
 
 @dataclass(frozen=True)
-class Output:
-    """One array to make.
+class DecodedImages:
+    """The images of a data set at one size.
 
     Attributes:
-      path: of the `.npy` file.
-      rows: i64[n], which images of the source go into it, ascending.
+      folder: of the arrays of all sizes.
       size: pixels a side.
+      num_images: of the whole data set.
     """
 
-    path: Path
-    rows: np.ndarray
+    folder: Path
     size: int
+    num_images: int
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """The array's shape, `[n, size, size, 3]`."""
-        return (len(self.rows), self.size, self.size, 3)
+        """The array's shape, `[num_images, size, size, 3]`."""
+        return (self.num_images, self.size, self.size, 3)
 
+    @property
+    def path(self) -> Path:
+        """The array's file."""
+        return self.folder / f"{self.size}px.npy"
 
-def resize(encoded: bytes, size: int, file_name: str) -> np.ndarray:
-    """Decodes an image file and resizes it, without keeping its proportions.
+    @property
+    def filled_path(self) -> Path:
+        """The file that says which rows have been filled, bool[num_images]."""
+        return self.folder / f"{self.size}px.filled.npy"
 
-    Source: the release's `Resize((s, s))`, which is PIL's bilinear filter.
+    def open(self) -> np.ndarray:
+        """Returns the array u8[num_images, size, size, 3], memory-mapped and read-only."""
+        return np.load(self.path, mmap_mode="r")
 
-    Args:
-      encoded: the file's bytes, of any format that PIL reads.
-      size: pixels a side.
-      file_name: for the error's sentence.
-
-    Returns:
-      u8[size, size, 3], RGB.
-
-    Raises:
-      DataError: the bytes are no image, or a broken one.
-    """
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise DataError(f"The image '{file_name}' can't be read as an image.") from None
-
-
-@contextlib.contextmanager
-def _written_atomically(path: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Gives an array to fill; the file gets its name only when the block has ended well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    try:
-        array = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=shape)
-        yield array
-        array.flush()
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _open(output: Output) -> np.ndarray | None:
-    """Opens an array that was made before; None where there is none of that shape."""
-    try:
-        array = np.load(output.path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        return None
-    return array if array.shape == output.shape and array.dtype == np.uint8 else None
+    def filled(self) -> np.ndarray:
+        """Returns which rows hold an image, bool[num_images]; none if a file is damaged."""
+        nothing = np.zeros(self.num_images, bool)
+        try:
+            array, filled = self.open(), np.load(self.filled_path)
+        except (OSError, ValueError, EOFError):
+            return nothing
+        whole = array.shape == self.shape and array.dtype == np.uint8
+        return filled if whole and filled.shape == nothing.shape else nothing
 
 
 def decode(
-    source: Sequence[Mapping[str, Any]], outputs: Sequence[Output], progress: str = "decoding"
-) -> list[np.ndarray]:
-    """Makes the arrays that are not there yet, in one pass over the source.
+    images: DecodedImages,
+    rows: np.ndarray,
+    read: Callable[[int], EncodedImage],
+    progress: str = "decoding",
+) -> np.ndarray:
+    """Fills the rows that are not filled yet and opens the array.
 
-    Only one image is in memory at a time. A file appears under its final name when it is whole.
+    A few images are in memory at a time. A row counts as filled when its pixels are safely on the
+    disk, so whatever interrupts the work, it goes on from there.
 
     Args:
-      source: sequence of dictionaries with `image` (encoded bytes) and `filename` (bytes).
-      outputs: the arrays to make; their rows may overlap.
+      images: where the array is, or will be.
+      rows: i64[n], the images that must be there.
+      read: row -> the encoded image.
       progress: the progress bar's label; the bar is on stderr.
 
     Returns:
-      u8[n, size, size, 3] for each output, memory-mapped and read-only.
+      u8[num_images, size, size, 3], memory-mapped and read-only; the other rows may be zeros.
 
     Raises:
       DataError: an image can't be read; the sentence names it.
     """
-    pending = [output for output in outputs if _open(output) is None]
-    if pending:
-        _decode_pending(source, pending, progress)
-    arrays = [_open(output) for output in outputs]
-    for output, array in zip(outputs, arrays, strict=True):
-        if array is None:
-            raise DataError(f"The file {output.path} was changed while it was being made.")
-    return [array for array in arrays if array is not None]
+    if not images.filled()[rows].all():
+        with storage.lock(images.folder):
+            filled = images.filled()  # another process may have been at it
+            missing = np.unique(rows[~filled[rows]])
+            if len(missing):
+                _fill(images, filled, missing, read, progress)
+    return images.open()
 
 
-def _decode_pending(
-    source: Sequence[Mapping[str, Any]], pending: Sequence[Output], progress: str
+def _fill(
+    images: DecodedImages,
+    filled: np.ndarray,
+    rows: np.ndarray,
+    read: Callable[[int], EncodedImage],
+    progress: str,
 ) -> None:
-    # source row -> where its pixels go
-    places: dict[int, list[tuple[int, int]]] = {}
-    for number, output in enumerate(pending):
-        for position, row in enumerate(output.rows.tolist()):
-            places.setdefault(row, []).append((number, position))
-    with contextlib.ExitStack() as stack:
-        arrays = [stack.enter_context(_written_atomically(o.path, o.shape)) for o in pending]
-        for row in tqdm(sorted(places), desc=progress, unit="image", mininterval=1.0):
-            record = source[row]
-            for number, position in places[row]:
-                file_name = record["filename"].decode()
-                arrays[number][position] = resize(record["image"], pending[number].size, file_name)
+    if not filled.any():
+        _make_empty(images)
+    first_pixel = os.path.getsize(images.path) - int(np.prod(images.shape))
+    row_bytes = int(np.prod(images.shape[1:]))
+    bar = tqdm(total=len(rows), desc=progress, unit="image", mininterval=1.0, delay=1.0)
+    # Not through a memory map: a full disk would kill the process there without a word.
+    with bar, images.path.open("r+b") as file:
+        for chunk in _chunks(rows.tolist(), SAVED_EVERY):
+            encoded = (read(row) for row in chunk)
+            for row, pixels in zip(chunk, _resized(encoded, images.size), strict=True):
+                file.seek(first_pixel + row * row_bytes)
+                file.write(pixels.tobytes())
+                bar.update()
+            file.flush()
+            os.fsync(file.fileno())
+            filled[chunk] = True
+            with storage.replaced(images.filled_path) as unfinished:
+                np.save(unfinished, filled)
+
+
+def _make_empty(images: DecodedImages) -> None:
+    """Makes an array of zeros, and says that no row of it is filled."""
+    images.filled_path.unlink(missing_ok=True)
+    with storage.replaced(images.path) as unfinished:
+        header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
+        np.lib.format.write_array_header_1_0(unfinished, header)
+        unfinished.truncate(unfinished.tell() + int(np.prod(images.shape)))
+
+
+def _resized(encoded: Iterator[EncodedImage], size: int) -> Iterator[np.ndarray]:
+    """Resizes in threads, in order; PIL works outside of Python's lock."""
+    threads = os.cpu_count() or 1
+
+    def resized(image: EncodedImage) -> np.ndarray:
+        try:
+            return resize(image.encoded, size)
+        except UnreadableImageError as error:
+            raise DataError(f"The image '{image.file_name}' can't be read: {error}.") from None
+
+    with ThreadPoolExecutor(threads) as pool:
+        for some in _chunks(encoded, 8 * threads):
+            yield from pool.map(resized, some)
+
+
+def _chunks(items: Iterable[_T], length: int) -> Iterator[list[_T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, length)):
+        yield chunk

@@ -1,4 +1,4 @@
-"""Which training images are set aside for validation: a pure function of a seed."""
+"""Which training images are set aside for validation: a pure function of seed and fold."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from input_pipeline.errors import DataError
 
 
 def shuffled_rows(
-    num_images: int, validation_fraction: float = 0.2, seed: int = 0
+    num_images: int, validation_fraction: float = 0.2, seed: int = 0, fold: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Shuffles training images and parts them into those to train on and those to validate with.
 
-    Source: Ji et al. 2023, experiments: 80/20, another seed for each fold.
+    Source: Ji et al. 2023, experiments: 80/20, drawn anew for each fold.
 
     Args:
       num_images: number of images.
       validation_fraction: in (0, 1).
       seed: of the choice.
+      fold: number of the choice, from 0; each is drawn independently of the others.
 
     Returns:
       i64[n_train] and i64[n_validation], disjoint, in shuffled order, together 0..num_images-1.
@@ -34,20 +35,20 @@ def shuffled_rows(
             f"A 'validation_fraction' of {validation_fraction} leaves no image to train on or to "
             f"validate with, out of {num_images}."
         )
-    order = np.random.default_rng(seed).permutation(num_images)
+    order = np.random.default_rng([seed, fold] if fold else seed).permutation(num_images)
     return order[:num_train], order[num_train:]
 
 
 def split_rows(
-    num_images: int, validation_fraction: float = 0.2, seed: int = 0
+    num_images: int, validation_fraction: float = 0.2, seed: int = 0, fold: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Like `shuffled_rows`, with both parts in ascending order."""
-    train, validation = shuffled_rows(num_images, validation_fraction, seed)
+    train, validation = shuffled_rows(num_images, validation_fraction, seed, fold)
     return np.sort(train), np.sort(validation)
 
 
 def release_label_rows(
-    num_images: int, validation_fraction: float = 0.2, seed: int = 0
+    num_images: int, validation_fraction: float = 0.2, seed: int = 0, fold: int = 0
 ) -> np.ndarray:
     """Says whose labels each image to train on gets in the KAMCL release.
 
@@ -59,6 +60,7 @@ def release_label_rows(
       num_images: number of images in the training file.
       validation_fraction: in (0, 1).
       seed: of the split.
+      fold: of the split.
 
     Returns:
       i64[n_train], a permutation of 0..n_train-1: entry i is the row whose labels the image at
@@ -67,5 +69,5 @@ def release_label_rows(
     Raises:
       DataError: one of the parts would be empty.
     """
-    train, _ = shuffled_rows(num_images, validation_fraction, seed)
+    train, _ = shuffled_rows(num_images, validation_fraction, seed, fold)
     return np.argsort(train)  # sorts the images; what it returns are their shuffled positions

@@ -6,13 +6,16 @@ from typing import Any
 
 import ml_collections
 
-from kamcl_jax.evaluation import TIES
+from input_pipeline.datasets.preparing import BAD_IMAGES
+from input_pipeline.settings import CHOICES as DATA_CHOICES
 from kamcl_jax.models.resnet import BLOCKS_PER_STAGE
+from kamcl_jax.ranking import TIES
 from kamcl_jax.train_step import NEGATIVES
 
 FREE_TO_CHANGE = frozenset(
     {
         "num_epochs",
+        "num_folds",
         "max_steps",
         "log_every_steps",
         "evaluation.batch_size",
@@ -21,7 +24,10 @@ FREE_TO_CHANGE = frozenset(
         "text_encoder.pretrained",
         "data.dir",
         "data.prepared_dir",
+        "data.bad_images",
+        "data.split_sizes",
         "data.options.images",
+        "data.options.captions",
     }
 )
 """Fields that may differ from a checkpoint's: they change neither the model nor a step."""
@@ -38,7 +44,9 @@ _AT_LEAST_ONE = [
     "embedding_size",
     "num_concepts",
     "queue_length",
+    "num_folds",
     "log_every_steps",
+    "concepts.min_repeats",
     "data.min_word_count",
     "image_encoder.width",
     "text_encoder.word_width",
@@ -48,6 +56,7 @@ _AT_LEAST_ONE = [
 ]
 _NOT_NEGATIVE = [
     "seed",
+    "fold",
     "max_steps",
     "data.max_tokens",
     "loss.margin",
@@ -70,12 +79,13 @@ _CHOICES = {
     "loss.negatives": NEGATIVES,
     "momentum_coverage": ("all", "release"),
     "caption_padding": ("masked", "release"),
-    "data.vocabulary_from": ("train", "train_and_test"),
-    "data.labels_by": ("image", "position"),
+    "data.bad_images": BAD_IMAGES,
+    "data.split_sizes": ("report", "require"),
+    **{f"data.{name}": choices for name, choices in DATA_CHOICES.items()},
     "evaluation.ties": TIES,
 }
-_SWITCHES = ["data.pad_concepts"]
-_PATHS = ["image_encoder.pretrained", "text_encoder.pretrained"]
+_SWITCHES = ["data.pad_concepts", "concepts.lemmatize"]
+_PATHS = ["concepts.stop_words", "image_encoder.pretrained", "text_encoder.pretrained"]
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -89,8 +99,35 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return leaves
 
 
+def check_data(config: ml_collections.ConfigDict) -> None:
+    """Checks what every mode needs: that each field is of its kind and in its range.
+
+    Raises:
+      ConfigError: the first field that cannot be, with its value.
+    """
+    fields = flatten(config)
+    _check_ranges(fields)
+    for name, choices in _CHOICES.items():
+        if fields[name] not in choices:
+            raise ConfigError(
+                f"config.{name} is {fields[name]!r}; "
+                f"it must be one of {', '.join(map(repr, choices))}"
+            )
+    for name in _SWITCHES:
+        if not isinstance(fields[name], bool):
+            raise ConfigError(f"config.{name} is {fields[name]!r}; it must be True or False")
+    for name in _PATHS:
+        if not isinstance(fields[name], str):
+            raise ConfigError(f"config.{name} is {fields[name]!r}; it must be a path or ''")
+    if 0 < fields["augmentation.resize"] < fields["image_size"]:
+        raise ConfigError(
+            f"config.augmentation.resize {fields['augmentation.resize']} is smaller than "
+            f"config.image_size {fields['image_size']}, which is cropped from it"
+        )
+
+
 def check(config: ml_collections.ConfigDict, num_devices: int) -> None:
-    """Checks what can be known without the data.
+    """Checks all that can be known of a training without its data.
 
     Args:
       config: as `configs.base` describes it.
@@ -99,8 +136,8 @@ def check(config: ml_collections.ConfigDict, num_devices: int) -> None:
     Raises:
       ConfigError: the first field that cannot be, with its value.
     """
+    check_data(config)
     fields = flatten(config)
-    _check_ranges(fields)
     if fields["image_encoder.depth"] not in BLOCKS_PER_STAGE:
         known = ", ".join(map(str, BLOCKS_PER_STAGE))
         raise ConfigError(
@@ -116,23 +153,6 @@ def check(config: ml_collections.ConfigDict, num_devices: int) -> None:
             f"config.batch_size {fields['batch_size']} is not a multiple of the {num_devices} "
             "devices that share a batch"
         )
-    if 0 < fields["augmentation.resize"] < fields["image_size"]:
-        raise ConfigError(
-            f"config.augmentation.resize {fields['augmentation.resize']} is smaller than "
-            f"config.image_size {fields['image_size']}, which is cropped from it"
-        )
-    for name, choices in _CHOICES.items():
-        if fields[name] not in choices:
-            raise ConfigError(
-                f"config.{name} is {fields[name]!r}; "
-                f"it must be one of {', '.join(map(repr, choices))}"
-            )
-    for name in _SWITCHES:
-        if not isinstance(fields[name], bool):
-            raise ConfigError(f"config.{name} is {fields[name]!r}; it must be True or False")
-    for name in _PATHS:
-        if not isinstance(fields[name], str):
-            raise ConfigError(f"config.{name} is {fields[name]!r}; it must be a path or ''")
 
 
 def _check_ranges(fields: dict[str, Any]) -> None:

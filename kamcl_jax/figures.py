@@ -1,16 +1,19 @@
-"""The pictures of a report: curves of training, and queries with what they retrieve."""
+"""The pictures of a report: curves of training, scene classes, queries and what they retrieve."""
 
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from input_pipeline.examples import Examples
+from kamcl_jax.scene_classes import NO_CLASS
 
 HIT = "#1a9850"
 MISS = "#bbbbbb"
+BAR = "#4575b4"
 TOP = 5
 DOTS_PER_INCH = 110
 
@@ -76,6 +79,38 @@ def recall_curves(path: Path, rows: Sequence[dict[str, float]], chance: float) -
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
+def class_bars(path: Path, rows: Sequence[dict[str, Any]], overall: float) -> None:
+    """Draws the mR of each scene class, the best on top.
+
+    Args:
+      path: of the PNG.
+      rows: as `scene_classes.breakdown` returns them.
+      overall: mR of the whole split, in percent.
+    """
+    rows = sorted(rows, key=lambda row: row["mR"])
+    places, values = range(len(rows)), [row["mR"] for row in rows]
+    figure = Figure(figsize=(8, max(2.5, 1.2 + 0.22 * len(rows))), layout="constrained")
+    axis = figure.subplots()
+    colours = [MISS if row["class"] == NO_CLASS else BAR for row in rows]
+    bars = axis.barh(places, values, color=colours, height=0.75)
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # hides the line behind it
+    axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8, bbox=paper)
+    labels = [f"{row['class']} ({row['images']})" for row in rows]
+    axis.set_yticks(places, labels, fontsize=8, parse_math=False)  # a name may have a $
+    axis.axvline(overall, color="black", linestyle="--", linewidth=1, label=f"all: {overall:.1f}")
+    axis.set(
+        xlabel="test mR (%)",
+        ylabel="scene class (images)",
+        xlim=(0, 108),
+        xticks=range(0, 101, 20),
+        ylim=(-0.7, len(rows) - 0.3),
+    )
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_axisbelow(True)
+    figure.legend(loc="outside upper right", fontsize=8)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
 def contact_sheet(
     path: Path, examples: Examples, similarity: np.ndarray, queries: Sequence[int]
 ) -> None:
@@ -109,7 +144,8 @@ def contact_sheet(
 
 def _write_caption(axis, caption: str) -> None:
     axis.axis("off")
-    axis.text(0, 0.95, textwrap.fill(caption, 28), fontsize=9, va="top", wrap=False)
+    words = textwrap.fill(caption, 28)
+    axis.text(0, 0.95, words, fontsize=9, va="top", wrap=False, parse_math=False)
     axis.set(xlim=(0, 1), ylim=(0, 1))
 
 

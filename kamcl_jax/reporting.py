@@ -1,4 +1,4 @@
-"""The report of a run: a table in the terminal, metrics.json, pictures and report.md."""
+"""The report of a run: metrics.json, pictures and report.md."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from kamcl_jax import config_check, figures
+from input_pipeline.examples import Examples
+from kamcl_jax import bootstrap, config_check, equal_texts, figures, result_tables
 from kamcl_jax.from_config import Experiment
 from kamcl_jax.history import History
 
 QUERIES_SHOWN = 8
-COLUMNS = ("R@1", "R@5", "R@10", "median rank", "mean rank")
-WAYS = {"i2t": "image to text", "t2i": "text to image"}
 TIES = {
     "expected": "ties count by their expected rank",
     "argsort": "ties stand as NumPy's sort leaves them, as in the KAMCL release",
@@ -23,6 +22,16 @@ CURVES = """
 ![losses](losses.png)
 
 ![validation recalls](recalls.png)
+"""
+CLASSES = """
+## Scene classes
+
+Test recalls of the queries of each class, the class as the file names carry it; each query
+searches all images or captions.
+
+{table}
+
+![mR of each scene class](classes.png)
 """
 
 
@@ -55,7 +64,9 @@ def write(
         figures.recall_curves(folder / "recalls.png", history.validation, results["chance"]["mR"])
     queries = queries_to_show(len(test.captions), experiment.config.seed)
     figures.contact_sheet(folder / "retrieved.png", test, similarity, queries)
-    (folder / "report.md").write_text(markdown(experiment, history, results))
+    if results["classes"]:
+        figures.class_bars(folder / "classes.png", results["classes"], results["test"]["mR"])
+    (folder / "report.md").write_text(document(experiment, history, results))
 
 
 def queries_to_show(num_captions: int, seed: int) -> list[int]:
@@ -65,35 +76,7 @@ def queries_to_show(num_captions: int, seed: int) -> list[int]:
     return sorted(generator.choice(num_captions, count, replace=False).tolist())
 
 
-def table(results: dict[str, Any]) -> str:
-    """Returns the results as a table, in Markdown that also reads well in a terminal."""
-    head = ["split", "direction", *COLUMNS, "mR"]
-    rows = []
-    for split, name in (("test", "test"), ("val", "validation"), ("chance", "test by chance")):
-        if results[split] is None:
-            continue
-        for way, words in WAYS.items():
-            rows.append([name, words, *_cells(results[split], way), f"{results[split]['mR']:.2f}"])
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [_line(head, widths), "|" + "|".join("-" * (width + 2) for width in widths) + "|"]
-    return "\n".join(lines + [_line(row, widths) for row in rows])
-
-
-def _cells(metrics: dict[str, float], way: str) -> list[str]:
-    recalls = [f"{metrics[f'{way}_r{k}']:.2f}" for k in (1, 5, 10)]
-    ranks = [metrics.get(f"{way}_{name}") for name in ("medr", "meanr")]
-    return recalls + ["-" if rank is None else f"{rank:.1f}" for rank in ranks]
-
-
-def _line(cells: list[str], widths: list[int]) -> str:
-    padded = [
-        cell.ljust(width) if place < 2 else cell.rjust(width)
-        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "| " + " | ".join(padded) + " |"
-
-
-def markdown(experiment: Experiment, history: History, results: dict[str, Any]) -> str:
+def document(experiment: Experiment, history: History, results: dict[str, Any]) -> str:
     """Returns the text of report.md."""
     config, data = experiment.config, experiment.data
     ratio = results["test"]["mR"] / results["chance"]["mR"]
@@ -108,9 +91,15 @@ def markdown(experiment: Experiment, history: History, results: dict[str, Any]) 
 {_origin(results)} Recalls in percent; {TIES[config.evaluation.ties]};
 the rank of an image is that of the best of its captions.
 
-{table(results)}
+{result_tables.scores(results)}
 
-The test mR is {ratio:.1f} times chance.
+The test mR is {ratio:.1f} times chance. {_shared_texts(data.test)}
+
+95 % intervals, from {bootstrap.RESAMPLES} resamples of the test images with their captions; all
+images and captions stay searched. They say how much a score hangs on which images were tested,
+not how much another training would change it.
+
+{result_tables.intervals(results)}
 
 | | |
 |---|---|
@@ -120,7 +109,7 @@ The test mR is {ratio:.1f} times chance.
 | steps an epoch, batch | {experiment.settings.steps_per_epoch}, {config.batch_size} |
 | step 2 of the schedule (concept alignment) from | {step_two} |
 | training and validation took | {history.seconds:.0f} s |
-{CURVES if history.validation else ""}
+{CURVES if history.validation else ""}{_classes(results)}
 ## Queries
 
 Captions of the test split drawn at random.
@@ -142,6 +131,21 @@ def _origin(results: dict[str, Any]) -> str:
         "Scores of the checkpoint with the best validation mR "
         f"(after epoch {results['best_epoch']:.3g}) on\nsplits that it was not trained on."
     )
+
+
+def _shared_texts(test: Examples) -> str:
+    """Returns the sentence on captions of different images that say the same."""
+    images = test.image_of_caption
+    shared = equal_texts.num_shared(equal_texts.numbered(test.captions), images)
+    return f"""{shared or "None"} of the {len(images)} test captions share their text
+with a caption of another image; where equal texts count, an image and a caption match if the
+image has a caption of that text."""
+
+
+def _classes(results: dict[str, Any]) -> str:
+    if not results["classes"]:
+        return ""
+    return CLASSES.format(table=result_tables.classes(results["classes"]))
 
 
 def _counts(data: Any, field: str) -> str:

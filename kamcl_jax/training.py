@@ -1,7 +1,6 @@
 """The training loop: epochs of steps, validation, checkpoints, and the report at the end."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -14,11 +13,12 @@ import jax
 import ml_collections
 
 from input_pipeline import loader
-from kamcl_jax import config_check, evaluation, from_config, reporting, sharding
+from kamcl_jax import config_check, evaluation, from_config, reporting, result_tables, sharding
 from kamcl_jax.checkpoints import Checkpoints
 from kamcl_jax.config_check import ConfigError
 from kamcl_jax.from_config import Experiment
 from kamcl_jax.history import History
+from kamcl_jax.metrics import chance_metrics
 from kamcl_jax.pretrained import starting_weights
 from kamcl_jax.progress import Progress
 from kamcl_jax.train_state import TrainState
@@ -132,12 +132,11 @@ def _check_record(experiment: Experiment, stored: dict[str, Any]) -> None:
 def _data_record(experiment: Experiment) -> dict[str, Any]:
     """What of the data a checkpoint depends on: the words, and which pairs a step shows."""
     data = experiment.data
-    pairs = json.dumps([data.train.file_names, data.train.captions])
     return {
         "vocabulary": list(data.vocabulary.words),
         "concepts": list(data.concepts.words),
         "concept_width": data.num_concepts,
-        "training captions": hashlib.sha256(pairs.encode()).hexdigest(),
+        "training captions": data.training_captions,
     }
 
 
@@ -252,12 +251,13 @@ def _report_best(
     results = {
         "test": scores,
         "val": history.validation_at(best),
-        "chance": evaluation.chance_metrics(test.image_of_caption),
+        "chance": chance_metrics(test.image_of_caption),
         "best_step": best,
         "best_epoch": best / experiment.settings.steps_per_epoch,
         "seconds": history.seconds,
+        **evaluation.look_closer(similarity, test, settings.ties),
     }
     reporting.write(workdir / "report", experiment, history, results, similarity)
-    print(reporting.table(results))
+    print(result_tables.summary(results))
     print(f"report: {workdir / 'report' / 'report.md'}")
     return results

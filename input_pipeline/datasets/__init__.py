@@ -3,47 +3,43 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.datasets.base import CaptionedImages, prepare_builder
+from input_pipeline.datasets.base import CaptionedImages
+from input_pipeline.datasets.caption_folder import CaptionFolder
 from input_pipeline.datasets.nwpu_captions import NwpuCaptions
+from input_pipeline.datasets.preparing import Prepared, prepare
 from input_pipeline.datasets.rsicd import Rsicd
 from input_pipeline.datasets.rsitmd import Rsitmd
+from input_pipeline.datasets.sydney_captions import SydneyCaptions
 from input_pipeline.datasets.synthetic import Synthetic
+from input_pipeline.datasets.ucm_captions import UcmCaptions
 from input_pipeline.errors import DataError
+from input_pipeline.texts import Texts
 
-__all__ = ["BUILDERS", "Prepared", "open_prepared", "prepare"]
+__all__ = ["BUILDERS", "Prepared", "open_prepared", "read_texts"]
 
 # A new data set is one file with a builder and one line here.
-BUILDERS: Mapping[str, Callable[..., CaptionedImages]] = {
+BUILDERS: Mapping[str, type[CaptionedImages]] = {
     "synthetic": Synthetic,
     "rsicd": Rsicd,
     "rsitmd": Rsitmd,
     "nwpu_captions": NwpuCaptions,
+    "ucm_captions": UcmCaptions,
+    "sydney_captions": SydneyCaptions,
+    "caption_folder": CaptionFolder,
 }
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A prepared data set.
-
-    Attributes:
-      splits: split -> a sequence of dictionaries: `image` (the encoded file's bytes), `captions`
-        (list of bytes), `filename` (bytes), `image_id` (int).
-      folder: where it lies, `prepared_dir/NAME/FINGERPRINT`.
-      fingerprint: of everything that it was made from.
-    """
-
-    splits: dict[str, Sequence[Mapping[str, Any]]]
-    folder: Path
-    fingerprint: str
-
-
 def open_prepared(
-    name: str, source_dir: str | Path | None, prepared_dir: str | Path, **options: Any
+    name: str,
+    source_dir: str | Path | None,
+    prepared_dir: str | Path,
+    *,
+    bad_images: str = "stop",
+    **options: Any,
 ) -> Prepared:
     """Prepares a data set, unless that was done before from the same inputs, and opens it.
 
@@ -51,6 +47,8 @@ def open_prepared(
       name: a key of `BUILDERS`.
       source_dir: the folder with the data set's files; None for 'synthetic'.
       prepared_dir: where prepared data lies, for all data sets.
+      bad_images: 'stop' refuses a data set with images that are missing or can't be read, 'skip'
+        leaves them out.
       **options: the builder's own, see its class.
 
     Returns:
@@ -59,6 +57,37 @@ def open_prepared(
     Raises:
       DataError: the name or an option is unknown, or something is wrong with the files.
     """
+    builder_class = _builder_class(name, source_dir, options)
+    builder = builder_class(
+        source_dir=None if source_dir is None else Path(source_dir).expanduser(),
+        prepared_dir=Path(prepared_dir).expanduser(),
+        **options,
+    )  # type: ignore[call-arg]
+    return prepare(builder, bad_images)
+
+
+def read_texts(name: str, source_dir: str | Path | None, **options: Any) -> dict[str, Texts]:
+    """Reads the captions of a data set; its images need not be there, and nothing is written.
+
+    Args:
+      name: a key of `BUILDERS`.
+      source_dir: the folder with the data set's files; None for 'synthetic'.
+      **options: the builder's own, see its class.
+
+    Returns:
+      split -> its texts, 'train' first and 'test' last.
+
+    Raises:
+      DataError: the name or an option is unknown, or something is wrong with the files.
+    """
+    builder_class = _builder_class(name, source_dir, options)
+    folder = None if source_dir is None else Path(source_dir).expanduser()
+    return builder_class.read_texts(folder, **options)
+
+
+def _builder_class(
+    name: str, source_dir: str | Path | None, options: Mapping[str, Any]
+) -> type[CaptionedImages]:
     if name not in BUILDERS:
         raise DataError(f"There is no data set '{name}', only {', '.join(sorted(BUILDERS))}.")
     builder_class = BUILDERS[name]
@@ -70,18 +99,4 @@ def open_prepared(
         )
     if source_dir is None and name != "synthetic":
         raise DataError(f"The data set '{name}' needs a source folder.")
-    builder = builder_class(
-        source_dir=None if source_dir is None else Path(source_dir).expanduser(),
-        prepared_dir=Path(prepared_dir).expanduser(),
-        **options,
-    )
-    splits = prepare_builder(builder)
-    folder = Path(prepared_dir).expanduser() / builder.name / builder.fingerprint
-    return Prepared(splits, folder, builder.fingerprint)
-
-
-def prepare(
-    name: str, source_dir: str | Path | None, prepared_dir: str | Path, **options: Any
-) -> dict[str, Sequence[Mapping[str, Any]]]:
-    """Like `open_prepared`, for the data alone: split -> sequence of dictionaries."""
-    return open_prepared(name, source_dir, prepared_dir, **options).splits
+    return builder_class

@@ -1,25 +1,26 @@
-"""What all data sets share: the features, quiet and atomic preparation, the fingerprint.
+"""What all data sets share: the features of a record, and the fingerprint of what it came from.
 
 Library mirrored: tensorflow-datasets, with `array_record` files, so that TensorFlow is not needed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
+from tqdm import tqdm
+
+from input_pipeline.texts import Texts
 
 # Part of every fingerprint: raise it when the prepared files change their meaning.
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,28 @@ class CaptionedImage:
       image: the encoded file, by path or as its bytes; it is copied through undecoded.
       file_name: as the data set names it; unique over all splits.
       image_id: unique over all splits.
-      captions: five, in the release's data sets.
+      captions: one or more; five, in the published data sets.
     """
 
     image: Path | bytes
     file_name: str
     image_id: int
-    captions: Sequence[str]
+    captions: list[str]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An image that can't be used.
+
+    Attributes:
+      file_name: as the data set names it.
+      reason: in a few words: 'missing', 'it is truncated'.
+      split: that the image is in.
+    """
+
+    file_name: str
+    reason: str
+    split: str
 
 
 def fingerprint(name: str, options: Mapping[str, object], inputs: Iterable[bytes]) -> str:
@@ -45,7 +61,7 @@ def fingerprint(name: str, options: Mapping[str, object], inputs: Iterable[bytes
     Args:
       name: of the data set.
       options: JSON-able values.
-      inputs: whatever else matters: caption files, image sizes and times, drawing code.
+      inputs: whatever else matters: captions, names, sizes and times of images, drawing code.
 
     Returns:
       16 hexadecimal digits of a SHA-256.
@@ -64,25 +80,58 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     Attributes:
       fingerprint: of this data set with these options and inputs; part of its folder's name, so
         that a changed input is prepared anew and never taken for the old one.
+      folder: of everything that is prepared from it.
+      left_out: names of images that `images_of` passes over.
+      texts_written: split -> the texts of the records, once they have been generated.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First."}  # noqa: RUF012
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First."}
+
+    OFFICIAL_SIZES: ClassVar[Mapping[str, int]] = {}
+    """Images of each split as published; empty where nothing is."""
 
     def __init__(
         self, prepared_dir: Path, options: Mapping[str, object], inputs: Iterable[bytes]
     ) -> None:
         self.fingerprint = fingerprint(self.name, options, inputs)
-        folder = prepared_dir / self.name / self.fingerprint
-        super().__init__(data_dir=folder, file_format="array_record")
+        self.folder = prepared_dir / self.name / self.fingerprint
+        self.left_out: frozenset[str] = frozenset()
+        self.texts_written: dict[str, Texts] = {}
+        super().__init__(data_dir=self.folder, file_format="array_record")
+
+    @classmethod
+    def read_texts(cls, source_dir: Path | None, **options: Any) -> dict[str, Texts]:
+        """Reads the captions alone: no image needs to be there.
+
+        Args:
+          source_dir: the folder with the data set's files.
+          **options: as for the constructor.
+
+        Returns:
+          split -> its texts, in the order of `splits`.
+        """
+        raise NotImplementedError
 
     def splits(self) -> list[str]:
-        """Returns the names of the splits, the training split first."""
+        """Returns the names of the splits: 'train', 'validation' if there is one, 'test'."""
         raise NotImplementedError
 
     def images_of(self, split: str) -> Iterator[CaptionedImage]:
-        """Yields the images of a split in the order of their ids."""
+        """Yields the images of a split in the order of their ids, but for `left_out`."""
         raise NotImplementedError
+
+    def num_images(self, split: str) -> int:
+        """Returns the number of a split's images, those that are left out included."""
+        raise NotImplementedError
+
+    def problems(self) -> list[Problem]:
+        """Reads every image and returns those that can't be used."""
+        return []
+
+    def sources(self) -> list[str]:
+        """Says what the data set is made from, for a report."""
+        return []
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -105,7 +154,12 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         return {split: self._generate_examples(split) for split in self.splits()}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        for entry in self.images_of(split):
+        texts = self.texts_written[split] = Texts([], [], [])
+        bar = {"total": self.num_images(split), "unit": "image", "delay": 1.0}
+        for entry in tqdm(self.images_of(split), f"preparing {split}", **bar):
+            texts.image_ids.append(entry.image_id)
+            texts.file_names.append(entry.file_name)
+            texts.captions.append(list(entry.captions))
             image = io.BytesIO(entry.image) if isinstance(entry.image, bytes) else entry.image
             yield (
                 entry.image_id,
@@ -116,38 +170,3 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
                     "image_id": entry.image_id,
                 },
             )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the library's banners, bars and logging off the terminal."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def prepare_builder(builder: CaptionedImages) -> dict[str, Sequence[Mapping[str, Any]]]:
-    """Prepares a data set unless it is prepared already, and opens it.
-
-    The library writes into a folder of another name and renames it when all is there, so what is
-    found under the final name is whole.
-
-    Args:
-      builder: of the data set.
-
-    Returns:
-      split -> a sequence with random access; `image` is the encoded file's bytes.
-    """
-    with _quiet():
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-        )
-        return {
-            split: builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-            for split in builder.splits()
-        }

@@ -1,24 +1,15 @@
-"""RSICD: 9828 training and 1093 test images with five captions each.
+"""RSICD: 10921 images of 224 pixels with five captions each.
 
 Source: Lu et al., "Exploring Models and Data for Remote Sensing Image Caption Generation", TGRS
-2017, with the caption files of the KAMCL release.
+2017. Published split: 8734 / 1094 / 1093; the KAMCL release has the first two as one, 9828.
 """
 
-from input_pipeline.datasets.release_layout import ReleaseLayout
+from input_pipeline.datasets.published import PublishedDataset
 
 
-class Rsicd(ReleaseLayout):
-    """Reads RSICD, or any data of your own in the same layout.
+class Rsicd(PublishedDataset):
+    """Reads RSICD: `dataset_rsicd.json` and `RSICD_images/`, or the release's text files."""
 
-    The folder holds `train_caps.txt`, `train_filename.txt`, `test_caps.txt`, `test_filename.txt`
-    and the image folder.
-
-    Args:
-      source_dir: that folder.
-      prepared_dir: where prepared data lies.
-      images: the image folder's name within `source_dir`.
-      blank_captions: whether an empty caption line is accepted.
-
-    Raises:
-      DataError: something in the folder is missing or malformed.
-    """
+    JSON_FILES = ("dataset_rsicd.json",)
+    IMAGE_FOLDERS = ("images", "RSICD_images")
+    OFFICIAL_SIZES = {"train": 8734, "validation": 1094, "test": 1093}  # noqa: RUF012

@@ -1,41 +1,19 @@
-"""RSITMD: 4291 training and 452 test images with five captions each.
+"""RSITMD: 4743 images of 256 pixels with five fine-grained captions each.
 
 Source: Yuan et al., "Exploring a Fine-Grained Multiscale Method for Cross-Modal Remote Sensing
-Image Retrieval", TGRS 2022, with the caption files of the KAMCL release.
+Image Retrieval", TGRS 2022. Published split: 4291 / 452.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-
-from input_pipeline.datasets.release_layout import ReleaseLayout
+from input_pipeline.datasets.published import PublishedDataset
 
 
-class Rsitmd(ReleaseLayout):
-    """Reads RSITMD in the layout that `rsicd.Rsicd` describes.
+class Rsitmd(PublishedDataset):
+    """Reads RSITMD: `dataset_RSITMD.json` and `images/`, or the release's text files.
 
-    Args:
-      source_dir: the folder with the text files and the image folder.
-      prepared_dir: where prepared data lies.
-      images: the image folder's name within `source_dir`.
-      blank_captions: whether an empty caption line is accepted; the released `train_caps.txt` has
-        twenty.
-
-    Raises:
-      DataError: something in the folder is missing or malformed.
+    Empty captions are accepted by default: twenty lines of the release's training captions are.
     """
 
-    def __init__(
-        self,
-        *,
-        source_dir: Path,
-        prepared_dir: Path,
-        images: str = "images",
-        blank_captions: bool = True,
-    ) -> None:
-        super().__init__(
-            source_dir=source_dir,
-            prepared_dir=prepared_dir,
-            images=images,
-            blank_captions=blank_captions,
-        )
+    JSON_FILES = ("dataset_RSITMD.json", "dataset_rsitmd.json")
+    IMAGE_FOLDERS = ("images", "RSITMD_images")
+    BLANK_CAPTIONS = True
+    OFFICIAL_SIZES = {"train": 4291, "test": 452}  # noqa: RUF012

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from input_pipeline import synthetic_scenes
 from input_pipeline.datasets.base import CaptionedImage, CaptionedImages
 from input_pipeline.errors import DataError
-from input_pipeline.synthetic_scenes import MAX_SIZE, MIN_SIZE
+from input_pipeline.synthetic_scenes import MAX_SIZE, MIN_SIZE, Scene
+from input_pipeline.texts import Texts
 
 
 def _drawing_code() -> Iterator[bytes]:
@@ -21,12 +24,11 @@ def _drawing_code() -> Iterator[bytes]:
         yield path.read_bytes()
 
 
-class Synthetic(CaptionedImages):
-    """Draws scenes with `input_pipeline.synthetic_scenes` and keeps them as PNG files.
+@dataclass(frozen=True)
+class SceneSplits:
+    """Which scenes are drawn for which split.
 
-    Args:
-      prepared_dir: where prepared data lies.
-      source_dir: not used; every data set takes one.
+    Attributes:
       train: number of training images.
       validation: number of validation images.
       test: number of test images.
@@ -36,6 +38,47 @@ class Synthetic(CaptionedImages):
     Raises:
       DataError: a count, the size or the seed is out of range.
     """
+
+    train: int = 1000
+    validation: int = 200
+    test: int = 200
+    size: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation", "test", "size"):
+            value = getattr(self, name)
+            if value < 1:
+                raise DataError(f"The synthetic data set's '{name}' must be positive, not {value}.")
+        if not MIN_SIZE <= self.size <= MAX_SIZE or self.seed < 0:
+            raise DataError(
+                f"The synthetic data set's 'size' must be {MIN_SIZE} to {MAX_SIZE} and its 'seed' "
+                f"not negative, not {self.size} and {self.seed}."
+            )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Split -> number of images."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def indices(self, split: str) -> range:
+        """Returns a split's scenes; they start even, as twins are the scenes 2k and 2k + 1."""
+        first = 0
+        for name, count in self.counts.items():
+            if name == split:
+                break
+            first += count + count % 2
+        return range(first, first + self.counts[split])
+
+    def draw(self, split: str) -> Iterator[tuple[int, str, Scene]]:
+        """Yields the index, the file name and the scene, for each of a split."""
+        for index in self.indices(split):
+            scene = synthetic_scenes.draw(self.seed, index, self.size)
+            yield index, f"{scene.kind}_{index:06d}.png", scene
+
+
+class Synthetic(CaptionedImages):
+    """Draws scenes with `input_pipeline.synthetic_scenes` and keeps them as PNG files."""
 
     def __init__(
         self,
@@ -48,40 +91,53 @@ class Synthetic(CaptionedImages):
         size: int = 128,
         seed: int = 0,
     ) -> None:
+        """Takes the numbers of `SceneSplits`.
+
+        Args:
+          prepared_dir: where prepared data lies.
+          source_dir: not used; every data set takes one.
+          train: number of training images.
+          validation: number of validation images.
+          test: number of test images.
+          size: pixels a side.
+          seed: of the drawing.
+
+        Raises:
+          DataError: a count, the size or the seed is out of range.
+        """
         del source_dir
-        self._counts = {"train": train, "validation": validation, "test": test}
-        for name, value in {**self._counts, "size": size}.items():
-            if value < 1:
-                raise DataError(f"The synthetic data set's '{name}' must be positive, not {value}.")
-        if not MIN_SIZE <= size <= MAX_SIZE or seed < 0:
-            raise DataError(
-                f"The synthetic data set's 'size' must be {MIN_SIZE} to {MAX_SIZE} and its 'seed' "
-                f"not negative, not {size} and {seed}."
-            )
-        self._size = size
-        self._seed = seed
-        options = {**self._counts, "size": size, "seed": seed}
-        super().__init__(prepared_dir, options, _drawing_code())
+        self._scenes = SceneSplits(train, validation, test, size, seed)
+        super().__init__(prepared_dir, vars(self._scenes), _drawing_code())
+
+    @classmethod
+    def read_texts(cls, source_dir: Path | None, **options: Any) -> dict[str, Texts]:
+        """Draws the scenes for the sake of their captions, see the base class."""
+        del source_dir
+        scenes = SceneSplits(**options)
+        splits = {}
+        for split in scenes.counts:
+            texts = splits[split] = Texts([], [], [])
+            for index, name, scene in scenes.draw(split):
+                texts.image_ids.append(index)
+                texts.file_names.append(name)
+                texts.captions.append(list(scene.captions))
+        return splits
+
+    def sources(self) -> list[str]:
+        """Says which scenes are drawn."""
+        return [f"drawn scenes of seed {self._scenes.seed}, {self._scenes.size} pixels"]
 
     def splits(self) -> list[str]:
         """Returns the names of the splits."""
-        return list(self._counts)
+        return list(self._scenes.counts)
 
-    def _first_index(self, split: str) -> int:
-        """Returns where a split's scenes start: even, as twins are the scenes 2k and 2k + 1."""
-        first = 0
-        for name, count in self._counts.items():
-            if name == split:
-                break
-            first += count + count % 2
-        return first
+    def num_images(self, split: str) -> int:
+        """Returns the number of a split's images."""
+        return self._scenes.counts[split]
 
     def images_of(self, split: str) -> Iterator[CaptionedImage]:
         """Draws the scenes of a split; the image id is the scene's index."""
-        first = self._first_index(split)
-        for index in range(first, first + self._counts[split]):
-            scene = synthetic_scenes.draw(self._seed, index, self._size)
+        for index, name, scene in self._scenes.draw(split):
             encoded = io.BytesIO()
             Image.fromarray(scene.image).save(encoded, format="PNG")
-            name = f"{scene.kind}_{index:06d}.png"
-            yield CaptionedImage(encoded.getvalue(), name, index, scene.captions)
+            yield CaptionedImage(encoded.getvalue(), name, index, list(scene.captions))

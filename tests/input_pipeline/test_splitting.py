@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from input_pipeline.errors import DataError
 from input_pipeline.splitting import release_label_rows, shuffled_rows, split_rows
 
 
@@ -35,3 +36,31 @@ def test_as_few_images_keep_their_labels_as_a_random_permutation_leaves_in_place
     assert np.mean(own) == pytest.approx(0.8, abs=4 * np.sqrt(0.8 / 400))
     assert np.var(own) == pytest.approx(0.8, abs=0.3)
     assert max(own) < 8
+
+
+def test_split_is_a_pure_function():
+    train, validation = split_rows(9828, 0.2, seed=0)
+    assert (len(train), len(validation)) == (7862, 1966)  # the release's sizes for RSICD
+    assert not set(train) & set(validation)
+    assert sorted([*train, *validation]) == list(range(9828))
+    for rows, again in zip((train, validation), split_rows(9828, 0.2, seed=0), strict=True):
+        np.testing.assert_array_equal(rows, again)
+    assert split_rows(9828, 0.2, seed=1)[0].tolist() != train.tolist()
+    assert len(split_rows(10, 0.3, seed=0)[0]) == 7
+
+
+def test_folds_are_drawn_independently_of_each_other_and_of_other_seeds():
+    count = 1000
+    drawn = [split_rows(count, 0.2, seed, fold)[1] for seed in range(3) for fold in range(10)]
+    assert len({rows.tobytes() for rows in drawn}) == 30
+    assert split_rows(count, 0.2, 2, 0)[1].tolist() == split_rows(count, 0.2, 2)[1].tolist()
+    times = np.bincount(np.concatenate(drawn), minlength=count)
+    # Each image is set aside in 30 draws with probability 0.2: binomial.
+    assert times.mean() == pytest.approx(6)
+    assert times.var() == pytest.approx(30 * 0.2 * 0.8, rel=0.2)
+
+
+@pytest.mark.parametrize(("count", "fraction"), [(10, 0.0), (10, 1.0), (1, 0.2), (10, -0.5)])
+def test_a_split_without_images_is_refused(count, fraction):
+    with pytest.raises(DataError, match="validation_fraction"):
+        split_rows(count, fraction)

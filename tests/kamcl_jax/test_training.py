@@ -54,12 +54,16 @@ def test_the_report_holds_scores_pictures_and_text(whole):
     report = workdir / "report"
     written = json.loads((report / "metrics.json").read_text())
     assert written == json.loads(json.dumps(results))
-    for split in ("test", "val"):
+    for split in ("test", "test_equal_texts", "val"):
         scores = written[split]
         assert all(0 <= scores[name] <= 100 for name in RECALLS)
         assert scores["mR"] == pytest.approx(np.mean([scores[name] for name in RECALLS]))
         assert {"i2t_medr", "i2t_meanr", "t2i_medr", "t2i_meanr"} <= scores.keys()
     assert written["chance"]["t2i_r1"] == pytest.approx(100 / 6)
+    for split, bounds in written["intervals"].items():
+        for name in (*RECALLS, "mR"):
+            low, high = bounds[name]
+            assert low <= written[split][name] <= high
     text = (report / "report.md").read_text()
     for picture in ("losses.png", "recalls.png", "retrieved.png"):
         assert f"({picture})" in text

@@ -1,4 +1,4 @@
-"""Splits as arrays: pixels, tokens, labels by image id, and no half-made file."""
+"""Splits as arrays: pixels, tokens, labels of the right image, made once and then opened."""
 
 import dataclasses
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import decoding
+from input_pipeline import assembly, decoding
 from input_pipeline.concepts import count_words
-from input_pipeline.decoding import Output, decode
 from input_pipeline.errors import DataError
-from input_pipeline.examples import load_datasets, split_rows
+from input_pipeline.loading import load_datasets
+from input_pipeline.settings import DataSettings
 from input_pipeline.vocabulary import tokenize
 
 NUM_TRAIN, NUM_TEST = 10, 3
@@ -49,7 +49,7 @@ def source(tmp_path):
 def load(source, tmp_path):
     def load(**changes):
         settings = {"train_size": 24, "image_size": 16, "min_count": 1} | changes
-        return load_datasets("rsicd", source, tmp_path / "prepared", **settings)
+        return load_datasets("rsicd", source, tmp_path / "prepared", DataSettings(**settings))
 
     return load
 
@@ -64,8 +64,6 @@ def test_shapes_types_and_pixels(load):
         captions, concepts = 5 * count, len(data.concepts)
         assert examples.images.shape == (count, size, size, 3)
         assert examples.images.dtype == np.uint8
-        assert isinstance(examples.images, np.memmap)
-        assert not examples.images.flags.writeable
         assert examples.image_ids.shape == (count,)
         assert examples.image_ids.dtype == np.int64
         assert len(examples.file_names) == count
@@ -116,9 +114,8 @@ def load_forty(tmp_path):
     write_source(tmp_path / "forty", 40, caption_of_its_own)
 
     def load(**settings):
-        sizes = {"train_size": 8, "image_size": 8, "min_count": 1}
-        folders = (tmp_path / "forty", tmp_path / "prepared")
-        return load_datasets("rsicd", *folders, **sizes, **settings)
+        chosen = DataSettings(train_size=8, image_size=8, min_count=1, **settings)
+        return load_datasets("rsicd", tmp_path / "forty", tmp_path / "prepared", chosen)
 
     return load
 
@@ -216,79 +213,11 @@ def test_captions_of_punctuation_are_one_unknown_word_each(load, source):
     assert not data.test.word_concepts[:5].any()
 
 
-def test_images_are_decoded_once(load, monkeypatch):
-    load()
-    monkeypatch.setattr(decoding, "resize", None)
-    load()
-
-
-def test_an_unreadable_image_is_named_and_leaves_no_array(load, source, tmp_path):
-    (source / "images" / "11.png").write_bytes(b"not an image")
-    with pytest.raises(DataError, match=r"'11.png' can't be read as an image\.$"):
-        load()
-    # Train and validation were whole by then; nothing of test is left, under any name.
-    arrays = sorted(path.name for path in tmp_path.rglob("*px.npy*"))
-    assert len(arrays) == 2
-    assert not any("test" in name or "part" in name for name in arrays)
-    Image.fromarray(pixels(11)).save(source / "images" / "11.png")
-    assert load().test.images.shape[0] == NUM_TEST
-
-
-def test_a_cut_off_image_is_named(load, source):
-    path = source / "images" / "2.png"
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(DataError, match=r"'2\.png'"):
-        load()
-
-
-def test_an_interrupted_decoding_starts_over(load, monkeypatch, tmp_path):
-    whole = decoding.resize
-    calls = []
-
-    def fails_midway(*arguments):
-        calls.append(arguments)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return whole(*arguments)
-
-    monkeypatch.setattr(decoding, "resize", fails_midway)
-    with pytest.raises(KeyboardInterrupt):
-        load()
-    monkeypatch.undo()
-    assert not list(tmp_path.rglob("*px.npy*"))
-    data = load()
-    assert all(image.any() for image in data.train.images)
-
-
-def test_a_file_that_is_no_array_is_made_again(load, tmp_path):
-    load()
-    for path in tmp_path.rglob("*px.npy"):
-        path.write_bytes(path.read_bytes()[:200])
-    assert all(image.any() for image in load().test.images)
-
-
 def test_each_seed_and_size_has_its_own_arrays(load):
     first, other = load(seed=0), load(seed=1)
     assert first.train.image_ids.tolist() != other.train.image_ids.tolist()
     assert load(seed=0).train.image_ids.tolist() == first.train.image_ids.tolist()
     assert load(image_size=20).test.images.shape == (3, 20, 20, 3)
-
-
-def test_split_is_a_pure_function():
-    train, validation = split_rows(9828, 0.2, seed=0)
-    assert (len(train), len(validation)) == (7862, 1966)  # the release's sizes for RSICD
-    assert not set(train) & set(validation)
-    assert sorted([*train, *validation]) == list(range(9828))
-    for rows, again in zip((train, validation), split_rows(9828, 0.2, seed=0), strict=True):
-        np.testing.assert_array_equal(rows, again)
-    assert split_rows(9828, 0.2, seed=1)[0].tolist() != train.tolist()
-    assert len(split_rows(10, 0.3, seed=0)[0]) == 7
-
-
-@pytest.mark.parametrize(("count", "fraction"), [(10, 0.0), (10, 1.0), (1, 0.2), (10, -0.5)])
-def test_a_split_without_images_is_refused(count, fraction):
-    with pytest.raises(DataError, match="validation_fraction"):
-        split_rows(count, fraction)
 
 
 @pytest.mark.parametrize(
@@ -304,38 +233,109 @@ def test_values_that_make_no_sense_are_refused(load, change, word):
         load(**change)
 
 
-def test_one_pass_fills_several_outputs(tmp_path, monkeypatch):
-    reads = []
+def test_nothing_is_made_twice(load, monkeypatch):
+    first = load()
+    monkeypatch.setattr(decoding, "resize", None)
+    monkeypatch.setattr(assembly, "learn", None)
+    again = load()
+    assert list(again.train.captions) == list(first.train.captions)
+    np.testing.assert_array_equal(np.asarray(again.train.images), np.asarray(first.train.images))
+    with pytest.raises(TypeError):  # other settings are learnt anew
+        load(min_count=2)
 
-    class Source(list):
-        def __getitem__(self, index):
-            reads.append(index)
-            return super().__getitem__(index)
 
-    path = tmp_path / "1.png"
-    Image.fromarray(pixels(1)).save(path)
-    source = Source([{"image": path.read_bytes(), "filename": b"1.png"}] * 3)
-    outputs = [
-        Output(tmp_path / "a.npy", np.array([0, 2]), 8),
-        Output(tmp_path / "b.npy", np.array([1, 2]), 4),
+def test_everything_is_memory_mapped_and_read_only(load):
+    examples = load().train
+    for field in dataclasses.fields(examples):
+        array = getattr(examples, field.name)
+        if isinstance(array, np.ndarray):
+            assert isinstance(array, np.memmap), field.name
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 0
+
+
+def test_changed_code_makes_the_arrays_anew(load, monkeypatch):
+    load()
+    calls = []
+    learn = assembly.learn
+    monkeypatch.setattr(assembly, "learn", lambda *args: calls.append(args) or learn(*args))
+    load()
+    assert not calls
+    monkeypatch.setattr("input_pipeline.loading._code_version", lambda: "another")
+    load()
+    assert len(calls) == 1
+
+
+def test_folds_are_other_images_and_share_the_decoded_ones(load, monkeypatch):
+    folds = [load(fold=fold, train_size=16) for fold in range(4)]
+    validated = [tuple(fold.validation.image_ids.tolist()) for fold in folds]
+    assert len(set(validated)) > 1
+    for data in folds:
+        assert sorted([*data.train.image_ids, *data.validation.image_ids]) == list(range(NUM_TRAIN))
+    monkeypatch.setattr(decoding, "resize", None)
+    assert load(fold=5, train_size=16).train.images.shape == (8, 16, 16, 3)
+
+
+def test_training_captions_are_told_apart(load, source):
+    digests = {load(fold=fold).training_captions for fold in range(3)}
+    assert len(digests) > 1
+    before = load().training_captions
+    assert load(num_concepts=2).training_captions == before
+    path = source / "train_caps.txt"
+    path.write_text(path.read_text().replace("big", "huge"))
+    assert load().training_captions != before
+
+
+SPLIT = {"train": 12, "validation": 4, "test": 4, "size": 32}
+
+
+def load_synthetic(folder, **changes):
+    settings = DataSettings(**{"train_size": 32, "image_size": 28, "min_count": 1} | changes)
+    return load_datasets("synthetic", None, folder, settings, options=SPLIT)
+
+
+@pytest.mark.parametrize("validation", ["auto", "published"])
+def test_a_published_validation_split_is_taken(tmp_path, validation):
+    data = load_synthetic(tmp_path, validation=validation)
+    parts = (data.train, data.validation, data.test)
+    assert [part.image_ids.tolist() for part in parts] == [
+        list(range(12)),
+        [12, 13, 14, 15],
+        [16, 17, 18, 19],
     ]
-    arrays = decode(source, outputs)
-    assert [array.shape for array in arrays] == [(2, 8, 8, 3), (2, 4, 4, 3)]
-    assert reads == [0, 1, 2]
-
-
-def test_the_synthetic_data_set_has_its_own_validation_split(tmp_path):
-    settings = {
-        "options": {"train": 12, "validation": 4, "test": 4, "size": 32},
-        "train_size": 32,
-        "image_size": 28,
-        "min_count": 1,
-    }
-    data = load_datasets("synthetic", None, tmp_path, **settings)
-    assert [len(part.image_ids) for part in (data.train, data.validation, data.test)] == [12, 4, 4]
     assert data.train.images.shape == (12, 32, 32, 3)
     assert len(data.concepts) > 0
     assert (data.train.lengths > 0).all()
     # Nothing is shuffled, so a label's position is its image's.
-    by_position = load_datasets("synthetic", None, tmp_path, **settings, labels_by="position")
+    by_position = load_synthetic(tmp_path, labels_by="position")
     np.testing.assert_array_equal(by_position.train.image_concepts, data.train.image_concepts)
+
+
+def test_a_random_split_is_drawn_from_training_and_validation_images(tmp_path):
+    data = load_synthetic(tmp_path, validation="random", validation_fraction=0.5, seed=1)
+    assert sorted([*data.train.image_ids, *data.validation.image_ids]) == list(range(16))
+    assert set(data.train.image_ids) & {12, 13, 14, 15}
+    assert data.test.image_ids.tolist() == [16, 17, 18, 19]
+    for examples in (data.train, data.validation):
+        assert [name.split("_")[-1] for name in examples.file_names] == [
+            f"{image_id:06d}.png" for image_id in examples.image_ids
+        ]
+
+
+def test_a_validation_split_that_is_not_there_is_missed(load):
+    with pytest.raises(DataError, match="no validation split"):
+        load(validation="published")
+
+
+def test_stop_words_of_ones_own_and_lemmas(load):
+    plain = load()
+    assert (
+        "near" in load(stop_words=()).concepts.words or "the" in load(stop_words=()).concepts.words
+    )
+    without = load(stop_words=("silo",))
+    assert "silo" in plain.concepts.words
+    assert "silo" not in without.concepts.words
+    assert without.vocabulary == plain.vocabulary
+    pytest.importorskip("simplemma")
+    lemmas = load(lemmatize=True, stop_words=())
+    assert "be" in lemmas.concepts.words or "the" in lemmas.concepts.words

@@ -1,0 +1,28 @@
+r"""Images of your own with a CSV, TSV, JSONL or JSON file of captions.
+
+python main.py --mode=train --config=configs/caption_folder.py --workdir=runs/own \
+    --config.data.dir=FOLDER
+"""
+
+from configs import base, variants
+
+
+def get_config(variant: str = "resnet18"):
+    """Returns a training on a folder of images.
+
+    Args:
+      variant: one of `variants.VARIANTS`, as in `--config=configs/caption_folder.py:resnet50`.
+
+    Raises:
+      ValueError: the variant is unknown.
+    """
+    config = base.get_config()
+    config.data.name = "caption_folder"
+    config.data.dir = "data/caption_folder"
+    config.data.validation = "auto"
+    config.data.options.images = ""  # folder below dir; "" = images/ or dir itself
+    config.data.options.captions = ""  # file below dir; "" = the only one
+    config.data.options.test_fraction = 0.2  # where the file does not say what is for test
+    config.data.options.split_seed = 0  # of that choice
+    variants.apply(config, variant, "configs/caption_folder.py")
+    return config

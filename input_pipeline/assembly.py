@@ -1,0 +1,146 @@
+"""From the captions of a data set to the arrays of its three splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from input_pipeline import concepts as knowledge
+from input_pipeline.concepts import Concepts
+from input_pipeline.errors import DataError
+from input_pipeline.lemmatization import english_lemma, unchanged
+from input_pipeline.settings import DataSettings
+from input_pipeline.splitting import release_label_rows, split_rows
+from input_pipeline.texts import Texts
+from input_pipeline.vocabulary import PADDING_ID, UNKNOWN, Vocabulary
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which images are in which split, as rows of the whole data set.
+
+    Attributes:
+      rows: train, validation, test -> i64[n], ascending by image id.
+      label_rows: i64[n_train], whose labels each training image gets: its own, but for the
+        release's way.
+      outside_test: i64[m], all images that are not in the test split.
+    """
+
+    rows: dict[str, np.ndarray]
+    label_rows: np.ndarray
+    outside_test: np.ndarray
+
+
+def place(splits: Mapping[str, Texts], settings: DataSettings) -> Placement:
+    """Says which images are trained on, validated and tested with.
+
+    Args:
+      splits: the published splits, 'train' and 'test' and perhaps 'validation'; the rows of the
+        whole data set go through them in this order.
+      settings: of the validation split.
+
+    Returns:
+      The rows of each part.
+
+    Raises:
+      DataError: there is no published validation split where one is asked for, or no image for
+        one of the parts.
+    """
+    starts = np.cumsum([0, *(len(texts) for texts in splits.values())])
+    published = {
+        split: np.arange(first, last)
+        for split, first, last in zip(splits, starts[:-1], starts[1:], strict=True)
+    }
+    if settings.validation == "published" and "validation" not in published:
+        raise DataError(
+            "The files of this data set have no validation split: set 'validation' to 'random'."
+        )
+    outside = np.concatenate([rows for split, rows in published.items() if split != "test"])
+    ids = [i for split, texts in splits.items() if split != "test" for i in texts.image_ids]
+    outside = outside[np.argsort(ids, kind="stable")]
+    if "validation" in published and settings.validation != "random":
+        return Placement({part: published[part] for part in PARTS}, published["train"], outside)
+    draw = (len(outside), settings.validation_fraction, settings.seed, settings.fold)
+    train, validation = split_rows(*draw)
+    givers = release_label_rows(*draw) if settings.labels_by == "position" else train
+    rows = {"train": outside[train], "validation": outside[validation], "test": published["test"]}
+    return Placement(rows, outside[givers], outside)
+
+
+def learn(
+    texts: Texts, placement: Placement, settings: DataSettings
+) -> tuple[Vocabulary, Concepts]:
+    """Learns words and concepts from the captions.
+
+    Args:
+      texts: of the whole data set.
+      placement: from `place`.
+      settings: what counts as a word and as a concept.
+
+    Returns:
+      The vocabulary and the concepts.
+    """
+    release = settings.vocabulary_from == "train_and_test"
+    known = texts.of(placement.outside_test if release else placement.rows["train"])
+    counted = known.tokens + (texts.of(placement.rows["test"]).tokens if release else [])
+    vocabulary = Vocabulary.from_tokens(counted, settings.min_count)
+    candidates = vocabulary.words
+    if settings.stop_words is not None:
+        counts = Counter(token for tokens in counted for token in tokens)
+        refused = frozenset(settings.stop_words)
+        candidates = [
+            word for word, n in counts.items() if n >= settings.min_count and word not in refused
+        ]
+    concepts = knowledge.find(
+        known.captions,
+        candidates,
+        settings.num_concepts,
+        settings.min_repeats,
+        english_lemma() if settings.lemmatize else unchanged,
+    )
+    return vocabulary, concepts
+
+
+def caption_arrays(
+    texts: Texts, vocabulary: Vocabulary, concepts: Concepts, length: int, width: int
+) -> dict[str, np.ndarray]:
+    """Turns captions into numbers.
+
+    Args:
+      texts: of N images with M captions.
+      vocabulary: of the tokens.
+      concepts: that captions may name.
+      length: tokens a caption at most; a longer one is cut, one without a token becomes one
+        unknown word.
+      width: columns of the word concepts, at least as many as there are concepts.
+
+    Returns:
+      `image_of_caption`, `tokens`, `lengths` and `word_concepts` as `Examples` has them, with
+      M rows and `length` or `width` columns.
+    """
+    num_captions = len(texts.tokens)
+    tokens = np.full((num_captions, length), PADDING_ID, np.int32)
+    word_concepts = np.zeros((num_captions, width), np.uint8)
+    for row, words in enumerate(texts.tokens):
+        ids = vocabulary.encode_tokens((words or [UNKNOWN])[:length])
+        tokens[row, : len(ids)] = ids
+        word_concepts[row, concepts.columns_of(words[:length])] = 1
+    return {
+        "image_of_caption": np.repeat(
+            np.arange(len(texts), dtype=np.int32), [len(captions) for captions in texts.captions]
+        ),
+        "tokens": tokens,
+        "lengths": np.count_nonzero(tokens != PADDING_ID, axis=1).astype(np.int32),
+        "word_concepts": word_concepts,
+    }
+
+
+def longest_caption(texts: Texts, max_tokens: int) -> int:
+    """Returns how many tokens the longest caption has, `max_tokens` at most unless that is 0."""
+    longest = max(len(tokens) or 1 for tokens in texts.tokens)
+    return min(longest, max_tokens) if max_tokens else longest

@@ -1,0 +1,104 @@
+"""Reads the text files that come with the KAMCL release, and with GaLR and AMFMN before it.
+
+`SPLIT_caps.txt` has five lines an image, `SPLIT_filename.txt` one line an image or one a caption.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from input_pipeline.caption_files.entry import (
+    Entry,
+    checked_caption,
+    checked_entries,
+    checked_name,
+)
+from input_pipeline.caption_files.text_file import read_text
+from input_pipeline.errors import DataError
+
+CAPTIONS_AN_IMAGE = 5
+SPLITS = {"train": "train", "val": "validation", "test": "test"}
+"""Name in the files -> split."""
+
+
+def has_layout(folder: Path) -> bool:
+    """Returns whether the folder has one of the files, so that it is meant to have all."""
+    return any(
+        os.path.lexists(folder / f"{split}_{kind}.txt")
+        for split in ("train", "test")
+        for kind in ("caps", "filename")
+    )
+
+
+def read(folder: Path, blank_captions: bool = False) -> list[Entry]:
+    """Reads the captions and file names of all splits.
+
+    Args:
+      folder: with the text files; `val_caps.txt` and `val_filename.txt` may be missing, both.
+      blank_captions: whether an empty line is a caption. A line of punctuation alone always is.
+
+    Returns:
+      The images of the training split, of the validation split if there is one, and of the test
+      split, each in the order of its files.
+
+    Raises:
+      DataError: a file is missing or malformed; the sentence says which, and where.
+    """
+    entries: list[Entry] = []
+    places: list[str] = []
+    for name, split in SPLITS.items():
+        captions_path, names_path = folder / f"{name}_caps.txt", folder / f"{name}_filename.txt"
+        # A link to nowhere is an error, not a split that is not there.
+        if split != "validation" or any(map(os.path.lexists, (captions_path, names_path))):
+            of_split = _read_split(folder, captions_path, names_path, split, blank_captions)
+            entries += [entry for entry, _ in of_split]
+            places += [f"{names_path.name} line {line}" for _, line in of_split]
+    return checked_entries(entries, places, folder)
+
+
+def _read_split(
+    folder: Path, captions_path: Path, names_path: Path, split: str, blank_captions: bool
+) -> list[tuple[Entry, int]]:
+    """Returns the entries of a split and the line of each one's name."""
+    captions = [
+        checked_caption(line, blank_captions, captions_path, f"line {number}")
+        for number, line in enumerate(_lines(captions_path, folder), start=1)
+    ]
+    names = [
+        checked_name(line, names_path, f"line {number}")
+        for number, line in enumerate(_lines(names_path, folder), start=1)
+    ]
+    lines_a_name = _lines_a_name(names_path, names, len(captions), captions_path)
+    return [
+        (
+            Entry(names[image * lines_a_name], split, tuple(captions[first : first + 5])),
+            image * lines_a_name + 1,
+        )
+        for image, first in enumerate(range(0, len(captions), CAPTIONS_AN_IMAGE))
+    ]
+
+
+def _lines(path: Path, folder: Path) -> list[str]:
+    # Not splitlines: that also parts lines at characters that may stand in a caption.
+    lines = read_text(path, folder).split("\n")
+    return lines[:-1] if not lines[-1] else lines
+
+
+def _lines_a_name(path: Path, names: Sequence[str], captions: int, source: Path) -> int:
+    """Returns 1 if the file has a name an image, 5 if it has one a caption."""
+    if captions == len(names) * CAPTIONS_AN_IMAGE:
+        return 1
+    if captions != len(names) or captions % CAPTIONS_AN_IMAGE:
+        raise DataError(
+            f"{source} has {captions} captions for the {len(names)} lines of {path}: there must be "
+            f"{CAPTIONS_AN_IMAGE} captions an image, with one file name an image or a caption."
+        )
+    for index, name in enumerate(names):
+        if name != names[index - index % CAPTIONS_AN_IMAGE]:
+            raise DataError(
+                f"{path}, line {index + 1}: it names '{name}' within the five lines of another "
+                "image."
+            )
+    return CAPTIONS_AN_IMAGE

@@ -1,0 +1,111 @@
+"""Base of the builders of published data sets, whichever of the caption files a user has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from input_pipeline.caption_files import Entry, karpathy_json, release_text
+from input_pipeline.datasets.captioned_folder import CaptionedFolder, Listing, check_splits
+from input_pipeline.errors import DataError
+
+
+class PublishedDataset(CaptionedFolder, skip_registration=True):  # type: ignore[call-arg]
+    """Reads the publisher's JSON file, or the text files of the KAMCL, GaLR and AMFMN programs.
+
+    The text files (`train_caps.txt`, `train_filename.txt`, ...) are read where a folder has both.
+
+    Attributes:
+      JSON_FILES: names of the publisher's caption file.
+      BLANK_CAPTIONS: whether an empty caption is accepted unless an option says otherwise.
+    """
+
+    JSON_FILES: ClassVar[Sequence[str]] = ()
+    BLANK_CAPTIONS: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        source_dir: Path,
+        prepared_dir: Path,
+        images: str = "",
+        captions: str = "",
+        blank_captions: bool | None = None,
+    ) -> None:
+        """Reads the captions and finds the images.
+
+        Args:
+          source_dir: the folder with the caption files and the image folder.
+          prepared_dir: where prepared data lies.
+          images: the image folder's name within `source_dir`, or an absolute path; '' tries the
+            names that it has in what people download.
+          captions: the publisher's JSON file within `source_dir`; '' takes the text files if they
+            are there, else the JSON file under its usual name.
+          blank_captions: whether an empty caption is accepted; None for the data set's default.
+
+        Raises:
+          DataError: something in the folder is missing or malformed.
+        """
+        super().__init__(
+            source_dir=source_dir,
+            prepared_dir=prepared_dir,
+            images=images,
+            captions=captions,
+            blank_captions=blank_captions,
+        )
+
+    @staticmethod
+    def read_json(path: Path, root: Path, blank_captions: bool) -> list[Entry]:
+        """Reads the publisher's caption file, as the readers in `caption_files` do."""
+        return karpathy_json.read(path, root, blank_captions)
+
+    @classmethod
+    def list_images(
+        cls,
+        source_dir: Path,
+        captions: str = "",
+        blank_captions: bool | None = None,
+        **options: Any,
+    ) -> Listing:
+        """Reads the caption files, see the base class."""
+        del options  # there are none
+        blank = cls.BLANK_CAPTIONS if blank_captions is None else blank_captions
+        if not captions and release_text.has_layout(source_dir):
+            return check_splits(Listing(source_dir, release_text.read(source_dir, blank)))
+        names = [captions] if captions else list(cls.JSON_FILES)
+        file = next((source_dir / name for name in names if (source_dir / name).exists()), None)
+        if file is None:
+            files = "" if captions else "train_caps.txt with its companions, nor "
+            raise DataError(
+                f"There is no {files}{' or '.join(names)} in {source_dir}."
+                if source_dir.is_dir()
+                else f"There is no folder {source_dir}."
+            )
+        return check_splits(Listing(file, cls.read_json(file, source_dir, blank)))
+
+
+def size_mismatches(official: Mapping[str, int], sizes: Mapping[str, int]) -> list[str]:
+    """Compares a data set's splits with the published ones.
+
+    Images set aside for validation count as training images where one of the two has no
+    validation split: the text files of the KAMCL release have them in one file.
+
+    Args:
+      official: split -> number of images; empty where nothing is published.
+      sizes: split -> number of images.
+
+    Returns:
+      A sentence with both numbers for each difference.
+    """
+    if official and ("validation" in official) != ("validation" in sizes):
+        official, sizes = _without_validation(official), _without_validation(sizes)
+    return [
+        f"the {split} split has {sizes.get(split, 0)} images, the published one {count}"
+        for split, count in official.items()
+        if sizes.get(split, 0) != count
+    ]
+
+
+def _without_validation(sizes: Mapping[str, int]) -> dict[str, int]:
+    return {"train": sizes["train"] + sizes.get("validation", 0), "test": sizes["test"]}

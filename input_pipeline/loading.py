@@ -1,0 +1,193 @@
+"""From the files of a data set to the three splits of an experiment, through what is prepared.
+
+Everything is made once and then opened: the arrays of the captions lie in a folder that is named
+by all that decided them, the settings, the captions and the code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import assembly, datasets, storage
+from input_pipeline.assembly import PARTS, Placement
+from input_pipeline.concepts import Concepts
+from input_pipeline.datasets import Prepared
+from input_pipeline.decoding import DecodedImages, decode
+from input_pipeline.examples import Examples, RetrievalData
+from input_pipeline.lemmatization import english_lemma, unchanged
+from input_pipeline.settings import DataSettings
+from input_pipeline.stored_arrays import SelectedRows, StoredTexts, open_array
+from input_pipeline.texts import Texts
+from input_pipeline.vocabulary import Vocabulary
+
+_DECIDING_CODE = (
+    "assembly.py",
+    "concepts.py",
+    "lemmatization.py",
+    "loading.py",
+    "splitting.py",
+    "stop_words.txt",
+    "texts.py",
+    "tokenization.py",
+    "vocabulary.py",
+)
+TRAINING_CAPTIONS = "training_captions.sha256"
+_ARRAYS = (
+    "rows",
+    "image_ids",
+    "image_of_caption",
+    "tokens",
+    "lengths",
+    "word_concepts",
+    "image_concepts",
+)
+
+
+def load_datasets(
+    name: str,
+    source_dir: str | Path | None,
+    prepared_dir: str | Path,
+    settings: DataSettings | None = None,
+    *,
+    bad_images: str = "stop",
+    options: Mapping[str, Any] | None = None,
+) -> RetrievalData:
+    """Prepares a data set where needed and returns its three splits.
+
+    Args:
+      name: of the data set, a key of `datasets.BUILDERS`.
+      source_dir: the folder with the data set's files; None for 'synthetic'.
+      prepared_dir: where prepared data lies.
+      settings: of splits, words and sizes; None for those of the paper.
+      bad_images: 'stop' or 'skip', see `datasets.open_prepared`.
+      options: the builder's own.
+
+    Returns:
+      The data. The first call prepares, decodes and tokenises; from then on files are opened.
+
+    Raises:
+      DataError: a value is not allowed, or something is wrong with the files.
+    """
+    prepared = datasets.open_prepared(
+        name, source_dir, prepared_dir, bad_images=bad_images, **(options or {})
+    )
+    return load_prepared(prepared, settings or DataSettings())
+
+
+def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
+    """Like `load_datasets`, for a data set that is open already."""
+    key = _key(prepared.fingerprint, settings)
+    folder = prepared.folder / "examples" / key
+    if not folder.is_dir():
+        with storage.lock(folder.parent):
+            if not folder.is_dir():  # another process may have been at it
+                with storage.written_folder(folder) as unfinished:
+                    _write(unfinished, prepared.texts(), settings)
+    rows = {part: open_array(folder / part / "rows.npy") for part in PARTS}
+    images = _decoded(prepared, settings, rows)
+    concepts = json.loads((folder / "concepts.json").read_text("utf-8"))
+    form = english_lemma() if settings.lemmatize else unchanged
+    return RetrievalData(
+        **{part: _open(folder / part, SelectedRows(images[part], rows[part])) for part in PARTS},
+        vocabulary=Vocabulary.from_json((folder / "vocabulary.json").read_text("utf-8")),
+        concepts=Concepts(concepts["words"], concepts["totals"], settings.min_repeats, form),
+        training_captions=(folder / TRAINING_CAPTIONS).read_text(),
+    )
+
+
+def _key(fingerprint: str, settings: DataSettings) -> str:
+    """Names the arrays of the captions by everything that decides them; pixels do not."""
+    chosen = dataclasses.asdict(settings)
+    del chosen["train_size"], chosen["image_size"]
+    decided = json.dumps([fingerprint, _code_version(), chosen], sort_keys=True)
+    return hashlib.sha256(decided.encode()).hexdigest()[:16]
+
+
+@cache
+def _code_version() -> str:
+    here = Path(__file__).parent
+    code = b"".join((here / name).read_bytes() for name in _DECIDING_CODE)
+    return hashlib.sha256(code).hexdigest()
+
+
+def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) -> None:
+    """Writes everything of an experiment's data but the pixels."""
+    placement = assembly.place(splits, settings)
+    texts = Texts.joined(splits.values())
+    vocabulary, concepts = assembly.learn(texts, placement, settings)
+    (folder / "vocabulary.json").write_text(vocabulary.to_json(), "utf-8")
+    known = {"words": concepts.words, "totals": concepts.totals}
+    (folder / "concepts.json").write_text(json.dumps(known, ensure_ascii=False), "utf-8")
+    pairs = texts.of(placement.rows["train"])
+    digest = hashlib.sha256(json.dumps([pairs.file_names, pairs.all_captions]).encode())
+    (folder / TRAINING_CAPTIONS).write_text(digest.hexdigest())
+    length = assembly.longest_caption(texts, settings.max_tokens)
+    width = settings.num_concepts if settings.pad_concepts else len(concepts)
+    for part in PARTS:
+        (folder / part).mkdir()
+        _write_part(
+            folder / part,
+            texts,
+            placement,
+            lambda chosen: assembly.caption_arrays(chosen, vocabulary, concepts, length, width),
+            lambda chosen: concepts.image_labels(chosen.captions),
+            width,
+        )
+
+
+def _write_part(
+    folder: Path,
+    texts: Texts,
+    placement: Placement,
+    caption_arrays: Callable[[Texts], dict[str, np.ndarray]],
+    labels_of: Callable[[Texts], np.ndarray],
+    width: int,
+) -> None:
+    rows = placement.rows[folder.name]
+    chosen = texts.of(rows)
+    image_concepts = np.zeros((len(rows), width), np.float32)
+    if folder.name == "train":
+        labels = labels_of(texts.of(placement.label_rows))
+        image_concepts[:, : labels.shape[1]] = labels
+    arrays = {
+        "rows": rows,
+        "image_ids": np.array(chosen.image_ids, np.int64),
+        "image_concepts": image_concepts,
+        **caption_arrays(chosen),
+    }
+    for name in _ARRAYS:
+        np.save(folder / f"{name}.npy", arrays[name])
+    StoredTexts.write(folder / "captions.txt", chosen.all_captions)
+    StoredTexts.write(folder / "file_names.txt", chosen.file_names)
+
+
+def _open(folder: Path, images: SelectedRows) -> Examples:
+    arrays = {name: open_array(folder / f"{name}.npy") for name in _ARRAYS if name != "rows"}
+    return Examples(
+        images=images,
+        file_names=StoredTexts(folder / "file_names.txt"),
+        captions=StoredTexts(folder / "captions.txt"),
+        **arrays,
+    )
+
+
+def _decoded(
+    prepared: Prepared, settings: DataSettings, rows: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns for each part the array that has its images, decoding what is not there yet."""
+    sizes = {"train": settings.train_size}
+    sizes["validation"] = sizes["test"] = settings.image_size
+    arrays = {}
+    for size in dict.fromkeys(sizes.values()):
+        wanted = np.concatenate([rows[part] for part in PARTS if sizes[part] == size])
+        images = DecodedImages(prepared.folder / "images", size, prepared.num_images)
+        arrays[size] = decode(images, wanted, prepared.encoded_image, f"resizing to {size} px")
+    return {part: arrays[size] for part, size in sizes.items()}

@@ -1,0 +1,98 @@
+"""Writing prepared files so that what is found under its final name is whole.
+
+One process at a time writes into a folder of prepared data; whoever is killed while writing leaves
+nothing that a later run would trust.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from filelock import FileLock, Timeout
+
+_UNFINISHED = ".unfinished"
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[IO[bytes]]:
+    """Gives a file to write; it gets its name when the block has ended well and it is on the disk.
+
+    Args:
+      path: of the file; one of that name is replaced.
+
+    Yields:
+      The open file, under a name of its own in the same folder.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_UNFINISHED, dir=path.parent)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file that appears under its name only when it is whole."""
+    with replaced(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill; it gets its name only when the block has ended well.
+
+    Args:
+      path: of the folder, which must not exist; the caller holds the lock of its parent.
+
+    Yields:
+      The folder under a name of its own.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(
+        tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_UNFINISHED, dir=path.parent)
+    )
+    try:
+        unfinished.chmod(0o755)
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Lets one process at a time write into a folder; the others wait and say so.
+
+    The lock is the operating system's: it ends with the process, however that ends. What a killed
+    process left unfinished in the folder is removed.
+
+    Args:
+      folder: made if absent.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    exclusive = FileLock(folder / ".lock")
+    try:
+        exclusive.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for another process that writes into {folder}", file=sys.stderr, flush=True)
+        exclusive.acquire()
+    try:
+        for left in folder.glob(f".*{_UNFINISHED}"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+        yield
+    finally:
+        exclusive.release()

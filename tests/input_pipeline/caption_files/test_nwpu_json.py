@@ -1,0 +1,83 @@
+"""The JSON of NWPU-Captions: images by class."""
+
+import json
+
+import pytest
+
+from input_pipeline.caption_files import Entry, nwpu_json
+from input_pipeline.errors import DataError
+
+
+def image(name, split="train", **captions):
+    return {"filename": name, "imgid": 0, "split": split, "sentids": [0]} | captions
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(content, **options):
+        path = tmp_path / "dataset_nwpu.json"
+        path.write_text(json.dumps(content))
+        return nwpu_json.read(path, tmp_path, **options)
+
+    return read
+
+
+@pytest.fixture
+def refusal(read):
+    def refusal(content):
+        with pytest.raises(DataError) as caught:
+            read(content)
+        return "dataset_nwpu.json" + str(caught.value).split("dataset_nwpu.json")[1]
+
+    return refusal
+
+
+def test_images_are_read_class_by_class_with_captions_in_the_order_of_their_numbers(read):
+    many = {f"raw_{k}": f"caption {k}" for k in (10, 2, 1)}
+    content = {
+        "ship": [image("ship_2.jpg", "val", raw="x")],
+        "airplane": [image("airplane_1.jpg", "test", **many, raw="first", rawness=3)],
+    }
+    assert read(content) == [
+        Entry("ship_2.jpg", "validation", ("x",), "ship"),
+        Entry(
+            "airplane_1.jpg", "test", ("first", "caption 1", "caption 2", "caption 10"), "airplane"
+        ),
+    ]
+
+
+def test_blank_captions_are_refused_unless_asked_for(read, refusal):
+    content = {"ship": [image("a.jpg", raw="x", raw_1="")]}
+    assert refusal(content) == "dataset_nwpu.json, ship[0].raw_1: a caption is empty."
+    assert read(content, blank_captions=True)[0].captions == ("x", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "end"),
+    [
+        ([], " must be a JSON object with a list of images for each class."),
+        ({}, " lists no image."),
+        ({"ship": []}, " lists no image."),
+        ({"ship": {}}, ", 'ship': it must be a list of images, not an object."),
+        ({"ship": [3]}, ", ship[0]: it must be an object."),
+        ({" \nship ": {}}, ", 'ship': it must be a list of images, not an object."),
+        ({" \nship ": [3]}, ", ship[0]: it must be an object."),
+        ({"..": []}, ", its keys: '..' lies outside of the image folder."),
+        ({"": []}, ", its keys: there is no file name."),
+        ({"a/b": []}, ": the class 'a/b' is not the name of one folder."),
+        ({"a\\b": []}, ": the class 'a\\\\b' is not the name of one folder."),
+        ({"ship": [image("a.jpg")]}, ", ship[0]: 'a.jpg' has no caption."),
+        ({"ship": [image("a.jpg", raw=[])]}, ", ship[0].raw: a caption must be text, not a list."),
+        ({"ship": [image(None, raw="x")]}, ", ship[0]: there is no file name."),
+        (
+            {"ship": [image("a.jpg", raw="x")], "port": [image("a.jpg", raw="x")]},
+            ", port[0]: the file name 'a.jpg' is listed for two images, first in ship[0].",
+        ),
+        (
+            {"ship": [image("a.jpg", raw="x"), image("b.jpg", None, raw="x")]},
+            ", ship[1]: some images have a split and others, like 'b.jpg', have none.",
+        ),
+    ],
+)
+def test_the_place_of_a_wrong_value_is_told(refusal, content, end):
+    assert refusal(content) == f"dataset_nwpu.json{end}"

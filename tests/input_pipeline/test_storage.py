@@ -1,0 +1,93 @@
+"""Files and folders appear whole or not at all, and one process at a time writes."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from input_pipeline import storage
+
+
+def test_a_file_appears_when_its_block_has_ended(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with storage.replaced(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def replace_half(path):
+    with storage.replaced(path) as file:
+        file.write(b"ne")
+        raise KeyboardInterrupt
+
+
+def write_half_a_folder(path):
+    with storage.written_folder(path) as folder:
+        (folder / "half").write_text("h")
+        raise KeyboardInterrupt
+
+
+def test_what_fails_midway_changes_nothing(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        replace_half(path)
+    assert path.read_text() == "old"
+    with pytest.raises(KeyboardInterrupt):
+        write_half_a_folder(tmp_path / "folder")
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_appears_with_all_that_is_in_it(tmp_path):
+    with storage.written_folder(tmp_path / "below" / "folder") as folder:
+        (folder / "file").write_text("content")
+        assert not (tmp_path / "below" / "folder").exists()
+    assert (tmp_path / "below" / "folder" / "file").read_text() == "content"
+    assert os.listdir(tmp_path / "below") == ["folder"]
+
+
+def append_slowly(folder, letter):
+    with storage.lock(folder):
+        for _ in range(20):
+            with (folder / "log").open("a") as log:
+                log.write(letter)
+            time.sleep(0.005)
+
+
+def test_one_process_at_a_time(tmp_path, capfd):
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=append_slowly, args=(tmp_path, letter)) for letter in "abc"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    written = (tmp_path / "log").read_text()
+    assert sorted(written[i : i + 20] for i in (0, 20, 40)) == ["a" * 20, "b" * 20, "c" * 20]
+    assert "waiting for another process" in capfd.readouterr().err
+
+
+def hold(folder, held):
+    with storage.lock(folder), storage.written_folder(folder / "made") as unfinished:
+        (unfinished / "half").write_text("h")
+        with storage.replaced(folder / "file"):
+            held.set()
+            time.sleep(60)
+
+
+def test_a_killed_process_leaves_no_lock_and_nothing_to_trust(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    held = spawn.Event()
+    holder = spawn.Process(target=hold, args=(tmp_path, held))
+    holder.start()
+    assert held.wait(30)
+    assert len(os.listdir(tmp_path)) == 3  # the lock and two things unfinished
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    with storage.lock(tmp_path):
+        assert [name for name in os.listdir(tmp_path) if name != ".lock"] == []

@@ -1,0 +1,82 @@
+"""Bootstrap intervals against a plain loop and against the binomial distribution."""
+
+import numpy as np
+import pytest
+
+from kamcl_jax import bootstrap, metrics
+
+GENERATOR = np.random.default_rng(0)
+
+
+def random_ranks(captions):
+    image_of_caption = np.repeat(np.arange(len(captions)), captions)
+    ranks = {
+        "i2t": GENERATOR.integers(1, 14, len(captions)).astype(float),
+        "t2i": GENERATOR.integers(1, 14, len(image_of_caption)).astype(float),
+    }
+    return ranks, image_of_caption
+
+
+def plain_intervals(ranks, image_of_caption, resamples, seed):
+    """Draws and scores one resample at a time, query by query."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    images = len(ranks["i2t"])
+    scores = []
+    for _ in range(resamples):
+        times = generator.multinomial(images, [1 / images] * images)
+        drawn = [image for image in range(images) for _ in range(times[image])]
+        i2t = np.array([ranks["i2t"][image] for image in drawn])
+        t2i = np.concatenate([ranks["t2i"][image_of_caption == image] for image in drawn])
+        recalls = [100 * np.mean(way <= k) for way in (i2t, t2i) for k in (1, 5, 10)]
+        scores.append([*recalls, np.mean(recalls)])
+    return np.percentile(scores, [2.5, 97.5], axis=0).T
+
+
+@pytest.mark.parametrize("cells", [1, 70, 2**20])
+def test_intervals_equal_a_plain_loop(cells, monkeypatch):
+    monkeypatch.setattr(bootstrap, "_BLOCK_CELLS", cells)
+    ranks, image_of_caption = random_ranks([1, 5, 2, 3, 5, 1, 4, 5, 5, 2, 1, 5])
+    shuffled = GENERATOR.permutation(len(image_of_caption))
+    ranks["t2i"], image_of_caption = ranks["t2i"][shuffled], image_of_caption[shuffled]
+    found = bootstrap.intervals(ranks, image_of_caption, resamples=60, seed=3)
+    assert list(found) == [*metrics.RECALLS, "mR"]
+    np.testing.assert_allclose(
+        list(found.values()), plain_intervals(ranks, image_of_caption, 60, seed=3)
+    )
+
+
+def test_equal_seeds_draw_equal_images():
+    ranks, image_of_caption = random_ranks([5] * 40)
+    draws = [bootstrap.intervals(ranks, image_of_caption, 50, seed) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_the_width_is_that_of_the_binomial_distribution():
+    images = 400
+    ranks = {"i2t": np.where(np.arange(images) < 120, 1.0, 7.0), "t2i": np.full(images, 3.0)}
+    found = bootstrap.intervals(ranks, np.arange(images))
+    standard_error = 100 * np.sqrt(0.3 * 0.7 / images)
+    low, high = found["i2t_r1"]
+    assert low == pytest.approx(30 - 1.96 * standard_error, abs=0.5)
+    assert high == pytest.approx(30 + 1.96 * standard_error, abs=0.5)
+    assert found["i2t_r5"] == found["i2t_r1"]
+    assert found["t2i_r1"] == [0, 0]
+    assert found["t2i_r5"] == found["i2t_r10"] == [100, 100]
+
+
+def test_the_truth_lies_in_about_95_of_100_intervals():
+    inside = []
+    for _ in range(300):
+        hits = GENERATOR.random(100) < 0.4
+        ranks = {"i2t": np.where(hits, 1.0, 20.0), "t2i": np.ones(100)}
+        low, high = bootstrap.intervals(ranks, np.arange(100), resamples=200)["i2t_r1"]
+        inside.append(low <= 40 <= high)
+    assert 0.90 <= np.mean(inside) <= 0.985
+
+
+def test_captions_of_an_image_are_not_independent():
+    # Five captions that hit or miss together say no more than one does.
+    hits = np.where(GENERATOR.random(200) < 0.5, 1.0, 20.0)
+    found = bootstrap.intervals({"i2t": hits, "t2i": np.repeat(hits, 5)}, np.arange(1000) // 5)
+    np.testing.assert_allclose(found["t2i_r1"], found["i2t_r1"])
+    np.testing.assert_allclose(found["mR"], found["i2t_r1"])

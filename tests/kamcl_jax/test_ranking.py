@@ -1,0 +1,171 @@
+"""Ranks against enumeration and plain loops, with ties and captions of equal text."""
+
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from kamcl_jax import ranking
+
+GENERATOR = np.random.default_rng(0)
+ONE_TO_THREE = np.array([2, 0, 0, 1, 2, 2, 3])
+"""Captions of four images, one to three each, in no order."""
+
+
+def expected_first_place(scores, right):
+    """Expected place of the first right item over all orders of tied items, by enumeration."""
+    best = max(scores[i] for i in right)
+    ahead = sum(score > best for score in scores)
+    tied = [i for i, score in enumerate(scores) if score == best]
+    places = [
+        min(order.index(i) for i in right if i in tied) for order in itertools.permutations(tied)
+    ]
+    return 1 + ahead + np.mean(places)
+
+
+def release_place(scores, right):
+    """Place of the first of the right items, by the release's steps, one at a time."""
+    order = np.argsort(np.array(scores, np.float64))[::-1].tolist()
+    return 1 + min(order.index(item) for item in right)
+
+
+def matching(image_of_caption, texts, num_images):
+    """bool[N, M]: whether one of the image's captions says the same, pair by pair."""
+    return np.array(
+        [
+            [
+                any(texts[own] == text for own, of in enumerate(image_of_caption) if of == image)
+                for text in texts
+            ]
+            for image in range(num_images)
+        ]
+    )
+
+
+def plain_ranks(similarity, right, place):
+    return {
+        "i2t": [place(list(s), np.flatnonzero(r)) for s, r in zip(similarity, right, strict=True)],
+        "t2i": [
+            place(list(s), np.flatnonzero(r)) for s, r in zip(similarity.T, right.T, strict=True)
+        ],
+    }
+
+
+def assert_ranks_equal(found, expected):
+    for way in ranking.WAYS:
+        np.testing.assert_allclose(found[way], expected[way], err_msg=way)
+
+
+@pytest.mark.parametrize(
+    ("ties", "place"), zip(ranking.TIES, (expected_first_place, release_place), strict=True)
+)
+@pytest.mark.parametrize("levels", [3, 1000])
+@pytest.mark.parametrize("num_texts", [1, 3, None])
+def test_ranks_equal_plain_loops(levels, num_texts, ties, place):
+    for _ in range(20):
+        similarity = GENERATOR.integers(0, levels, (4, 7)).astype(np.float32)
+        texts = None if num_texts is None else 10 * GENERATOR.integers(0, num_texts, 7)
+        right = matching(ONE_TO_THREE, np.arange(7) if texts is None else texts, 4)
+        found = ranking.both_ways(similarity, ONE_TO_THREE, ties, texts)
+        assert_ranks_equal(found, plain_ranks(similarity, right, place))
+
+
+def random_split(levels, num_images=30, num_texts=40):
+    """A score matrix, images and texts of captions; every image has one to five captions."""
+    captions = GENERATOR.integers(1, 6, num_images)
+    image_of_caption = np.repeat(np.arange(num_images), captions)
+    num_captions = len(image_of_caption)
+    similarity = GENERATOR.integers(0, levels, (num_images, num_captions)).astype(np.float32)
+    return similarity, image_of_caption, GENERATOR.integers(0, num_texts, num_captions)
+
+
+@pytest.mark.parametrize("ties", ranking.TIES)
+@pytest.mark.parametrize("cells", [1, 100, 1000])
+def test_blocks_change_nothing(ties, cells, monkeypatch):
+    similarity, image_of_caption, texts = random_split(levels=5)
+    for of_caption in (None, texts):
+        whole = ranking.both_ways(similarity, image_of_caption, ties, of_caption)
+        with monkeypatch.context() as patch:
+            patch.setattr(ranking, "BLOCK_CELLS", cells)
+            assert_ranks_equal(
+                ranking.both_ways(similarity, image_of_caption, ties, of_caption), whole
+            )
+
+
+@pytest.mark.parametrize("ties", ranking.TIES)
+def test_memory_is_bounded_by_the_block_not_by_the_scores(ties, monkeypatch):
+    monkeypatch.setattr(ranking, "BLOCK_CELLS", 2**14)
+    image_of_caption = np.repeat(np.arange(400), 20)
+    similarity = GENERATOR.random((400, 8000), np.float32)
+    tracemalloc.start()
+    try:
+        ranking.both_ways(similarity, image_of_caption, ties, np.arange(8000) // 2)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < similarity.size / 2  # a second matrix has a byte an element at least
+
+
+@pytest.mark.parametrize("ties", ranking.TIES)
+def test_distinct_texts_are_the_official_protocol(ties):
+    similarity, image_of_caption, _ = random_split(levels=5)
+    distinct = GENERATOR.permutation(len(image_of_caption))
+    official = ranking.both_ways(similarity, image_of_caption, ties)
+    assert_ranks_equal(ranking.both_ways(similarity, image_of_caption, ties, distinct), official)
+
+
+@pytest.mark.parametrize("ties", ranking.TIES)
+def test_more_captions_of_equal_text_only_help(ties):
+    similarity, image_of_caption, _ = random_split(levels=5)
+    texts = np.arange(len(image_of_caption))
+    before = ranking.both_ways(similarity, image_of_caption, ties, texts)
+    for merged in (3, 2):  # texts // 3 // 2 merges what texts // 3 had merged already
+        texts = texts // merged
+        after = ranking.both_ways(similarity, image_of_caption, ties, texts)
+        for way in ranking.WAYS:
+            assert np.all(after[way] <= before[way])
+            assert np.any(after[way] < before[way])
+        before = after
+
+
+def test_the_order_of_images_and_captions_changes_nothing():
+    similarity, image_of_caption, texts = random_split(levels=5)
+    images = GENERATOR.permutation(similarity.shape[0])
+    captions = GENERATOR.permutation(similarity.shape[1])
+    place_of_image = np.argsort(images)
+    for of_caption in (None, texts):
+        ranks = ranking.both_ways(similarity, image_of_caption, text_of_caption=of_caption)
+        moved = ranking.both_ways(
+            similarity[images][:, captions],
+            place_of_image[image_of_caption[captions]],
+            text_of_caption=None if of_caption is None else of_caption[captions],
+        )
+        assert_ranks_equal(moved, {"i2t": ranks["i2t"][images], "t2i": ranks["t2i"][captions]})
+
+
+def test_scores_that_are_not_numbers_rank_behind_everything():
+    similarity, image_of_caption, texts = random_split(levels=5)
+    similarity[3] = np.nan
+    for of_caption in (None, texts):
+        ranks = ranking.both_ways(similarity, image_of_caption, text_of_caption=of_caption)
+        assert ranks["i2t"][3] > similarity.shape[1]
+        assert np.all(ranks["t2i"][image_of_caption == 3] > similarity.shape[0])
+
+
+def test_ways_to_count_ties_agree_where_there_are_none():
+    image_of_caption = np.repeat(np.arange(12), [1, 5, 5, 3, 5, 5, 2, 5, 5, 5, 4, 5])
+    shape = (12, len(image_of_caption))
+    similarity = GENERATOR.permutation(np.prod(shape)).reshape(shape).astype(np.float32)
+    expected, argsort = (
+        ranking.both_ways(similarity, image_of_caption, ties) for ties in ranking.TIES
+    )
+    assert_ranks_equal(argsort, expected)
+
+
+@pytest.mark.parametrize("ranks", [ranking.image_to_text_ranks, ranking.text_to_image_ranks])
+def test_an_unknown_way_to_count_ties_is_refused(ranks):
+    with pytest.raises(
+        ValueError, match="ties is 'first'; it must be one of 'expected', 'argsort'"
+    ):
+        ranks(np.ones((1, 1), np.float32), np.zeros(1, int), ties="first")
