@@ -153,3 +153,24 @@ def test_bad_data_is_one_sentence_that_names_the_file(run, tmp_path, damage, wor
     error = run(*RELEASE, f"--config.data.dir={tmp_path / 'data'}")
     sentence = next(line for line in error.splitlines() if line.startswith("error: "))
     assert all(word in sentence for word in words), sentence
+
+
+def test_data_is_prepared_and_described_on_the_command_line(tmp_path):
+    write_release(tmp_path / "data")
+    (tmp_path / "data" / "images" / "train_3.png").write_bytes(b"not an image")
+    arguments = ["--config=configs/rsicd.py", f"--config.data.dir={tmp_path / 'data'}"]
+    settings = ["--config.data.bad_images=skip", "--config.image_size=32"]
+
+    def printed(*more):
+        command = [sys.executable, "main.py", *arguments, *more]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    prepared = printed("--mode=prepare", *settings)
+    assert "train_3.png: its format is not known" in prepared
+    assert "the train split has 5 images, the published one 9828" in prepared
+    concepts = printed("--mode=concepts", f"--workdir={tmp_path / 'run'}")
+    assert "saved in" in concepts
+    assert (tmp_path / "run" / "concepts" / "concepts.png").is_file()

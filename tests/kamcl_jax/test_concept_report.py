@@ -1,5 +1,6 @@
 """`--mode=concepts`: from captions alone, with the choices of the config."""
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -112,4 +113,20 @@ def test_the_released_concepts_of_rsicd_word_for_word(tmp_path):
     assert kept["concepts"] == json.loads((folder / "tag_vocab_512.json").read_text())
     words = json.loads((tmp_path / "out" / "vocabulary.json").read_text())["words"]
     ids = json.loads((folder / "vocab.json").read_text())["word2idx"]
+    assert words == sorted(ids, key=ids.__getitem__)
+
+
+@pytest.mark.parametrize("name", ["rsicd", "rsitmd"])
+def test_the_released_words_come_from_the_originals_own_files(name, tmp_path):
+    checkout = Path(os.environ.get("KAMCL_TORCH_CHECKOUT", "nowhere"))
+    folder = checkout / "data" / f"{name}_precomp"
+    if not (folder / "train_caps.txt").is_file():
+        pytest.skip("the comparison needs KAMCL_TORCH_CHECKOUT, a clone of the PyTorch original")
+    config = importlib.import_module(f"configs.{name}").get_config("release")
+    config.data.dir = str(folder)
+    kept = report(config, tmp_path / "out")
+    released = folder / "tags_label_th_1" / "tag_vocab_512.json"
+    assert kept["concepts"] == json.loads(released.read_text())
+    words = json.loads((tmp_path / "out" / "vocabulary.json").read_text())["words"]
+    ids = json.loads((checkout / "vocab" / f"{name}_splits_vocab.json").read_text())["word2idx"]
     assert words == sorted(ids, key=ids.__getitem__)
