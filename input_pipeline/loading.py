@@ -91,8 +91,19 @@ def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
             if not folder.is_dir():  # another process may have been at it
                 with storage.written_folder(folder) as unfinished:
                     _write(unfinished, prepared.texts(), settings)
-    rows = {part: open_array(folder / part / "rows.npy") for part in PARTS}
+    with storage.damage_named(folder):
+        rows = {part: open_array(folder / part / "rows.npy") for part in PARTS}
     images = _decoded(prepared, settings, rows)
+    with storage.damage_named(folder):
+        return _open_all(folder, settings, images, rows)
+
+
+def _open_all(
+    folder: Path,
+    settings: DataSettings,
+    images: Mapping[str, np.ndarray],
+    rows: Mapping[str, np.ndarray],
+) -> RetrievalData:
     concepts = json.loads((folder / "concepts.json").read_text("utf-8"))
     form = english_lemma() if settings.lemmatize else unchanged
     return RetrievalData(

@@ -17,6 +17,8 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
+from input_pipeline.errors import DataError
+
 _UNFINISHED = ".unfinished"
 
 
@@ -96,3 +98,24 @@ def lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         exclusive.release()
+
+
+@contextlib.contextmanager
+def damage_named(folder: Path) -> Iterator[None]:
+    """Turns whatever goes wrong with reading prepared files into a sentence that says what to do.
+
+    Args:
+      folder: of the files, which can be made anew.
+
+    Raises:
+      DataError: something went wrong.
+    """
+    try:
+        yield
+    # The libraries that read the files raise what a damaged one leads them to.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"The prepared files in {folder} are damaged or incomplete: delete that folder, and it "
+            f"is made anew ({reason})."
+        ) from error

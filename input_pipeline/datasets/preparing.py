@@ -71,7 +71,7 @@ class Prepared:
         (bytes), `image_id` (int).
         """
         decoders = {"image": tfds.decode.SkipDecoding()}
-        with _quiet():
+        with storage.damage_named(self.folder), _quiet():
             return {
                 split: self.builder.as_data_source(split, decoders=decoders) for split in self.sizes
             }
@@ -83,13 +83,16 @@ class Prepared:
     def encoded_image(self, row: int) -> EncodedImage:
         """Reads an image file; rows count through all splits in their order."""
         place = bisect.bisect_right(self._starts, row) - 1
-        record = self.splits[list(self.sizes)[place]][row - self._starts[place]]
+        records = self.splits[list(self.sizes)[place]]
+        with storage.damage_named(self.folder):
+            record = records[row - self._starts[place]]
         return EncodedImage(record["filename"].decode(), record["image"])
 
     def texts(self) -> dict[str, Texts]:
         """Reads the texts of all splits."""
-        fields = json.loads((self.folder / TEXTS).read_text("utf-8"))
-        return {split: Texts(**fields[split]) for split in self.sizes}
+        with storage.damage_named(self.folder):
+            fields = json.loads((self.folder / TEXTS).read_text("utf-8"))
+            return {split: Texts(**fields[split]) for split in self.sizes}
 
 
 def prepare(builder: CaptionedImages, bad_images: str = "stop") -> Prepared:
@@ -116,13 +119,15 @@ def prepare(builder: CaptionedImages, bad_images: str = "stop") -> Prepared:
         with storage.lock(builder.folder.parent):
             if not record.is_file():  # another process may have been at it
                 _make(builder, problems)
-    if not builder.info.splits:  # another process has made them since we looked
-        builder.info.read_from_directory(builder.data_path)
-    made = json.loads(record.read_text("utf-8"))
-    left_out = [Problem(*problem) for problem in made["left_out"]]
+    with storage.damage_named(builder.folder):
+        if not builder.info.splits:  # another process has made them since we looked
+            builder.info.read_from_directory(builder.data_path)
+        made = json.loads(record.read_text("utf-8"))
+        sizes = {split: int(made["sizes"][split]) for split in builder.splits()}
+        left_out = [Problem(*problem) for problem in made["left_out"]]
     if left_out and bad_images == "stop":
         raise DataError(_sentence(builder, left_out))
-    return Prepared(builder, made["sizes"], left_out)
+    return Prepared(builder, sizes, left_out)
 
 
 def _check(builder: CaptionedImages, problems: Sequence[Problem], bad_images: str) -> None:

@@ -1,6 +1,8 @@
 """Splits as arrays: pixels, tokens, labels of the right image, made once and then opened."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -339,3 +341,27 @@ def test_stop_words_of_ones_own_and_lemmas(load):
     pytest.importorskip("simplemma")
     lemmas = load(lemmatize=True, stop_words=())
     assert "be" in lemmas.concepts.words or "the" in lemmas.concepts.words
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("prepared.json", lambda path: path.write_text("{")),
+        ("texts.json", lambda path: path.write_text(path.read_text()[:50])),
+        ("texts.json", lambda path: path.unlink()),
+        ("train/tokens.npy", lambda path: path.unlink()),
+        ("test/rows.npy", lambda path: path.write_bytes(path.read_bytes()[:20])),
+        ("concepts.json", lambda path: path.write_text("[]")),
+        ("rsicd-train.array_record-00000-of-00001", lambda path: path.unlink()),
+    ],
+)
+def test_damaged_prepared_files_are_told_in_one_sentence(load, tmp_path, name, damage):
+    load()
+    (path,) = (p for p in tmp_path.rglob(Path(name).name) if str(p).endswith(name))
+    damage(path)
+    with pytest.raises(DataError, match=r"^The prepared files in .* delete that folder.*\.$"):
+        # What belongs to these settings is opened again; the rest is read for others.
+        load(**({} if "examples" in path.parts else {"num_concepts": 2, "image_size": 12}))
+    # The folder that the sentence names is made anew.
+    shutil.rmtree(tmp_path / "prepared")
+    assert load().test.images.shape[0] == NUM_TEST
