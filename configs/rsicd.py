@@ -1,8 +1,4 @@
-"""RSICD (Lu et al. 2017) in the layout of the KAMCL/GaLR release.
-
-`data.dir` holds `train_caps.txt`, `train_filename.txt`, `test_caps.txt`, `test_filename.txt` and a
-folder of images.
-"""
+"""RSICD (Lu et al. 2017) as published, or in the layout of the KAMCL/GaLR release."""
 
 from configs import base, variants
 

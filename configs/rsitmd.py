@@ -1,8 +1,4 @@
-"""RSITMD (Yuan et al. 2022) in the layout of the KAMCL/GaLR release.
-
-`data.dir` holds `train_caps.txt`, `train_filename.txt`, `test_caps.txt`, `test_filename.txt` and a
-folder of images.
-"""
+"""RSITMD (Yuan et al. 2022) as published, or in the layout of the KAMCL/GaLR release."""
 
 from configs import base, variants
 

@@ -40,6 +40,7 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
         os.replace(name, path)
+        _flush(path.parent)
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -67,9 +68,25 @@ def written_folder(path: Path) -> Iterator[Path]:
     try:
         unfinished.chmod(0o755)
         yield unfinished
+        flush_folder(unfinished)
         os.replace(unfinished, path)
+        _flush(path.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Waits until all files in a folder are on the disk, so that a power cut can't take them."""
+    for path in (*folder.rglob("*"), folder):
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -81,14 +98,22 @@ def lock(folder: Path) -> Iterator[None]:
 
     Args:
       folder: made if absent.
+
+    Raises:
+      DataError: the folder can't be made or written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     exclusive = FileLock(folder / ".lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         exclusive.acquire(timeout=0)
     except Timeout:
         print(f"waiting for another process that writes into {folder}", file=sys.stderr, flush=True)
         exclusive.acquire()
+    except OSError as error:
+        raise DataError(
+            f"Prepared data can't be written into {folder} ({error.strerror}): name another folder "
+            "with data.prepared_dir."
+        ) from None
     try:
         for left in folder.glob(f".*{_UNFINISHED}"):
             if left.is_dir():
@@ -112,6 +137,8 @@ def damage_named(folder: Path) -> Iterator[None]:
     """
     try:
         yield
+    except PermissionError:
+        raise
     # The libraries that read the files raise what a damaged one leads them to.
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -63,9 +63,14 @@ class StoredTexts(Sequence[str]):
 
         Args:
           path: of the text file.
+
+        Raises:
+          ValueError: the two files do not belong together.
         """
         self._bytes = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else None
         self._starts = np.load(_starts_path(path), mmap_mode="r")
+        if self._starts[-1] != path.stat().st_size:
+            raise ValueError(f"{path} has not the length that {_starts_path(path).name} tells")
 
     @staticmethod
     def write(path: Path, texts: Iterable[str]) -> None:

@@ -47,7 +47,9 @@ class ConceptCounts:
 
 
 def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
-    """Finds the concepts that a config trains with, prints and saves them; reads no image.
+    """Finds the concepts that a config trains with, prints and saves them.
+
+    No image needs to be there, unless the config leaves out those that can't be read.
 
     `concepts.json`, `concepts.md` (all of them with their counts), `concepts.png` (the most
     frequent), `vocabulary.json` and `labels.jsonl` (each training image's soft labels) are written.
@@ -61,8 +63,13 @@ def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
       DataError: something is wrong with the captions.
     """
     config_check.check_data(config)
+    if folder is not None:
+        config_check.check_workdir(folder)
     data = config.data
-    splits = datasets.read_texts(data.name, data.dir, **data.options)
+    if data.bad_images == "skip":  # which ones are left out is known when they have been read
+        splits = from_config.open_data(config).texts()
+    else:
+        splits = datasets.read_texts(data.name, data.dir, **data.options)
     settings = from_config.data_settings(config)
     placement = assembly.place(splits, settings)
     texts = Texts.joined(splits.values())

@@ -1,6 +1,7 @@
 """Builds what a config describes: the only place where config fields become arguments."""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -86,8 +87,9 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     data = load_prepared(open_data(config), settings)
     if not data.concepts.words:
         raise DataError(
-            "no word is repeated by an image's captions and in the vocabulary, so there are no "
-            f"concepts to learn; config.data.min_word_count is {config.data.min_word_count}"
+            "There are no concepts to learn: no word is repeated by the captions of an image "
+            f"(config.concepts.min_repeats is {config.concepts.min_repeats}), frequent enough "
+            f"(config.data.min_word_count is {config.data.min_word_count}) and no stop word."
         )
     num_captions = len(data.train.captions)
     config_check.check_against_data(config, num_captions)
@@ -110,7 +112,7 @@ def train_size(config: ml_collections.ConfigDict) -> int:
 def prepared_dir(config: ml_collections.ConfigDict) -> Path:
     """Returns where the config's prepared data lies."""
     data = config.data
-    return Path(data.prepared_dir or f"{data.dir}/prepared").expanduser()
+    return Path(os.path.expanduser(data.prepared_dir or f"{data.dir}/prepared"))
 
 
 def open_data(config: ml_collections.ConfigDict) -> Prepared:
@@ -174,7 +176,7 @@ def stop_words(choice: str) -> tuple[str, ...] | None:
     if choice in ("english", "none"):
         return None if choice == "english" else ()
     try:
-        return tuple(Path(choice).expanduser().read_text("utf-8-sig").lower().split())
+        return tuple(Path(os.path.expanduser(choice)).read_text("utf-8-sig").lower().split())
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(

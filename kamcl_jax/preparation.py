@@ -1,6 +1,7 @@
 """`--mode=prepare`: prepares a config's data set and says what is in it."""
 
 import json
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -46,8 +47,11 @@ def prepare(config: ml_collections.ConfigDict) -> None:
     splits = prepared.texts()
     found = {split: findings.find(texts) for split, texts in splits.items()}
     found["all"] = findings.find(Texts.joined(splits.values()))
-    write_text(prepared.folder / "findings.json", _as_json(prepared, data, found))
     print(_as_text(prepared, data, found))
+    try:
+        write_text(prepared.folder / "findings.json", _as_json(prepared, data, found))
+    except OSError as error:  # prepared by somebody else, or on a disk that is read-only
+        print(f"note: findings.json is not written: {error.strerror}", file=sys.stderr)
 
 
 def _as_json(prepared: Prepared, data: RetrievalData, found: dict[str, Findings]) -> str:

@@ -76,6 +76,9 @@ def _table_rows(text: str, delimiter: str, path: Path) -> Iterator[Row]:
     header = [name.strip().lower() for name in cells]
     if len(set(header)) != len(header):
         raise DataError(f"{path}, {place}: a column's name occurs twice.")
+    if len(header) == 1 and re.search(r"[;,\t|]", cells[0]):
+        separator = "commas" if delimiter == "," else "tabs"
+        raise DataError(f"{path}, {place}: it has one cell; cells are parted by {separator}.")
     # Better here than in the first row.
     _key(dict.fromkeys(header), NAME_KEYS, path, place)
     _caption_keys(dict.fromkeys(header), path, place)

@@ -59,8 +59,8 @@ def open_prepared(
     """
     builder_class = _builder_class(name, source_dir, options)
     builder = builder_class(
-        source_dir=None if source_dir is None else Path(source_dir).expanduser(),
-        prepared_dir=Path(prepared_dir).expanduser(),
+        source_dir=None if source_dir is None else _expanded(source_dir),
+        prepared_dir=_expanded(prepared_dir),
         **options,
     )  # type: ignore[call-arg]
     return prepare(builder, bad_images)
@@ -81,8 +81,15 @@ def read_texts(name: str, source_dir: str | Path | None, **options: Any) -> dict
       DataError: the name or an option is unknown, or something is wrong with the files.
     """
     builder_class = _builder_class(name, source_dir, options)
-    folder = None if source_dir is None else Path(source_dir).expanduser()
+    folder = None if source_dir is None else _expanded(source_dir)
     return builder_class.read_texts(folder, **options)
+
+
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DataError(f"There is no home folder for the path {path}.") from None
 
 
 def _builder_class(

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from input_pipeline import storage
 from input_pipeline.texts import Texts
 
 # Part of every fingerprint: raise it when the prepared files change their meaning.
@@ -98,7 +99,8 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
         self.folder = prepared_dir / self.name / self.fingerprint
         self.left_out: frozenset[str] = frozenset()
         self.texts_written: dict[str, Texts] = {}
-        super().__init__(data_dir=self.folder, file_format="array_record")
+        with storage.damage_named(self.folder):  # the library reads what is there already
+            super().__init__(data_dir=self.folder, file_format="array_record")
 
     @classmethod
     def read_texts(cls, source_dir: Path | None, **options: Any) -> dict[str, Texts]:

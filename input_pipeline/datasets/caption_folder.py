@@ -72,6 +72,8 @@ class CaptionFolder(CaptionedFolder):
     ) -> Listing:
         """Reads the caption file, see the base class."""
         del options  # there are none
+        if not 0 < test_fraction < 1:
+            raise DataError(f"'test_fraction' must be between 0 and 1, not {test_fraction}.")
         file = source_dir / captions if captions else _only_caption_file(source_dir)
         listing = Listing(file, caption_table.read(file, source_dir, blank_captions))
         if not any(entry.split for entry in listing.entries):
@@ -94,7 +96,7 @@ def _only_caption_file(folder: Path) -> Path:
 
 def _with_random_test_split(listing: Listing, fraction: float, seed: int) -> Listing:
     count = len(listing.entries)
-    num_test = round(fraction * count) if 0 < fraction < 1 else 0
+    num_test = round(fraction * count)
     if not 0 < num_test < count or seed < 0:
         raise DataError(
             f"A 'test_fraction' of {fraction} and a 'split_seed' of {seed} leave no split of the "

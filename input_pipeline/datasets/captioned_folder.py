@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,9 +84,11 @@ class CaptionedFolder(CaptionedImages, skip_registration=True):  # type: ignore[
         self._folder = find_folder(source_dir, [images] if images else self.IMAGE_FOLDERS)
         candidates = [self.candidates(entry) for entry in self._listing.entries]
         self._found = locate(self._folder, candidates)
-        super().__init__(prepared_dir, options, self._inputs())
+        super().__init__(prepared_dir, options, self._inputs(source_dir))
 
-    def _inputs(self) -> Iterator[bytes]:
+    def _inputs(self, source_dir: Path) -> Iterator[bytes]:
+        # Below the data folder, which may be moved.
+        yield os.path.relpath(self._folder, source_dir).encode()
         for entry, found in zip(self._listing.entries, self._found, strict=True):
             file = [found.num_bytes, found.modified_ns] if isinstance(found, FoundImage) else found
             yield json.dumps([entry.file_name, entry.split, entry.captions, file]).encode()
@@ -115,9 +119,17 @@ class CaptionedFolder(CaptionedImages, skip_registration=True):  # type: ignore[
         return {split: listing.texts(split) for split in listing.splits}
 
     def candidates(self, entry: Entry) -> list[str]:
-        """Returns where an image's file may lie, below the image folder."""
+        """Returns where an image's file may lie, below the image folder.
+
+        Letters with marks can be written in two ways: archives from one system may hold the one,
+        caption files the other.
+        """
         in_folder = [f"{entry.folder}/{entry.file_name}"] if entry.folder else []
-        return [entry.file_name, *in_folder]
+        names = [entry.file_name, *in_folder]
+        if all(name.isascii() for name in names):
+            return names
+        forms = [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in names]
+        return list(dict.fromkeys([*names, *forms]))
 
     def sources(self) -> list[str]:
         """Names the caption file and the image folder."""

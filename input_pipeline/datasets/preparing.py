@@ -12,7 +12,6 @@ import dataclasses
 import io
 import json
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -133,11 +132,12 @@ def prepare(builder: CaptionedImages, bad_images: str = "stop") -> Prepared:
 def _check(builder: CaptionedImages, problems: Sequence[Problem], bad_images: str) -> None:
     if problems and bad_images == "stop":
         raise DataError(_sentence(builder, problems))
-    for split, bad in Counter(problem.split for problem in problems).items():
-        if bad == builder.num_images(split):
+    for split in builder.splits():
+        bad = [problem for problem in problems if problem.split == split]
+        if len(bad) == builder.num_images(split):
             raise DataError(
                 f"No image of the {split} split of '{builder.name}' can be used; "
-                f"'{problems[0].file_name}': {problems[0].reason}."
+                f"'{bad[0].file_name}': {bad[0].reason}."
             )
 
 
@@ -162,10 +162,15 @@ def _make(builder: CaptionedImages, problems: Sequence[Problem]) -> None:
     """Writes records, texts, and last of all the record of the preparation."""
     shutil.rmtree(builder.folder, ignore_errors=True)  # left by a process that was killed
     builder.left_out = frozenset(problem.file_name for problem in problems)
-    with _quiet():
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-        )
+    try:
+        with _quiet():
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            )
+    except RuntimeError as error:  # array_record's, of a full disk
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{builder.folder} can't be written: {reason}.") from error
+    storage.flush_folder(Path(builder.data_path))
     sizes = {split: len(builder.texts_written[split]) for split in builder.splits()}
     texts = {split: builder.texts_written[split].fields() for split in sizes}
     storage.write_text(builder.folder / TEXTS, json.dumps(texts, ensure_ascii=False))

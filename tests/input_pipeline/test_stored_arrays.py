@@ -38,6 +38,14 @@ def test_texts_come_back(tmp_path, texts):
         stored[len(texts)]
 
 
+def test_texts_that_were_cut_off_are_noticed(tmp_path):
+    path = tmp_path / "captions.txt"
+    StoredTexts.write(path, ["a", "b"])
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"captions\.txt has not the length"):
+        StoredTexts(path)
+
+
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (2, 3)])
 def test_arrays_are_opened_read_only_empty_ones_too(tmp_path, shape):
     np.save(tmp_path / "a.npy", np.ones(shape))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from configs import caption_folder
 from input_pipeline.errors import DataError
-from kamcl_jax import preparation
+from kamcl_jax import concept_report, preparation
 from kamcl_jax.config_check import ConfigError
 
 CAPTIONS = {
@@ -93,3 +93,15 @@ def test_a_bad_field_is_refused_first(config, tmp_path):
     with pytest.raises(ConfigError, match=r"config\.data\.bad_images is 'ignore'"):
         preparation.prepare(config)
     assert not (tmp_path / "own" / "prepared").exists()
+
+
+def test_concepts_are_those_of_the_images_that_are_trained_on(config, tmp_path):
+    (tmp_path / "own" / "images" / "a.png").unlink()
+    concept_report.report(config, tmp_path / "all")
+    config.data.bad_images = "skip"
+    concept_report.report(config, tmp_path / "some")
+    words = [
+        json.loads((tmp_path / folder / "concepts.json").read_text())["concepts"]
+        for folder in ("all", "some")
+    ]
+    assert words == [["pond", "barn"], ["barn"]]

@@ -189,3 +189,9 @@ def test_the_line_of_a_wrong_object_is_told(refusal, line, end):
 )
 def test_files_of_another_kind_are_refused(refusal, name, text, end):
     assert refusal(name, text) == f"{name}{end}"
+
+
+def test_another_separator_is_told(tmp_path):
+    (tmp_path / "a.csv").write_text("filename;caption\na.png;a pond\n")
+    with pytest.raises(DataError, match=r"line 1: it has one cell; cells are parted by commas\."):
+        caption_table.read(tmp_path / "a.csv", tmp_path)

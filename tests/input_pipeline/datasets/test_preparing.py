@@ -1,9 +1,11 @@
 """Preparation is done once, whole or not at all, and anew when an input changes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -176,3 +178,64 @@ def test_a_split_of_which_nothing_is_left_is_refused(source, prepared):
 
 def test_fingerprint_keeps_inputs_apart():
     assert base.fingerprint("a", {}, [b"xy", b"z"]) != base.fingerprint("a", {}, [b"x", b"yz"])
+
+
+def test_the_image_of_the_split_that_is_lost_is_named(source, prepared):
+    (source / "images" / TRAIN[0]).unlink()
+    for path in (source / "images").glob("barn*"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"No image of the test split .*'barn_1.png': missing"):
+        datasets.open_prepared("rsicd", source, prepared, bad_images="skip")
+
+
+def test_another_image_folder_is_another_data_set(source, prepared):
+    shutil.copytree(source / "images", source / "others")
+    for path in (source / "images").iterdir():
+        os.utime(path, ns=(1, 1))
+        os.utime(source / "others" / path.name, ns=(1, 1))
+    first = datasets.open_prepared("rsicd", source, prepared, images="images")
+    other = datasets.open_prepared("rsicd", source, prepared, images="others")
+    assert first.fingerprint != other.fingerprint
+
+
+def test_a_data_folder_may_be_moved(source, prepared):
+    before = datasets.open_prepared("rsicd", source, prepared)
+    moved = source.rename(source.parent / "moved")
+    assert datasets.open_prepared("rsicd", moved, prepared).fingerprint == before.fingerprint
+
+
+def test_a_full_disk_is_told(source, prepared, monkeypatch):
+    def fails(self, **arguments):
+        raise RuntimeError("write() failed\nsecond line")
+
+    monkeypatch.setattr(rsicd.Rsicd, "download_and_prepare", fails)
+    with pytest.raises(DataError, match=r"can't be written: write\(\) failed\.$"):
+        datasets.open_prepared("rsicd", source, prepared)
+    monkeypatch.undo()
+    assert datasets.open_prepared("rsicd", source, prepared).num_images == 6
+
+
+def test_a_place_that_cannot_be_written_is_told(source, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"can't be written into .*file.*data\.prepared_dir\.$"):
+        datasets.open_prepared("rsicd", source, tmp_path / "file")
+    with pytest.raises(DataError, match="no home folder"):
+        datasets.open_prepared("rsicd", "~nobody_of_that_name/rsicd", tmp_path / "prepared")
+
+
+def test_a_damaged_description_is_told(source, prepared):
+    datasets.open_prepared("rsicd", source, prepared)
+    (path,) = prepared.rglob("dataset_info.json")
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(DataError, match="delete that folder"):
+        datasets.open_prepared("rsicd", source, prepared)
+
+
+def test_names_are_found_however_their_marks_are_written(source, prepared):
+    name = "p\u00f4nd_1.tif"  # one letter in the file, two in the folder
+    (source / "images" / "pond_1.tif").rename(
+        source / "images" / unicodedata.normalize("NFD", name)
+    )
+    write_lines(source / "train_filename.txt", [*TRAIN[:2], name, TRAIN[3]])
+    opened = datasets.open_prepared("rsicd", source, prepared)
+    assert opened.splits["train"][2]["filename"].decode() == name
