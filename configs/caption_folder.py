@@ -4,7 +4,7 @@ python main.py --mode=train --config=configs/caption_folder.py --workdir=runs/ow
     --config.data.dir=FOLDER
 """
 
-from configs import base, variants
+from configs import variants
 
 
 def get_config(variant: str = "resnet18"):
@@ -16,13 +16,8 @@ def get_config(variant: str = "resnet18"):
     Raises:
       ValueError: the variant is unknown.
     """
-    config = base.get_config()
-    config.data.name = "caption_folder"
-    config.data.dir = "data/caption_folder"
+    config = variants.get_config("caption_folder", variant)
     config.data.validation = "auto"
-    config.data.options.images = ""  # folder below dir; "" = images/ or dir itself
-    config.data.options.captions = ""  # file below dir; "" = the only one
     config.data.options.test_fraction = 0.2  # where the file does not say what is for test
     config.data.options.split_seed = 0  # of that choice
-    variants.apply(config, variant, "configs/caption_folder.py")
     return config

@@ -1,6 +1,6 @@
 """NWPU-Captions (Cheng et al. 2022) as published, or in the layout of the KAMCL/GaLR release."""
 
-from configs import base, variants
+from configs import variants
 
 
 def get_config(variant: str = "resnet18"):
@@ -12,12 +12,7 @@ def get_config(variant: str = "resnet18"):
     Raises:
       ValueError: the variant is unknown.
     """
-    config = base.get_config()
+    config = variants.get_config("nwpu_captions", variant)
     config.num_epochs = 30
     config.num_folds = 1
-    config.data.name = "nwpu_captions"
-    config.data.dir = "data/nwpu_captions"
-    config.data.options.images = ""  # folder below dir; "" = the usual names
-    config.data.options.captions = ""  # file below dir; "" = the usual ones
-    variants.apply(config, variant, "configs/nwpu_captions.py")
     return config

@@ -1,6 +1,6 @@
 """RSICD (Lu et al. 2017) as published, or in the layout of the KAMCL/GaLR release."""
 
-from configs import base, variants
+from configs import variants
 
 
 def get_config(variant: str = "resnet18"):
@@ -12,8 +12,4 @@ def get_config(variant: str = "resnet18"):
     Raises:
       ValueError: the variant is unknown.
     """
-    config = base.get_config()
-    config.data.options.images = ""  # folder below dir; "" = the usual names
-    config.data.options.captions = ""  # file below dir; "" = the usual ones
-    variants.apply(config, variant, "configs/rsicd.py")
-    return config
+    return variants.get_config("rsicd", variant)

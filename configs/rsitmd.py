@@ -1,6 +1,6 @@
 """RSITMD (Yuan et al. 2022) as published, or in the layout of the KAMCL/GaLR release."""
 
-from configs import base, variants
+from configs import variants
 
 
 def get_config(variant: str = "resnet18"):
@@ -12,12 +12,7 @@ def get_config(variant: str = "resnet18"):
     Raises:
       ValueError: the variant is unknown.
     """
-    config = base.get_config()
+    config = variants.get_config("rsitmd", variant)
     config.num_epochs = 30
     config.optimizer.decay_factor = 0.7
-    config.data.name = "rsitmd"
-    config.data.dir = "data/rsitmd"
-    config.data.options.images = ""  # folder below dir; "" = the usual names
-    config.data.options.captions = ""  # file below dir; "" = the usual ones
-    variants.apply(config, variant, "configs/rsitmd.py")
     return config

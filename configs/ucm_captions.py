@@ -1,6 +1,6 @@
 """UCM-Captions (Qu et al. 2016) as published, or in the layout of the KAMCL/GaLR release."""
 
-from configs import base, variants
+from configs import variants
 
 
 def get_config(variant: str = "resnet18"):
@@ -12,11 +12,6 @@ def get_config(variant: str = "resnet18"):
     Raises:
       ValueError: the variant is unknown.
     """
-    config = base.get_config()
-    config.data.name = "ucm_captions"
-    config.data.dir = "data/ucm_captions"
+    config = variants.get_config("ucm_captions", variant)
     config.data.validation = "auto"
-    config.data.options.images = ""  # folder below dir; "" = the usual names
-    config.data.options.captions = ""  # file below dir; "" = the usual ones
-    variants.apply(config, variant, "configs/ucm_captions.py")
     return config

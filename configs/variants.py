@@ -1,6 +1,8 @@
-"""The variants that the published data sets share: the image network, or the PyTorch release."""
+"""What the configs of real data share: where files are, the image network, the PyTorch release."""
 
 import ml_collections
+
+from configs import base
 
 DEPTHS = {"resnet18": 18, "resnet34": 34, "resnet50": 50, "resnet101": 101}
 
@@ -20,17 +22,23 @@ VARIANTS = {name: {"image_encoder.depth": depth} for name, depth in DEPTHS.items
 }
 
 
-def apply(config: ml_collections.ConfigDict, variant: str, file: str) -> None:
-    """Changes a config to a variant.
+def get_config(name: str, variant: str) -> ml_collections.ConfigDict:
+    """Returns the base config for a data set of caption files and an image folder.
 
     Args:
-      config: of a data set, changed in place.
+      name: of the data set, and of its config file.
       variant: a key of `VARIANTS`.
-      file: of the config, for the error's sentence.
 
     Raises:
       ValueError: the variant is unknown.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"{file} has the variants {', '.join(VARIANTS)}, not {variant!r}")
+        known = ", ".join(VARIANTS)
+        raise ValueError(f"configs/{name}.py has the variants {known}, not {variant!r}")
+    config = base.get_config()
+    config.data.name = name
+    config.data.dir = f"data/{name}"
+    config.data.options.images = ""  # folder below dir; "" = the usual names
+    config.data.options.captions = ""  # file below dir; "" = the usual ones
     config.update_from_flattened_dict(VARIANTS[variant])
+    return config

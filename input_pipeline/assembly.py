@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,9 @@ from input_pipeline.concepts import Concepts
 from input_pipeline.errors import DataError
 from input_pipeline.lemmatization import english_lemma, unchanged
 from input_pipeline.settings import DataSettings
-from input_pipeline.splitting import release_label_rows, split_rows
+from input_pipeline.splitting import SPLITS, release_label_rows, split_rows
 from input_pipeline.texts import Texts
 from input_pipeline.vocabulary import PADDING_ID, UNKNOWN, Vocabulary
-
-PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,14 @@ class Placement:
     rows: dict[str, np.ndarray]
     label_rows: np.ndarray
     outside_test: np.ndarray
+
+    def parts(self, texts: Texts) -> dict[str, Texts]:
+        """Returns the texts of each split.
+
+        Args:
+          texts: of the whole data set.
+        """
+        return {split: texts.of(rows) for split, rows in self.rows.items()}
 
 
 def place(splits: Mapping[str, Texts], settings: DataSettings) -> Placement:
@@ -64,7 +70,7 @@ def place(splits: Mapping[str, Texts], settings: DataSettings) -> Placement:
     ids = [i for split, texts in splits.items() if split != "test" for i in texts.image_ids]
     outside = outside[np.argsort(ids, kind="stable")]
     if "validation" in published and settings.validation != "random":
-        return Placement({part: published[part] for part in PARTS}, published["train"], outside)
+        return Placement({part: published[part] for part in SPLITS}, published["train"], outside)
     draw = (len(outside), settings.validation_fraction, settings.seed, settings.fold)
     train, validation = split_rows(*draw)
     givers = release_label_rows(*draw) if settings.labels_by == "position" else train
@@ -73,21 +79,21 @@ def place(splits: Mapping[str, Texts], settings: DataSettings) -> Placement:
 
 
 def learn(
-    texts: Texts, placement: Placement, settings: DataSettings
+    parts: Mapping[str, Texts], outside_test: Texts, settings: DataSettings
 ) -> tuple[Vocabulary, Concepts]:
     """Learns words and concepts from the captions.
 
     Args:
-      texts: of the whole data set.
-      placement: from `place`.
+      parts: train, validation, test -> its texts.
+      outside_test: all texts that are not in the test split, in the order of the files.
       settings: what counts as a word and as a concept.
 
     Returns:
       The vocabulary and the concepts.
     """
     release = settings.vocabulary_from == "train_and_test"
-    known = texts.of(placement.outside_test if release else placement.rows["train"])
-    counted = known.tokens + (texts.of(placement.rows["test"]).tokens if release else [])
+    known = outside_test if release else parts["train"]
+    counted = known.tokens + (parts["test"].tokens if release else [])
     vocabulary = Vocabulary.from_tokens(counted, settings.min_count)
     candidates = vocabulary.words
     if settings.stop_words is not None:
@@ -140,7 +146,7 @@ def caption_arrays(
     }
 
 
-def longest_caption(texts: Texts, max_tokens: int) -> int:
+def longest_caption(parts: Iterable[Texts], max_tokens: int) -> int:
     """Returns how many tokens the longest caption has, `max_tokens` at most unless that is 0."""
-    longest = max(len(tokens) or 1 for tokens in texts.tokens)
+    longest = max(len(tokens) or 1 for texts in parts for tokens in texts.tokens)
     return min(longest, max_tokens) if max_tokens else longest

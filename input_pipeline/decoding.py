@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from input_pipeline import storage
 from input_pipeline.errors import DataError
+from input_pipeline.image_bar import image_bar
 from input_pipeline.image_files import UnreadableImageError, resize
 
 _T = TypeVar("_T")
@@ -122,7 +122,7 @@ def _fill(
         _make_empty(images)
     first_pixel = os.path.getsize(images.path) - int(np.prod(images.shape))
     row_bytes = int(np.prod(images.shape[1:]))
-    bar = tqdm(total=len(rows), desc=progress, unit="image", mininterval=1.0, delay=1.0)
+    bar = image_bar(progress, len(rows))
     # Not through a memory map: a full disk would kill the process there without a word.
     with bar, images.path.open("r+b") as file:
         for chunk in _chunks(rows.tolist(), SAVED_EVERY):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
+from input_pipeline import equal_texts
 from input_pipeline.texts import Texts
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is in some images' captions. Two texts are equal if they differ in white space alone.
+    """What is in some images' captions; which texts are equal, `equal_texts` says.
 
     Attributes:
       images: number of images.
@@ -38,20 +39,17 @@ class Findings:
 def find(texts: Texts) -> Findings:
     """Looks through the captions of one or more images."""
     counts = [len(captions) for captions in texts.captions]
-    plain = [[" ".join(caption.split()) for caption in captions] for captions in texts.captions]
-    images_of_text: defaultdict[str, set[int]] = defaultdict(set)
-    for image, captions in enumerate(plain):
-        for caption in captions:
-            images_of_text[caption].add(image)
-    shared = {text for text, images in images_of_text.items() if len(images) > 1}
+    text_of_caption = equal_texts.numbered(texts.all_captions)
+    image_of_caption = np.repeat(np.arange(len(texts)), counts)
+    images = equal_texts.images_with_text(text_of_caption, image_of_caption)
     return Findings(
         images=len(texts),
         captions=sum(counts),
         fewest=min(counts),
         most=max(counts),
-        repeated_within=sum(len(captions) - len(set(captions)) for captions in plain),
-        shared_texts=len(shared),
-        shared_captions=sum(caption in shared for captions in plain for caption in captions),
+        repeated_within=sum(counts) - int(images.sum()),
+        shared_texts=int(np.count_nonzero(images > 1)),
+        shared_captions=int(np.count_nonzero(images[text_of_caption] > 1)),
         token_lengths=np.array([len(tokens) for tokens in texts.tokens], np.int32),
     )
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from input_pipeline import image_conversion, pillow_settings
 from input_pipeline.errors import DataError
+from input_pipeline.image_bar import image_bar
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 """PIL's names of the formats that are read; JPEG includes MPO."""
@@ -268,10 +268,6 @@ def check_all(paths: Sequence[Path], progress: str) -> list[str | None]:
     """
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
-        checked = pool.map(check, paths)
-        bar = tqdm(
-            checked, total=len(paths), desc=progress, unit="image", mininterval=1.0, delay=1.0
-        )
-        return list(bar)
+        return list(image_bar(progress, len(paths), pool.map(check, paths)))
     finally:
         pool.shutdown(cancel_futures=True)  # an interruption does not wait for all the others

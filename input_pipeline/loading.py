@@ -9,21 +9,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from input_pipeline import assembly, datasets, storage
-from input_pipeline.assembly import PARTS, Placement
+from input_pipeline import assembly, storage
 from input_pipeline.concepts import Concepts
 from input_pipeline.datasets import Prepared
 from input_pipeline.decoding import DecodedImages, decode
 from input_pipeline.examples import Examples, RetrievalData
 from input_pipeline.lemmatization import english_lemma, unchanged
 from input_pipeline.settings import DataSettings
+from input_pipeline.splitting import SPLITS
 from input_pipeline.stored_arrays import SelectedRows, StoredTexts, open_array
 from input_pipeline.texts import Texts
 from input_pipeline.vocabulary import Vocabulary
@@ -41,7 +40,6 @@ _DECIDING_CODE = (
 )
 TRAINING_CAPTIONS = "training_captions.sha256"
 _ARRAYS = (
-    "rows",
     "image_ids",
     "image_of_caption",
     "tokens",
@@ -51,39 +49,19 @@ _ARRAYS = (
 )
 
 
-def load_datasets(
-    name: str,
-    source_dir: str | Path | None,
-    prepared_dir: str | Path,
-    settings: DataSettings | None = None,
-    *,
-    bad_images: str = "stop",
-    options: Mapping[str, Any] | None = None,
-) -> RetrievalData:
-    """Prepares a data set where needed and returns its three splits.
+def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
+    """Returns the three splits of an experiment.
 
     Args:
-      name: of the data set, a key of `datasets.BUILDERS`.
-      source_dir: the folder with the data set's files; None for 'synthetic'.
-      prepared_dir: where prepared data lies.
-      settings: of splits, words and sizes; None for those of the paper.
-      bad_images: 'stop' or 'skip', see `datasets.open_prepared`.
-      options: the builder's own.
+      prepared: the data set, from `datasets.open_prepared`.
+      settings: of splits, words and sizes.
 
     Returns:
-      The data. The first call prepares, decodes and tokenises; from then on files are opened.
+      The data. The first call decodes and tokenises; from then on files are opened.
 
     Raises:
-      DataError: a value is not allowed, or something is wrong with the files.
+      DataError: the splits can't be made, or what is prepared is damaged.
     """
-    prepared = datasets.open_prepared(
-        name, source_dir, prepared_dir, bad_images=bad_images, **(options or {})
-    )
-    return load_prepared(prepared, settings or DataSettings())
-
-
-def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
-    """Like `load_datasets`, for a data set that is open already."""
     key = _key(prepared.fingerprint, settings)
     folder = prepared.folder / "examples" / key
     if not folder.is_dir():
@@ -92,7 +70,7 @@ def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
                 with storage.written_folder(folder) as unfinished:
                     _write(unfinished, prepared.texts(), settings)
     with storage.damage_named(folder):
-        rows = {part: open_array(folder / part / "rows.npy") for part in PARTS}
+        rows = {part: open_array(folder / part / "rows.npy") for part in SPLITS}
     images = _decoded(prepared, settings, rows)
     with storage.damage_named(folder):
         return _open_all(folder, settings, images, rows)
@@ -107,7 +85,7 @@ def _open_all(
     concepts = json.loads((folder / "concepts.json").read_text("utf-8"))
     form = english_lemma() if settings.lemmatize else unchanged
     return RetrievalData(
-        **{part: _open(folder / part, SelectedRows(images[part], rows[part])) for part in PARTS},
+        **{part: _open(folder / part, SelectedRows(images[part], rows[part])) for part in SPLITS},
         vocabulary=Vocabulary.from_json((folder / "vocabulary.json").read_text("utf-8")),
         concepts=Concepts(concepts["words"], concepts["totals"], settings.min_repeats, form),
         training_captions=(folder / TRAINING_CAPTIONS).read_text(),
@@ -133,55 +111,42 @@ def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) ->
     """Writes everything of an experiment's data but the pixels."""
     placement = assembly.place(splits, settings)
     texts = Texts.joined(splits.values())
-    vocabulary, concepts = assembly.learn(texts, placement, settings)
+    parts = placement.parts(texts)
+    vocabulary, concepts = assembly.learn(parts, texts.of(placement.outside_test), settings)
     (folder / "vocabulary.json").write_text(vocabulary.to_json(), "utf-8")
     known = {"words": concepts.words, "totals": concepts.totals}
     (folder / "concepts.json").write_text(json.dumps(known, ensure_ascii=False), "utf-8")
-    pairs = texts.of(placement.rows["train"])
-    digest = hashlib.sha256(json.dumps([pairs.file_names, pairs.all_captions]).encode())
-    (folder / TRAINING_CAPTIONS).write_text(digest.hexdigest())
-    length = assembly.longest_caption(texts, settings.max_tokens)
+    pairs = [parts["train"].file_names, parts["train"].all_captions]
+    digest = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+    (folder / TRAINING_CAPTIONS).write_text(digest)
+
+    length = assembly.longest_caption(parts.values(), settings.max_tokens)
     width = settings.num_concepts if settings.pad_concepts else len(concepts)
-    for part in PARTS:
-        (folder / part).mkdir()
-        _write_part(
-            folder / part,
-            texts,
-            placement,
-            lambda chosen: assembly.caption_arrays(chosen, vocabulary, concepts, length, width),
-            lambda chosen: concepts.image_labels(chosen.captions),
-            width,
-        )
+    labels = concepts.image_labels(texts.of(placement.label_rows).captions)
+    for split, part in parts.items():
+        rows = placement.rows[split]
+        image_concepts = np.zeros((len(rows), width), np.float32)
+        if split == "train":
+            image_concepts[:, : len(concepts)] = labels
+        arrays = {
+            "rows": rows,
+            "image_ids": np.array(part.image_ids, np.int64),
+            "image_concepts": image_concepts,
+            **assembly.caption_arrays(part, vocabulary, concepts, length, width),
+        }
+        _write_part(folder / split, part, arrays)
 
 
-def _write_part(
-    folder: Path,
-    texts: Texts,
-    placement: Placement,
-    caption_arrays: Callable[[Texts], dict[str, np.ndarray]],
-    labels_of: Callable[[Texts], np.ndarray],
-    width: int,
-) -> None:
-    rows = placement.rows[folder.name]
-    chosen = texts.of(rows)
-    image_concepts = np.zeros((len(rows), width), np.float32)
-    if folder.name == "train":
-        labels = labels_of(texts.of(placement.label_rows))
-        image_concepts[:, : labels.shape[1]] = labels
-    arrays = {
-        "rows": rows,
-        "image_ids": np.array(chosen.image_ids, np.int64),
-        "image_concepts": image_concepts,
-        **caption_arrays(chosen),
-    }
-    for name in _ARRAYS:
-        np.save(folder / f"{name}.npy", arrays[name])
-    StoredTexts.write(folder / "captions.txt", chosen.all_captions)
-    StoredTexts.write(folder / "file_names.txt", chosen.file_names)
+def _write_part(folder: Path, texts: Texts, arrays: Mapping[str, np.ndarray]) -> None:
+    folder.mkdir()
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    StoredTexts.write(folder / "captions.txt", texts.all_captions)
+    StoredTexts.write(folder / "file_names.txt", texts.file_names)
 
 
 def _open(folder: Path, images: SelectedRows) -> Examples:
-    arrays = {name: open_array(folder / f"{name}.npy") for name in _ARRAYS if name != "rows"}
+    arrays = {name: open_array(folder / f"{name}.npy") for name in _ARRAYS}
     return Examples(
         images=images,
         file_names=StoredTexts(folder / "file_names.txt"),
@@ -198,7 +163,7 @@ def _decoded(
     sizes["validation"] = sizes["test"] = settings.image_size
     arrays = {}
     for size in dict.fromkeys(sizes.values()):
-        wanted = np.concatenate([rows[part] for part in PARTS if sizes[part] == size])
+        wanted = np.concatenate([rows[part] for part in SPLITS if sizes[part] == size])
         images = DecodedImages(prepared.folder / "images", size, prepared.num_images)
         arrays[size] = decode(images, wanted, prepared.encoded_image, f"resizing to {size} px")
     return {part: arrays[size] for part, size in sizes.items()}

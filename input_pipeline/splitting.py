@@ -8,6 +8,9 @@ import numpy as np
 
 from input_pipeline.errors import DataError
 
+SPLITS = ("train", "validation", "test")
+"""Names of the splits, of data sets as published and of experiments."""
+
 
 def shuffled_rows(
     num_images: int, validation_fraction: float = 0.2, seed: int = 0, fold: int = 0

@@ -28,6 +28,12 @@ class Texts:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def append(self, image_id: int, file_name: str, captions: Iterable[str]) -> None:
+        """Adds an image, before anything has been derived from the texts."""
+        self.image_ids.append(image_id)
+        self.file_names.append(file_name)
+        self.captions.append(list(captions))
+
     def of(self, rows: Iterable[int] | np.ndarray) -> Texts:
         """Returns the images at these rows, in their order."""
         chosen = [int(row) for row in rows]

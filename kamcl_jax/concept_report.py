@@ -73,8 +73,9 @@ def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
     settings = from_config.data_settings(config)
     placement = assembly.place(splits, settings)
     texts = Texts.joined(splits.values())
-    vocabulary, concepts = assembly.learn(texts, placement, settings)
-    train = texts.of(placement.rows["train"])
+    parts = placement.parts(texts)
+    vocabulary, concepts = assembly.learn(parts, texts.of(placement.outside_test), settings)
+    train = parts["train"]
     counts = count(train, vocabulary, concepts)
     folder = folder or from_config.prepared_dir(config) / data.name / "concepts"
     folder.mkdir(parents=True, exist_ok=True)

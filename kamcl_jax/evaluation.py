@@ -10,12 +10,12 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from input_pipeline import equal_texts
 from input_pipeline.examples import Examples
 from input_pipeline.stored_arrays import SelectedRows
 from kamcl_jax import (
     augmentation,
     bootstrap,
-    equal_texts,
     losses,
     metrics,
     ranking,

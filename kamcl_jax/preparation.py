@@ -47,39 +47,35 @@ def prepare(config: ml_collections.ConfigDict) -> None:
     splits = prepared.texts()
     found = {split: findings.find(texts) for split, texts in splits.items()}
     found["all"] = findings.find(Texts.joined(splits.values()))
-    print(_as_text(prepared, data, found))
+    learnt = _learnt(data)
+    print(_as_text(prepared, learnt, found))
     try:
-        write_text(prepared.folder / "findings.json", _as_json(prepared, data, found))
+        write_text(prepared.folder / "findings.json", _as_json(prepared, learnt, found))
     except OSError as error:  # prepared by somebody else, or on a disk that is read-only
         print(f"note: findings.json is not written: {error.strerror}", file=sys.stderr)
 
 
-def _as_json(prepared: Prepared, data: RetrievalData, found: dict[str, Findings]) -> str:
+def _as_json(prepared: Prepared, learnt: dict[str, Any], found: dict[str, Findings]) -> str:
     rows = {}
     for split, one in found.items():
         histogram = findings.histogram(one.token_lengths)
         rows[split] = {**asdict(one), "token_lengths": histogram}
-    return json.dumps({"splits": rows, **_learnt(data), "left_out": _left_out(prepared)}, indent=2)
-
-
-def _left_out(prepared: Prepared) -> list[dict[str, str]]:
-    return [asdict(problem) for problem in prepared.left_out]
+    left_out = [asdict(problem) for problem in prepared.left_out]
+    return json.dumps({"splits": rows, **learnt, "left_out": left_out}, indent=2)
 
 
 def _learnt(data: RetrievalData) -> dict[str, Any]:
-    covered = np.mean([row.any() for row in data.train.word_concepts])
     return {
         "trained_images": len(data.train.image_ids),
         "validation_images": len(data.validation.image_ids),
         "words": len(data.vocabulary),
         "concepts": len(data.concepts),
-        "training_captions_with_a_concept": float(covered),
+        "training_captions_with_a_concept": float(data.train.word_concepts.any(axis=1).mean()),
     }
 
 
-def _as_text(prepared: Prepared, data: RetrievalData, found: dict[str, Findings]) -> str:
+def _as_text(prepared: Prepared, learnt: dict[str, Any], found: dict[str, Findings]) -> str:
     rows = [_row(split, one) for split, one in found.items()]
-    learnt = _learnt(data)
     lines = [
         f"data set {prepared.builder.name}",
         *prepared.builder.sources(),

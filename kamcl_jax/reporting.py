@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline import equal_texts
 from input_pipeline.examples import Examples
-from kamcl_jax import bootstrap, config_check, equal_texts, figures, result_tables
+from kamcl_jax import bootstrap, config_check, figures, result_tables
 from kamcl_jax.from_config import Experiment
 from kamcl_jax.history import History
 

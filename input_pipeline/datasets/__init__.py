@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ def _builder_class(
     if name not in BUILDERS:
         raise DataError(f"There is no data set '{name}', only {', '.join(sorted(BUILDERS))}.")
     builder_class = BUILDERS[name]
-    known = set(inspect.signature(builder_class).parameters) - {"source_dir", "prepared_dir"}
+    known = builder_class.option_names()
     unknown = sorted(set(options) - known)
     if unknown:
         raise DataError(

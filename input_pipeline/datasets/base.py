@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from input_pipeline import storage
+from input_pipeline.image_bar import image_bar
 from input_pipeline.texts import Texts
 
 # Part of every fingerprint: raise it when the prepared files change their meaning.
@@ -103,6 +103,11 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
             super().__init__(data_dir=self.folder, file_format="array_record")
 
     @classmethod
+    def option_names(cls) -> set[str]:
+        """Returns the names of the data set's own options."""
+        raise NotImplementedError
+
+    @classmethod
     def read_texts(cls, source_dir: Path | None, **options: Any) -> dict[str, Texts]:
         """Reads the captions alone: no image needs to be there.
 
@@ -157,17 +162,15 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         texts = self.texts_written[split] = Texts([], [], [])
-        bar = {"total": self.num_images(split), "unit": "image", "delay": 1.0}
-        for entry in tqdm(self.images_of(split), f"preparing {split}", **bar):
-            texts.image_ids.append(entry.image_id)
-            texts.file_names.append(entry.file_name)
-            texts.captions.append(list(entry.captions))
+        images = self.images_of(split)
+        for entry in image_bar(f"preparing {split}", self.num_images(split), images):
+            texts.append(entry.image_id, entry.file_name, entry.captions)
             image = io.BytesIO(entry.image) if isinstance(entry.image, bytes) else entry.image
             yield (
                 entry.image_id,
                 {
                     "image": image,
-                    "captions": list(entry.captions),
+                    "captions": entry.captions,
                     "filename": entry.file_name,
                     "image_id": entry.image_id,
                 },

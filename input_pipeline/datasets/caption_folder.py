@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,43 +21,7 @@ class CaptionFolder(CaptionedFolder):
     which images are for what, a test split is drawn at random.
     """
 
-    IMAGE_FOLDERS = ("images", ".")
-
-    def __init__(
-        self,
-        *,
-        source_dir: Path,
-        prepared_dir: Path,
-        images: str = "",
-        captions: str = "",
-        blank_captions: bool = False,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
-    ) -> None:
-        """Reads the captions and finds the images.
-
-        Args:
-          source_dir: the folder with the caption file and the images.
-          prepared_dir: where prepared data lies.
-          images: the image folder's name within `source_dir`, or an absolute path; '' takes
-            `images` if it is there, else `source_dir` itself.
-          captions: the caption file's name within `source_dir`; '' takes the only one.
-          blank_captions: whether an empty caption is accepted.
-          test_fraction: of the images, for the test split of a file without splits; in (0, 1).
-          split_seed: of that choice.
-
-        Raises:
-          DataError: something in the folder is missing or malformed.
-        """
-        super().__init__(
-            source_dir=source_dir,
-            prepared_dir=prepared_dir,
-            images=images,
-            captions=captions,
-            blank_captions=blank_captions,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-        )
+    IMAGE_FOLDERS = ("images", ".")  # the folder itself, where there is no other
 
     @classmethod
     def list_images(
@@ -68,10 +31,22 @@ class CaptionFolder(CaptionedFolder):
         blank_captions: bool = False,
         test_fraction: float = 0.2,
         split_seed: int = 0,
-        **options: Any,
     ) -> Listing:
-        """Reads the caption file, see the base class."""
-        del options  # there are none
+        """Reads the caption file.
+
+        Args:
+          source_dir: the folder with the caption file.
+          captions: the caption file's name within `source_dir`; '' takes the only one.
+          blank_captions: whether an empty caption is accepted.
+          test_fraction: of the images, for the test split of a file without splits; in (0, 1).
+          split_seed: of that choice.
+
+        Returns:
+          All images; those that are trained and tested with are there.
+
+        Raises:
+          DataError: the file is missing or malformed, or a fraction leaves no split.
+        """
         if not 0 < test_fraction < 1:
             raise DataError(f"'test_fraction' must be between 0 and 1, not {test_fraction}.")
         file = source_dir / captions if captions else _only_caption_file(source_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import unicodedata
@@ -15,9 +16,8 @@ from input_pipeline.caption_files import Entry
 from input_pipeline.datasets.base import CaptionedImage, CaptionedImages, Problem
 from input_pipeline.errors import DataError
 from input_pipeline.image_files import FoundImage, check_all, find_folder, locate
+from input_pipeline.splitting import SPLITS
 from input_pipeline.texts import Texts
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,6 @@ class CaptionedFolder(CaptionedImages, skip_registration=True):  # type: ignore[
         source_dir: Path,
         prepared_dir: Path,
         images: str = "",
-        captions: str = "",
         **options: Any,
     ) -> None:
         """Reads the captions and finds the images.
@@ -72,19 +71,19 @@ class CaptionedFolder(CaptionedImages, skip_registration=True):  # type: ignore[
         Args:
           source_dir: the folder with the caption files and the image folder.
           prepared_dir: where prepared data lies.
-          images: the image folder's name within `source_dir`, or an absolute path; '' tries the
-            names that it has in what people download.
-          captions: the caption file's name within `source_dir`; '' finds it.
+          images: the image folder's name within `source_dir`, or an absolute path; '' tries
+            `IMAGE_FOLDERS`.
           **options: of `list_images`.
 
         Raises:
           DataError: a caption file is missing or malformed, or there is no image folder.
         """
-        self._listing = self.list_images(source_dir, captions=captions, **options)
+        self._listing = self.list_images(source_dir, **options)
         self._folder = find_folder(source_dir, [images] if images else self.IMAGE_FOLDERS)
         candidates = [self.candidates(entry) for entry in self._listing.entries]
         self._found = locate(self._folder, candidates)
-        super().__init__(prepared_dir, options, self._inputs(source_dir))
+        # The options decide nothing but what is listed here.
+        super().__init__(prepared_dir, {}, self._inputs(source_dir))
 
     def _inputs(self, source_dir: Path) -> Iterator[bytes]:
         # Below the data folder, which may be moved.
@@ -94,13 +93,12 @@ class CaptionedFolder(CaptionedImages, skip_registration=True):  # type: ignore[
             yield json.dumps([entry.file_name, entry.split, entry.captions, file]).encode()
 
     @classmethod
-    def list_images(cls, source_dir: Path, captions: str = "", **options: Any) -> Listing:
+    def list_images(cls, *source_dir: Any, **options: Any) -> Listing:
         """Reads the caption files.
 
         Args:
-          source_dir: the folder with the caption files.
-          captions: the file's name; '' finds it.
-          **options: of the data set's own.
+          *source_dir: the folder with the caption files.
+          **options: of the data set's own; a subclass lists them.
 
         Returns:
           All images; those that are trained and tested with are there.
@@ -109,6 +107,11 @@ class CaptionedFolder(CaptionedImages, skip_registration=True):  # type: ignore[
           DataError: a file is missing or malformed.
         """
         raise NotImplementedError
+
+    @classmethod
+    def option_names(cls) -> set[str]:
+        """Returns 'images' and the options of `list_images`."""
+        return set(inspect.signature(cls.list_images).parameters) - {"source_dir"} | {"images"}
 
     @classmethod
     def read_texts(cls, source_dir: Path | None, images: str = "", **options: Any):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from input_pipeline.caption_files import Entry, karpathy_json, release_text
 from input_pipeline.datasets.captioned_folder import CaptionedFolder, Listing, check_splits
@@ -24,37 +24,6 @@ class PublishedDataset(CaptionedFolder, skip_registration=True):  # type: ignore
     JSON_FILES: ClassVar[Sequence[str]] = ()
     BLANK_CAPTIONS: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        *,
-        source_dir: Path,
-        prepared_dir: Path,
-        images: str = "",
-        captions: str = "",
-        blank_captions: bool | None = None,
-    ) -> None:
-        """Reads the captions and finds the images.
-
-        Args:
-          source_dir: the folder with the caption files and the image folder.
-          prepared_dir: where prepared data lies.
-          images: the image folder's name within `source_dir`, or an absolute path; '' tries the
-            names that it has in what people download.
-          captions: the publisher's JSON file within `source_dir`; '' takes the text files if they
-            are there, else the JSON file under its usual name.
-          blank_captions: whether an empty caption is accepted; None for the data set's default.
-
-        Raises:
-          DataError: something in the folder is missing or malformed.
-        """
-        super().__init__(
-            source_dir=source_dir,
-            prepared_dir=prepared_dir,
-            images=images,
-            captions=captions,
-            blank_captions=blank_captions,
-        )
-
     @staticmethod
     def read_json(path: Path, root: Path, blank_captions: bool) -> list[Entry]:
         """Reads the publisher's caption file, as the readers in `caption_files` do."""
@@ -66,10 +35,21 @@ class PublishedDataset(CaptionedFolder, skip_registration=True):  # type: ignore
         source_dir: Path,
         captions: str = "",
         blank_captions: bool | None = None,
-        **options: Any,
     ) -> Listing:
-        """Reads the caption files, see the base class."""
-        del options  # there are none
+        """Reads the caption files.
+
+        Args:
+          source_dir: the folder with the caption files.
+          captions: the publisher's JSON file within `source_dir`; '' takes the text files if they
+            are there, else the JSON file under its usual name.
+          blank_captions: whether an empty caption is accepted; None for the data set's default.
+
+        Returns:
+          All images; those that are trained and tested with are there.
+
+        Raises:
+          DataError: a file is missing or malformed.
+        """
         blank = cls.BLANK_CAPTIONS if blank_captions is None else blank_captions
         if not captions and release_text.has_layout(source_dir):
             return check_splits(Listing(source_dir, release_text.read(source_dir, blank)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -81,33 +81,26 @@ class Synthetic(CaptionedImages):
     """Draws scenes with `input_pipeline.synthetic_scenes` and keeps them as PNG files."""
 
     def __init__(
-        self,
-        *,
-        prepared_dir: Path,
-        source_dir: Path | None = None,
-        train: int = 1000,
-        validation: int = 200,
-        test: int = 200,
-        size: int = 128,
-        seed: int = 0,
+        self, *, prepared_dir: Path, source_dir: Path | None = None, **options: int
     ) -> None:
         """Takes the numbers of `SceneSplits`.
 
         Args:
           prepared_dir: where prepared data lies.
           source_dir: not used; every data set takes one.
-          train: number of training images.
-          validation: number of validation images.
-          test: number of test images.
-          size: pixels a side.
-          seed: of the drawing.
+          **options: of `SceneSplits`.
 
         Raises:
           DataError: a count, the size or the seed is out of range.
         """
         del source_dir
-        self._scenes = SceneSplits(train, validation, test, size, seed)
+        self._scenes = SceneSplits(**options)
         super().__init__(prepared_dir, vars(self._scenes), _drawing_code())
+
+    @classmethod
+    def option_names(cls) -> set[str]:
+        """Returns the fields of `SceneSplits`."""
+        return {field.name for field in fields(SceneSplits)}
 
     @classmethod
     def read_texts(cls, source_dir: Path | None, **options: Any) -> dict[str, Texts]:
@@ -118,9 +111,7 @@ class Synthetic(CaptionedImages):
         for split in scenes.counts:
             texts = splits[split] = Texts([], [], [])
             for index, name, scene in scenes.draw(split):
-                texts.image_ids.append(index)
-                texts.file_names.append(name)
-                texts.captions.append(list(scene.captions))
+                texts.append(index, name, scene.captions)
         return splits
 
     def sources(self) -> list[str]:

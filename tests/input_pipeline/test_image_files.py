@@ -11,7 +11,7 @@ from handmade_images import colours, encode, png, tiff
 from PIL import Image
 from tqdm import tqdm
 
-from input_pipeline import image_conversion, image_files
+from input_pipeline import image_bar, image_conversion, image_files
 from input_pipeline.errors import DataError
 from input_pipeline.image_files import (
     FoundImage,
@@ -272,7 +272,7 @@ class TestCheck:
 
     def test_the_progress_bar_is_on_stderr(self, tmp_path, monkeypatch, capsys):
         at_once = lambda *args, delay, **options: tqdm(*args, **options)  # noqa: E731
-        monkeypatch.setattr(image_files, "tqdm", at_once)
+        monkeypatch.setattr(image_bar, "tqdm", at_once)
         path = tmp_path / "a.png"
         path.write_bytes(encode(Image.fromarray(colours()), "PNG"))
         assert check_all([path] * 3, "checking images") == [None] * 3
@@ -288,12 +288,12 @@ class TestCheck:
             begun.append(path)
             time.sleep(0.001)
 
-        def interrupted_bar(checked, **options):
+        def interrupted_bar(label, total, checked):
             yield next(checked)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(image_files, "check", slow_check)
-        monkeypatch.setattr(image_files, "tqdm", interrupted_bar)
+        monkeypatch.setattr(image_files, "image_bar", interrupted_bar)
         paths = [Path(str(number)) for number in range(2000)]
         with pytest.raises(KeyboardInterrupt):
             check_all(paths, "checking")

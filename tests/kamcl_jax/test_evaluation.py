@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from input_pipeline import equal_texts
 from input_pipeline.stored_arrays import SelectedRows
 from kamcl_jax import (
     bootstrap,
     config_check,
-    equal_texts,
     evaluation,
     metrics,
     ranking,

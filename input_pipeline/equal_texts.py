@@ -22,6 +22,20 @@ def numbered(captions: Iterable[str]) -> np.ndarray:
     return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
 
 
+def images_with_text(text_of_caption: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
+    """Returns how many images have a caption of each text.
+
+    Args:
+      text_of_caption: int[M], as `numbered` returns it.
+      image_of_caption: int[M].
+
+    Returns:
+      i64[T], at least 1.
+    """
+    pairs = np.unique(np.stack([text_of_caption, image_of_caption]), axis=1)
+    return np.bincount(pairs[0])
+
+
 def num_shared(text_of_caption: np.ndarray, image_of_caption: np.ndarray) -> int:
     """Returns how many captions have a text that a caption of another image has too.
 
@@ -29,6 +43,5 @@ def num_shared(text_of_caption: np.ndarray, image_of_caption: np.ndarray) -> int
       text_of_caption: int[M], as `numbered` returns it.
       image_of_caption: int[M].
     """
-    pairs = np.unique(np.stack([text_of_caption, image_of_caption]), axis=1)
-    images_with_text = np.bincount(pairs[0])
-    return int(np.count_nonzero(images_with_text[text_of_caption] > 1))
+    images = images_with_text(text_of_caption, image_of_caption)
+    return int(np.count_nonzero(images[text_of_caption] > 1))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kamcl_jax import equal_texts
+from input_pipeline import equal_texts
 
 
 def test_texts_are_equal_up_to_white_space_alone():
