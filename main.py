@@ -3,7 +3,9 @@
 python main.py --mode=train --config=configs/synthetic.py --workdir=runs/demo
 """
 
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -14,8 +16,18 @@ from ml_collections import config_flags
 
 from configs import rsicd
 from input_pipeline.errors import DataError
-from kamcl_jax import concept_report, conversion, folds, preparation, training
+from kamcl_jax import (
+    best_checkpoint,
+    concept_report,
+    conversion,
+    folds,
+    hosts,
+    preparation,
+    training,
+)
+from kamcl_jax.checkpoints import CheckpointError
 from kamcl_jax.config_check import ConfigError
+from kamcl_jax.interruption import Stopped
 from kamcl_jax.parity import report as parity
 from kamcl_jax.parity.golden_check import GoldenFileError
 from kamcl_jax.parity.torch_original import TorchOriginalError
@@ -32,6 +44,16 @@ class Mode(NamedTuple):
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, events, report.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/synthetic.py.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "train, evaluate: this process is one of several, on one or more hosts."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "distributed: HOST:PORT of process 0; a cluster tells it by itself."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "distributed: with --coordinator.")
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "distributed: of this process, from 0; with --coordinator."
+)
 _FROM_TORCH = flags.DEFINE_string(
     "from_torch", None, "convert: checkpoint of the PyTorch release to make a run of."
 )
@@ -56,12 +78,16 @@ def main(argv: list[str]) -> None:
             f"error: unexpected arguments: {' '.join(argv[1:])} "
             "(a config field is set as --config.FIELD=VALUE)"
         )
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR)
     mode = MODES[str(_MODE.value)]
     _check_flags(str(_MODE.value), mode)
     try:
+        _join_hosts(str(_MODE.value))
         mode.run()
+    except Stopped as stopped:
+        _end(f"\n{stopped}", stopped.exit_status)
     except (
+        CheckpointError,
         ConfigError,
         DataError,
         DivergedError,
@@ -70,11 +96,34 @@ def main(argv: list[str]) -> None:
         TorchOriginalError,
         OSError,
     ) as error:
-        sys.exit(f"error: {error}")
+        _end(f"error: {error}", 1)
     except KeyboardInterrupt:
-        goes_on = ": the same command goes on from the last epoch"
-        print(f"\ninterrupted{goes_on if _MODE.value == 'train' else ''}", file=sys.stderr)
-        sys.exit(130)
+        goes_on = ": the same command goes on from the last checkpoint"
+        _end(f"\ninterrupted{goes_on if _MODE.value == 'train' else ''}", 130)
+    except BaseException:
+        if _DISTRIBUTED.value:
+            traceback.print_exc()
+            _end("", 1)
+        raise
+
+
+def _end(sentence: str, status: int) -> NoReturn:
+    print(sentence, file=sys.stderr, flush=True)
+    if _DISTRIBUTED.value:
+        # An ordinary exit waits for the other processes, which wait for this one.
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _join_hosts(mode: str) -> None:
+    place = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if _DISTRIBUTED.value:
+        if mode not in ("train", "evaluate", "folds"):
+            raise ConfigError(f"--mode={mode} runs in one process: leave out --distributed")
+        hosts.initialise(*place)
+    elif any(value is not None for value in place):
+        raise ConfigError("--coordinator, --num_processes and --process_id need --distributed")
 
 
 def _check_flags(name: str, mode: Mode) -> None:
@@ -85,6 +134,11 @@ def _check_flags(name: str, mode: Mode) -> None:
             one_of = " or ".join(f"--{choice}" for choice in choices)
             just = ", just one of them" if given else ""
             sys.exit(f"error: --mode={name} needs {one_of}{just}")
+
+
+def _evaluate() -> None:
+    config = _load_config() if flags.FLAGS["config"].value else None
+    best_checkpoint.evaluate(config, _path(_WORKDIR))
 
 
 def _convert() -> None:
@@ -144,7 +198,7 @@ _RUN = ("config", "workdir")
 
 MODES = {
     "train": Mode(_RUN, lambda: training.train(_load_config(), _path(_WORKDIR))),
-    "evaluate": Mode(_RUN, lambda: training.evaluate(_load_config(), _path(_WORKDIR))),
+    "evaluate": Mode(("workdir",), _evaluate),
     "folds": Mode(_RUN, lambda: folds.train_folds(_load_config(), _path(_WORKDIR))),
     "prepare": Mode(("config",), lambda: preparation.prepare(_load_config())),
     "concepts": Mode(("config",), _concepts),

@@ -16,12 +16,17 @@ def get_config() -> ml_collections.ConfigDict:
     config.image_size = 256  # pixels, what the encoder sees
     config.embedding_size = 512
     config.num_concepts = 512  # at most; a small data set may have fewer
-    config.queue_length = 8000  # keys a modality, a multiple of batch_size
+    config.queue_length = 8000  # keys a modality, at least batch_size
     config.momentum = 0.999  # of the key encoders
     config.momentum_coverage = "all"  # or "release": most of the image key encoder never moves
     config.caption_padding = "masked"  # or "release": captions run on to the batch's longest
     config.temperature = 0.07  # of the contrastive logits
     config.log_every_steps = 10
+    config.dtype = "float32"  # or "bfloat16": of the encoders' arithmetic; parameters stay float32
+    config.gradient_accumulation = 1  # parts of a batch encoded one after another, to save memory
+    config.not_finite = (
+        "stop"  # or "skip": leave out an update whose loss or gradient is not finite
+    )
 
     config.data = ml_collections.ConfigDict()
     config.data.name = "rsicd"
@@ -43,6 +48,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.concepts.stop_words = "english"  # no concepts; or "none", or a file, a word a line
     config.concepts.lemmatize = False  # True: forms of a word are one concept (needs simplemma)
 
+    config.mesh = ml_collections.ConfigDict()
+    config.mesh.data = -1  # devices, or groups of fsdp devices, that split a batch; -1 = all
+    config.mesh.fsdp = 1  # devices in a group: it splits a batch, too, and shares out parameters
+    config.mesh.fsdp_min_size = 2**16  # entries; smaller tensors stay whole on every device
+    config.mesh.queue = "replicated"  # or "sharded": over all devices, for long queues
+
+    config.checkpoint = ml_collections.ConfigDict()
+    config.checkpoint.keep = 2  # latest ones, besides the best
+    config.checkpoint.every_steps = 0  # also between the ends of epochs; 0 = only there
+
     config.augmentation = ml_collections.ConfigDict()
     config.augmentation.resize = 0  # pixels before the crop; 0 = image_size * 278 / 256
     config.augmentation.max_rotation = 90.0  # degrees
@@ -50,6 +65,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.image_encoder = ml_collections.ConfigDict()
     config.image_encoder.depth = 18  # ResNet-18, 34, 50 or 101
     config.image_encoder.width = 64  # channels of its first stage
+    config.image_encoder.rematerialise = False  # True: recompute blocks in the backward pass
     config.image_encoder.pretrained = ""  # torchvision's .pth or .safetensors; "" = random weights
 
     config.text_encoder = ml_collections.ConfigDict()

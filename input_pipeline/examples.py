@@ -52,6 +52,7 @@ class RetrievalData:
       vocabulary: of the text encoder.
       concepts: that captions and images are labelled with.
       training_captions: SHA-256 of the names and captions of the training images, in order.
+      fingerprint: of the files and options that the data were prepared from.
     """
 
     train: Examples
@@ -60,6 +61,7 @@ class RetrievalData:
     vocabulary: Vocabulary
     concepts: Concepts
     training_captions: str
+    fingerprint: str
 
     @property
     def num_concepts(self) -> int:

@@ -43,12 +43,6 @@ def batch_captions(seed: int, step: int, num_captions: int, batch_size: int) -> 
     return order[position * batch_size : (position + 1) * batch_size]
 
 
-def host_share(rows: np.ndarray, host: int, num_hosts: int) -> np.ndarray:
-    """Returns the contiguous share of host `host` in `num_hosts`, which must divide the rows."""
-    share = len(rows) // num_hosts
-    return rows[host * share : (host + 1) * share]
-
-
 def make_batch(examples: Examples, captions: np.ndarray) -> Batch:
     """Reads the pairs of the given captions.
 

@@ -73,11 +73,12 @@ def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
         rows = {part: open_array(folder / part / "rows.npy") for part in SPLITS}
     images = _decoded(prepared, settings, rows)
     with storage.damage_named(folder):
-        return _open_all(folder, settings, images, rows)
+        return _open_all(folder, prepared.fingerprint, settings, images, rows)
 
 
 def _open_all(
     folder: Path,
+    fingerprint: str,
     settings: DataSettings,
     images: Mapping[str, np.ndarray],
     rows: Mapping[str, np.ndarray],
@@ -89,6 +90,7 @@ def _open_all(
         vocabulary=Vocabulary.from_json((folder / "vocabulary.json").read_text("utf-8")),
         concepts=Concepts(concepts["words"], concepts["totals"], settings.min_repeats, form),
         training_captions=(folder / TRAINING_CAPTIONS).read_text(),
+        fingerprint=fingerprint,
     )
 
 

@@ -12,7 +12,7 @@ from input_pipeline import assembly, datasets
 from input_pipeline.concepts import Concepts
 from input_pipeline.texts import Texts
 from input_pipeline.vocabulary import Vocabulary
-from kamcl_jax import config_check, from_config, markdown
+from kamcl_jax import config_check, from_config, markdown, run_folder
 
 DRAWN = 40
 """Concepts in the picture."""
@@ -64,7 +64,7 @@ def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
     """
     config_check.check_data(config)
     if folder is not None:
-        config_check.check_workdir(folder)
+        run_folder.check(folder)
     data = config.data
     if data.bad_images == "skip":  # which ones are left out is known when they have been read
         splits = from_config.open_data(config).texts()

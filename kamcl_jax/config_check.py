@@ -1,7 +1,5 @@
 """Checks a config before anything is prepared or compiled, one clear sentence a mistake."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -9,8 +7,10 @@ import ml_collections
 from input_pipeline.datasets.preparing import BAD_IMAGES
 from input_pipeline.settings import CHOICES as DATA_CHOICES
 from kamcl_jax.models.resnet import BLOCKS_PER_STAGE
+from kamcl_jax.objective import NEGATIVES
 from kamcl_jax.ranking import TIES
-from kamcl_jax.train_step import NEGATIVES
+from kamcl_jax.sharding import QUEUES
+from kamcl_jax.train_step import NOT_FINITE
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -18,8 +18,16 @@ FREE_TO_CHANGE = frozenset(
         "num_folds",
         "max_steps",
         "log_every_steps",
+        "not_finite",
+        "mesh.data",
+        "mesh.fsdp",
+        "mesh.fsdp_min_size",
+        "mesh.queue",
+        "checkpoint.keep",
+        "checkpoint.every_steps",
         "evaluation.batch_size",
         "evaluation.ties",
+        "image_encoder.rematerialise",
         "image_encoder.pretrained",
         "text_encoder.pretrained",
         "data.dir",
@@ -30,7 +38,8 @@ FREE_TO_CHANGE = frozenset(
         "data.options.captions",
     }
 )
-"""Fields that may differ from a checkpoint's: they change neither the model nor a step."""
+"""Fields that may differ from a checkpoint's: they change neither the model nor, but for rounding,
+a step."""
 
 
 class ConfigError(ValueError):
@@ -46,6 +55,9 @@ _AT_LEAST_ONE = [
     "queue_length",
     "num_folds",
     "log_every_steps",
+    "gradient_accumulation",
+    "mesh.fsdp",
+    "checkpoint.keep",
     "concepts.min_repeats",
     "data.min_word_count",
     "image_encoder.width",
@@ -58,6 +70,8 @@ _NOT_NEGATIVE = [
     "seed",
     "fold",
     "max_steps",
+    "mesh.fsdp_min_size",
+    "checkpoint.every_steps",
     "data.max_tokens",
     "loss.margin",
     "loss.triplet_weight",
@@ -79,12 +93,15 @@ _CHOICES = {
     "loss.negatives": NEGATIVES,
     "momentum_coverage": ("all", "release"),
     "caption_padding": ("masked", "release"),
+    "dtype": ("float32", "bfloat16"),
+    "not_finite": NOT_FINITE,
+    "mesh.queue": QUEUES,
     "data.bad_images": BAD_IMAGES,
     "data.split_sizes": ("report", "require"),
     **{f"data.{name}": choices for name, choices in DATA_CHOICES.items()},
     "evaluation.ties": TIES,
 }
-_SWITCHES = ["data.pad_concepts", "concepts.lemmatize"]
+_SWITCHES = ["data.pad_concepts", "concepts.lemmatize", "image_encoder.rematerialise"]
 _PATHS = ["concepts.stop_words", "image_encoder.pretrained", "text_encoder.pretrained"]
 
 
@@ -126,12 +143,11 @@ def check_data(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def check(config: ml_collections.ConfigDict, num_devices: int) -> None:
-    """Checks all that can be known of a training without its data.
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks all that can be known of a training without its data and devices.
 
     Args:
       config: as `configs.base` describes it.
-      num_devices: over which a batch is split.
 
     Raises:
       ConfigError: the first field that cannot be, with its value.
@@ -143,15 +159,39 @@ def check(config: ml_collections.ConfigDict, num_devices: int) -> None:
         raise ConfigError(
             f"config.image_encoder.depth is {fields['image_encoder.depth']}; known are {known}"
         )
-    if fields["queue_length"] % fields["batch_size"]:
+    if fields["queue_length"] < fields["batch_size"]:
         raise ConfigError(
-            f"config.queue_length {fields['queue_length']} is not a multiple of config.batch_size "
-            f"{fields['batch_size']}, so a batch of keys would not fit at the queue's end"
+            f"config.queue_length {fields['queue_length']} is smaller than config.batch_size "
+            f"{fields['batch_size']}, so a batch of keys would not fit"
         )
-    if fields["batch_size"] % num_devices:
+    if fields["mesh.data"] != -1 and fields["mesh.data"] < 1:
         raise ConfigError(
-            f"config.batch_size {fields['batch_size']} is not a multiple of the {num_devices} "
-            "devices that share a batch"
+            f"config.mesh.data is {fields['mesh.data']}; it must be at least 1, or -1 for all"
+        )
+
+
+def check_division(config: ml_collections.ConfigDict, num_devices: int) -> None:
+    """Checks that the devices can share what they are to share.
+
+    Args:
+      config: checked.
+      num_devices: of the mesh.
+
+    Raises:
+      ConfigError: the first field that they do not divide.
+    """
+    parts = config.gradient_accumulation
+    if config.batch_size % (num_devices * parts):
+        in_parts = f" in {parts} parts (config.gradient_accumulation)" if parts > 1 else ""
+        raise ConfigError(
+            f"config.batch_size {config.batch_size} is not a multiple of the {num_devices} "
+            f"devices that share a batch{in_parts}; config.mesh.data says how many of the "
+            "machine's devices to use"
+        )
+    if config.mesh.queue == "sharded" and config.queue_length % num_devices:
+        raise ConfigError(
+            f"config.queue_length {config.queue_length} is not a multiple of the {num_devices} "
+            "devices that share the queue (config.mesh.queue='sharded')"
         )
 
 
@@ -171,19 +211,6 @@ def _check_ranges(fields: dict[str, Any]) -> None:
         for name in names:
             if not holds(fields[name]):
                 raise ConfigError(f"config.{name} is {fields[name]}; it must be {words}")
-
-
-def check_workdir(workdir: Path) -> None:
-    """Checks that a run's folder exists or can be made, and can be written.
-
-    Raises:
-      ConfigError: it is a file, or below one, or there is no permission.
-    """
-    existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise ConfigError(f"--workdir={workdir} cannot be a folder: {existing} is a file")
-    if not os.access(existing, os.W_OK):
-        raise ConfigError(f"--workdir={workdir} cannot be written: no permission in {existing}")
 
 
 def check_against_data(config: ml_collections.ConfigDict, num_captions: int) -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from input_pipeline import equal_texts
 from input_pipeline.examples import Examples
@@ -18,12 +18,17 @@ from kamcl_jax import (
     bootstrap,
     losses,
     metrics,
+    precision,
     ranking,
     scene_classes,
     sharding,
 )
+from kamcl_jax.sharding import Layout
 
 Rows = np.ndarray | SelectedRows
+
+Variables = dict[str, Any]
+"""`params` and `batch_stats` of a model."""
 
 EncodeImages = Callable[[Any, jax.Array], jax.Array]
 EncodeTexts = Callable[[Any, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -36,39 +41,50 @@ class Encoders:
     Attributes:
       images: (variables, uint8[B, S, S, 3]) -> unit vectors f32[B, E].
       texts: (variables, i32[B, T], i32[B], f32[B, N]) -> unit vectors f32[B, E].
-      mesh: over whose `data` axis batches are split.
+      layout: by which batches are split; each process reads its own share.
     """
 
     images: EncodeImages
     texts: EncodeTexts
-    mesh: Mesh
+    layout: Layout
 
 
-def make_encoders(model: nn.Module, mesh: Mesh) -> Encoders:
-    """Returns jitted encoders of a `DualEncoder` in evaluation mode."""
-    whole, split = sharding.replicated(mesh), sharding.over_batch(mesh)
+def make_encoders(model: nn.Module, layout: Layout, dtype: DTypeLike | None = None) -> Encoders:
+    """Returns jitted encoders of a `DualEncoder` in evaluation mode.
+
+    Args:
+      model: a `DualEncoder`.
+      layout: where its variables lie.
+      dtype: that weights and activations are cast to; None leaves them.
+    """
+
+    def apply(variables, method, *inputs):
+        params = variables["params"]
+        if dtype is not None:
+            params, inputs = precision.cast_floats((params, inputs), dtype)
+        variables = {**variables, "params": layout.gathered(params)}
+        hybrid, _ = model.apply(variables, *inputs, method=method)
+        return losses.l2_normalise(hybrid)
 
     def images(variables, pixels):
-        normalised = augmentation.normalise(pixels)
-        hybrid, _ = model.apply(variables, normalised, method="encode_images")
-        return losses.l2_normalise(hybrid)
+        return apply(variables, "encode_images", augmentation.normalise(pixels))
 
     def texts(variables, tokens, lengths, word_concepts):
         # The host keeps word concepts in a byte each.
         word_concepts = word_concepts.astype(jnp.float32)
-        hybrid, _ = model.apply(variables, tokens, lengths, word_concepts, method="encode_texts")
-        return losses.l2_normalise(hybrid)
+        return apply(variables, "encode_texts", tokens, lengths, word_concepts)
 
+    whole, split = layout.whole, layout.batch
     return Encoders(
-        jax.jit(images, in_shardings=(whole, split), out_shardings=whole),
-        jax.jit(texts, in_shardings=(whole, split, split, split), out_shardings=whole),
-        mesh,
+        jax.jit(images, in_shardings=(None, split), out_shardings=whole),
+        jax.jit(texts, in_shardings=(None, split, split, split), out_shardings=whole),
+        layout,
     )
 
 
 def embed_images(encoders: Encoders, variables: Any, images: Rows, batch_size: int) -> np.ndarray:
     """Embeds uint8[N, S, S, 3] (may be read lazily) -> f32[N, E], unit vectors."""
-    batches = _padded_batches((images,), batch_size, encoders.mesh.size)
+    batches = _padded_batches((images,), batch_size, encoders.layout)
     return _collect(lambda arrays: encoders.images(variables, *arrays), batches)
 
 
@@ -81,7 +97,7 @@ def embed_texts(
     batch_size: int,
 ) -> np.ndarray:
     """Embeds captions i32[M, T], i32[M], [M, N] -> f32[M, E], unit vectors."""
-    batches = _padded_batches((tokens, lengths, word_concepts), batch_size, encoders.mesh.size)
+    batches = _padded_batches((tokens, lengths, word_concepts), batch_size, encoders.layout)
     return _collect(lambda arrays: encoders.texts(variables, *arrays), batches)
 
 
@@ -152,17 +168,19 @@ def look_closer(similarity: np.ndarray, examples: Examples, ties: str) -> dict[s
 
 
 def _padded_batches(
-    arrays: tuple[Rows, ...], batch_size: int, devices: int
-) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+    arrays: tuple[Rows, ...], batch_size: int, layout: Layout
+) -> Iterator[tuple[int, tuple[jax.Array, ...]]]:
     """Yields (rows that count, arrays of one fixed batch size); the last row fills the last batch.
 
     One size means one compilation; it is rounded up to a multiple of the devices.
     """
-    total = arrays[0].shape[0]
+    total, devices = arrays[0].shape[0], layout.mesh.size
     size = -(-min(batch_size, total) // devices) * devices
+    local = sharding.local_rows(layout, size)
     for start in range(0, total, size):
-        rows = np.minimum(np.arange(start, start + size), total - 1)
-        yield min(size, total - start), tuple(array[rows] for array in arrays)
+        rows = np.minimum(start + local, total - 1)
+        batch = tuple(array[rows] for array in arrays)
+        yield min(size, total - start), sharding.put_batch(layout, batch)
 
 
 def _collect(encode, batches) -> np.ndarray:

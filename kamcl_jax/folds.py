@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from kamcl_jax import config_check, from_config, markdown, metrics, training
+from kamcl_jax import config_check, from_config, markdown, metrics, run_folder, training
 from kamcl_jax.config_check import ConfigError
 
 METRICS = (*metrics.RECALLS, "mR")
@@ -36,7 +36,7 @@ def train_folds(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, A
       DataError: the data cannot be used.
       DivergedError: a fold's loss is not finite.
     """
-    config_check.check_workdir(workdir)
+    run_folder.check(workdir)
     config_check.check_data(config)
     prepared = from_config.open_data(config)
     if "validation" in prepared.sizes and config.data.validation != "random":

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from input_pipeline.datasets import Prepared, open_prepared
 from input_pipeline.datasets.published import size_mismatches
@@ -20,8 +22,10 @@ from kamcl_jax import config_check, schedule, sharding, train_state
 from kamcl_jax.config_check import ConfigError
 from kamcl_jax.models.encoders import DualEncoder, ImageEncoder, TextEncoder
 from kamcl_jax.momentum import Mask
+from kamcl_jax.objective import ObjectiveSettings
 from kamcl_jax.pretrained import starting_weights
 from kamcl_jax.pretrained.kamcl_layout import release_momentum_mask
+from kamcl_jax.sharding import Layout
 from kamcl_jax.train_state import TrainState
 from kamcl_jax.train_step import StepSettings
 
@@ -42,7 +46,7 @@ class Experiment:
       model: both towers.
       optimizer: with its learning rate schedule.
       settings: numbers of the training step.
-      mesh: of all devices.
+      layout: where state and batches lie on the devices.
     """
 
     config: ml_collections.FrozenConfigDict
@@ -50,25 +54,33 @@ class Experiment:
     model: DualEncoder
     optimizer: optax.GradientTransformation
     settings: StepSettings
-    mesh: Mesh
+    layout: Layout
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return self.settings.objective.steps_per_epoch
 
     def initial_state(self) -> TrainState:
-        """Returns the state at step 0, on every device of the mesh."""
+        """Returns the state at step 0, placed by the layout."""
         # Run once: on a CPU, optimising it takes three times as long as not doing so.
         cpu = jax.default_backend() == "cpu"
-        whole = sharding.replicated(self.mesh)
         make = jax.jit(
             self._make_state,
-            out_shardings=whole,
+            out_shardings=self.layout.state,
             compiler_options=UNOPTIMISED if cpu else None,
         )
         words = self.data.vocabulary.words
         state = starting_weights.starting_state(self.config, make(), words)
-        return jax.device_put(state, whole)
+        return jax.device_put(state, self.layout.state)
 
     def abstract_state(self) -> TrainState:
         """Returns the shapes and dtypes of the state, without making it."""
         return jax.eval_shape(self._make_state)
+
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns the shapes and dtypes of a training batch."""
+        return abstract_batch(self.config, self.data.train.tokens.shape[1], self.data.num_concepts)
 
     def _make_state(self) -> TrainState:
         return _make_state(self.config, self.model, self.optimizer, self.data.num_concepts)
@@ -81,8 +93,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
       ConfigError: a field that cannot be.
       DataError: a file or line of the data that cannot be used.
     """
-    mesh = sharding.make_mesh()
-    config_check.check(config, mesh.size)
+    mesh = check_with_devices(config)
     settings = data_settings(config)
     data = load_prepared(open_data(config), settings)
     if not data.concepts.words:
@@ -94,13 +105,57 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     num_captions = len(data.train.captions)
     config_check.check_against_data(config, num_captions)
     steps_per_epoch = num_captions // config.batch_size
+    num_tokens = len(data.vocabulary) + 1
     return Experiment(
         config=ml_collections.FrozenConfigDict(config),
         data=data,
-        model=make_model(config, len(data.vocabulary) + 1, data.num_concepts),
+        model=make_model(config, num_tokens, data.num_concepts),
         optimizer=make_optimizer(config, steps_per_epoch),
         settings=make_settings(config, steps_per_epoch),
-        mesh=mesh,
+        layout=make_layout(config, mesh, abstract_state(config, num_tokens, data.num_concepts)),
+    )
+
+
+def check_with_devices(config: ml_collections.ConfigDict) -> Mesh:
+    """Checks a config for the devices that there are, and returns their mesh.
+
+    Raises:
+      ConfigError: a field that cannot be.
+    """
+    config_check.check(config)
+    try:
+        mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    except ValueError as error:
+        raise ConfigError(f"config.mesh cannot be: {error}") from None
+    config_check.check_division(config, mesh.size)
+    return mesh
+
+
+def on_these_devices(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns a config whose mesh fits the devices here, whatever a checkpoint was trained on."""
+    config = config.copy_and_resolve_references()
+    divides = config.batch_size % (config.gradient_accumulation * jax.device_count()) == 0
+    config.mesh.data = -1 if divides else 1
+    config.mesh.fsdp = 1
+    config.mesh.queue = "replicated"
+    return config
+
+
+def make_layout(
+    config: ml_collections.ConfigDict, mesh: Mesh, abstract_state: TrainState
+) -> Layout:
+    """Returns where a state and its batches lie.
+
+    Args:
+      config: its `mesh`.
+      mesh: of its devices.
+      abstract_state: from `abstract_state`.
+    """
+    return sharding.make_layout(
+        mesh,
+        abstract_state,
+        fsdp_min_size=config.mesh.fsdp_min_size,
+        queue=config.mesh.queue,
     )
 
 
@@ -202,6 +257,7 @@ def make_model(
             embedding_size=config.embedding_size,
             depth=image.depth,
             width=image.width,
+            rematerialise=image.rematerialise,
         ),
         TextEncoder(
             num_tokens=num_tokens,
@@ -247,6 +303,27 @@ def abstract_state(
     return jax.eval_shape(lambda: _make_state(config, model, optimizer, num_concepts))
 
 
+def abstract_batch(
+    config: ml_collections.ConfigDict, max_tokens: int, num_concepts: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes and dtypes of a training batch, over all processes.
+
+    Args:
+      config: of the training.
+      max_tokens: width of its captions.
+      num_concepts: width of labels and word concepts.
+    """
+    size, side = config.batch_size, train_size(config)
+    shapes = {
+        "image": ((size, side, side, 3), jnp.uint8),
+        "tokens": ((size, max_tokens), jnp.int32),
+        "lengths": ((size,), jnp.int32),
+        "word_concepts": ((size, num_concepts), jnp.float32),
+        "image_concepts": ((size, num_concepts), jnp.float32),
+    }
+    return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+
 def _make_state(
     config: ml_collections.ConfigDict,
     model: DualEncoder,
@@ -270,19 +347,29 @@ def momentum_mask(config: ml_collections.ConfigDict) -> Mask | None:
     return release_momentum_mask if config.momentum_coverage == "release" else None
 
 
+def compute_dtype(config: ml_collections.ConfigDict) -> DTypeLike | None:
+    """Returns what the encoders' weights and activations are cast to; None leaves them."""
+    return jnp.bfloat16 if config.dtype == "bfloat16" else None
+
+
 def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> StepSettings:
     """Returns the numbers of the training step."""
     return StepSettings(
+        objective=ObjectiveSettings(
+            temperature=config.temperature,
+            margin=config.loss.margin,
+            negatives=config.loss.negatives,
+            triplet_weight=config.loss.triplet_weight,
+            contrastive_weight=config.loss.contrastive_weight,
+            alignment_weight=config.loss.alignment_weight,
+            alignment_from_epoch=config.schedule.alignment_from_epoch,
+            steps_per_epoch=steps_per_epoch,
+        ),
         image_size=config.image_size,
         max_rotation=config.augmentation.max_rotation,
         momentum=config.momentum,
         momentum_mask=momentum_mask(config),
-        temperature=config.temperature,
-        margin=config.loss.margin,
-        negatives=config.loss.negatives,
-        triplet_weight=config.loss.triplet_weight,
-        contrastive_weight=config.loss.contrastive_weight,
-        alignment_weight=config.loss.alignment_weight,
-        alignment_from_epoch=config.schedule.alignment_from_epoch,
-        steps_per_epoch=steps_per_epoch,
+        parts=config.gradient_accumulation,
+        dtype=compute_dtype(config),
+        skip_not_finite=config.not_finite == "skip",
     )

@@ -11,11 +11,13 @@ class History:
       train: means of the step's metrics over each logging interval, with `step` and `epoch`
         (epochs passed, with a fraction).
       validation: metrics of each validation, with `step` and `epoch`.
+      pending: metrics of the steps of the logging interval that has not ended.
       seconds: spent in training and validation so far.
     """
 
     train: list[dict[str, float]] = dataclasses.field(default_factory=list)
     validation: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    pending: list[dict[str, float]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
 
     def validation_at(self, step: int) -> dict[str, float] | None:

@@ -1,7 +1,23 @@
 """KAMCL's three losses: arrays in, scalars out."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+
+
+class Logits(NamedTuple):
+    """Similarities of queries over a temperature.
+
+    The two are kept apart, so that negatives can lie on many devices.
+
+    Attributes:
+      match: f32[B], with their own keys.
+      negatives: f32[B, K], with keys of others; -inf stands for none.
+    """
+
+    match: jax.Array
+    negatives: jax.Array
 
 
 def l2_normalise(x: jax.Array, epsilon: float = 1e-8) -> jax.Array:
@@ -31,7 +47,7 @@ def hard_triplet(similarity: jax.Array, margin: float) -> jax.Array:
 
 def contrastive_logits(
     queries: jax.Array, keys: jax.Array, queue: jax.Array | None, temperature: float
-) -> jax.Array:
+) -> Logits:
     """Similarity of queries to their own key and to a queue of negatives (MoCo; He et al. 2020).
 
     No gradient flows into keys or queue.
@@ -39,26 +55,27 @@ def contrastive_logits(
     Args:
       queries: f32[B, E], unit length.
       keys: f32[B, E], unit length, of the other modality; key b matches query b.
-      queue: f32[K, E], unit length; None takes the other keys of the batch as negatives.
+      queue: f32[K, E], unit length; None takes the other keys of the batch as negatives, with -inf
+        in the place of the match.
       temperature: divides the similarities.
-
-    Returns:
-      f32[B, 1 + K], the match first; without a queue f32[B, 1 + B], where -inf stands for the
-      match among the other keys.
     """
     keys = jax.lax.stop_gradient(keys)
-    match = jnp.sum(queries * keys, axis=-1, keepdims=True)
+    match = jnp.sum(queries * keys, axis=-1)
     if queue is None:
         own = jnp.eye(queries.shape[0], dtype=bool)
         negatives = jnp.where(own, -jnp.inf, queries @ keys.T)
     else:
         negatives = queries @ jax.lax.stop_gradient(queue).T
-    return jnp.concatenate([match, negatives], axis=1) / temperature
+    return Logits(match / temperature, negatives / temperature)
 
 
-def info_nce(logits: jax.Array) -> jax.Array:
-    """Mean cross-entropy of logits f32[B, 1 + K] whose first column is the right class -> f32[]."""
-    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - logits[:, 0])
+def info_nce(logits: Logits) -> jax.Array:
+    """Mean cross-entropy of the match among all candidates -> f32[]."""
+    match, negatives = logits
+    # Shifted by the largest, which is finite even where all negatives are -inf.
+    largest = jax.lax.stop_gradient(jnp.maximum(match, negatives.max(axis=1)))
+    total = jnp.exp(match - largest) + jnp.exp(negatives - largest[:, None]).sum(axis=1)
+    return jnp.mean(jnp.log(total) + largest - match)
 
 
 def concept_alignment(probabilities: jax.Array, labels: jax.Array) -> jax.Array:

@@ -59,6 +59,8 @@ def random_queue(key: jax.Array, length: int, width: int) -> KeyQueue:
 def push(queue: KeyQueue, keys: jax.Array) -> KeyQueue:
     """Replaces the oldest keys by new ones, first in first out.
 
+    A scatter, which GSPMD splits along the queue without moving the queue.
+
     Args:
       queue: of length K.
       keys: f32[B, E], unit vectors, stored without gradient.
@@ -67,11 +69,11 @@ def push(queue: KeyQueue, keys: jax.Array) -> KeyQueue:
       The queue with `keys` written and the pointer moved on.
 
     Raises:
-      ValueError: K is not a multiple of B, so a batch would not fit before the end.
+      ValueError: there are more keys than the queue has rows.
     """
     length, batch = queue.keys.shape[0], keys.shape[0]
-    if length % batch:
-        raise ValueError(f"queue length {length} is not a multiple of the batch of {batch} keys")
-    keys = jax.lax.stop_gradient(keys)
-    written = jax.lax.dynamic_update_slice_in_dim(queue.keys, keys, queue.pointer, axis=0)
+    if batch > length:
+        raise ValueError(f"a batch of {batch} keys does not fit into a queue of length {length}")
+    rows = (queue.pointer + jnp.arange(batch)) % length
+    written = queue.keys.at[rows].set(jax.lax.stop_gradient(keys), unique_indices=True)
     return KeyQueue(written, (queue.pointer + batch) % length)

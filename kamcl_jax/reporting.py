@@ -59,8 +59,8 @@ def write(
         figures.loss_curves(
             folder / "losses.png",
             history.train,
-            settings.steps_per_epoch,
-            settings.alignment_from_epoch,
+            settings.objective.steps_per_epoch,
+            settings.objective.alignment_from_epoch,
         )
         figures.recall_curves(folder / "recalls.png", history.validation, results["chance"]["mR"])
     queries = queries_to_show(len(test.captions), experiment.config.seed)
@@ -107,7 +107,7 @@ not how much another training would change it.
 | images: train / validation / test | {_counts(data, "images")} |
 | captions: train / validation / test | {_counts(data, "captions")} |
 | words, concepts | {len(data.vocabulary)}, {len(data.concepts.words)} |
-| steps an epoch, batch | {experiment.settings.steps_per_epoch}, {config.batch_size} |
+| steps an epoch, batch | {experiment.steps_per_epoch}, {config.batch_size} |
 | step 2 of the schedule (concept alignment) from | {step_two} |
 | training and validation took | {history.seconds:.0f} s |
 {CURVES if history.validation else ""}{_classes(results)}

@@ -16,6 +16,7 @@ class TrainState(struct.PyTreeNode):
 
     Attributes:
       step: i32[], steps taken.
+      skipped: i32[], of them without an update, as their loss or gradient was no finite number.
       params: query encoders' parameters.
       batch_stats: query encoders' BatchNorm statistics.
       key_params: key encoders' parameters, the momentum average of `params`.
@@ -28,6 +29,7 @@ class TrainState(struct.PyTreeNode):
     """
 
     step: jax.Array
+    skipped: jax.Array
     params: Any
     batch_stats: Any
     key_params: Any
@@ -85,6 +87,7 @@ def create(
         key_params = momentum.average(own, params, 0.0, momentum_mask)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
         key_params=key_params,

@@ -94,7 +94,7 @@ def tiny() -> Tiny:
 
 @pytest.fixture(scope="session")
 def one_device():
-    return sharding.make_mesh(jax.devices()[:1])
+    return sharding.replicated(sharding.make_mesh(devices=jax.devices()[:1]))
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +114,7 @@ class Trained:
 @pytest.fixture(scope="session")
 def trained(tiny, tiny_step, one_device) -> Trained:
     """States (on the host) and metrics around four steps on one device."""
-    state = jax.device_put(tiny.state(), sharding.replicated(one_device))
+    state = jax.device_put(tiny.state(), one_device.whole)
     states, metrics = [jax.device_get(state)], []
     for step in range(4):
         state, measured = tiny_step(state, sharding.put_batch(one_device, tiny.batch(step)))

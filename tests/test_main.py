@@ -38,10 +38,34 @@ def test_an_unknown_config_field_is_named(run):
     assert "the config has no field 'queue_lenght'" in run(*SYNTHETIC, "--config.queue_lenght=1")
 
 
-def test_a_queue_that_holds_no_whole_batches_is_named(run):
-    assert "error: config.queue_length 77 is not a multiple of config.batch_size 50" in run(
-        *SYNTHETIC, "--config.queue_length=77"
+def test_a_queue_that_holds_no_batch_is_named(run):
+    assert "error: config.queue_length 7 is smaller than config.batch_size 50" in run(
+        *SYNTHETIC, "--config.queue_length=7"
     )
+
+
+def test_a_mesh_that_there_are_no_devices_for_is_named(run):
+    assert "error: config.mesh cannot be: data x fsdp = 3 x 2, but there are 1 devices" in run(
+        *SYNTHETIC, "--config.mesh.data=3", "--config.mesh.fsdp=2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (
+            ["--coordinator=localhost:1234"],
+            "--coordinator, --num_processes and --process_id need --distributed",
+        ),
+        (
+            ["--distributed", "--coordinator=localhost:1234"],
+            "--coordinator, --num_processes and --process_id go together",
+        ),
+        (["--distributed"], "no cluster (Slurm, Open MPI, GKE, TPU) tells"),
+    ],
+)
+def test_flags_of_several_processes_that_do_not_fit_are_named(run, flags, sentence):
+    assert f"error: {sentence}" in run(*SYNTHETIC, *flags)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from kamcl_jax.models.resnet import ResNet
 from kamcl_jax.models.skip_thoughts import SkipThoughts
 
 Encoded = tuple[jax.Array, jax.Array]
-"""(hybrid embedding f32[B, E], concept probabilities f32[B, N])."""
+"""(hybrid embedding f32[B, E], concept probabilities f32[B, N]), float32 at least."""
 
 
 class ConceptHead(nn.Module):
@@ -20,6 +20,8 @@ class ConceptHead(nn.Module):
     The paper has as many concepts as embedding entries and adds the two. Fewer concepts take the
     first entries (the rest stay purely latent); more are brought to the embedding's width by a
     learned linear map.
+
+    It computes in float32 at least, as the normalisation, the softmax and the losses after it do.
 
     Attributes:
       num_concepts: N.
@@ -31,6 +33,7 @@ class ConceptHead(nn.Module):
     def __call__(self, latent: jax.Array) -> Encoded:
         """Maps f32[B, E] to (hybrid f32[B, E], concept probabilities f32[B, N])."""
         width = latent.shape[-1]
+        latent = latent.astype(jnp.promote_types(latent.dtype, jnp.float32))
         logits = initializers.dense(self.num_concepts, width, "linear")(latent)
         concept = jax.nn.sigmoid(logits)
         if self.num_concepts <= width:
@@ -50,17 +53,21 @@ class ImageEncoder(nn.Module):
       embedding_size: E.
       depth: of the ResNet, 18, 34, 50 or 101.
       width: of the ResNet's first stage.
+      rematerialise: whether the ResNet's blocks are computed again in the backward pass instead of
+        kept, see `ResNet`.
     """
 
     num_concepts: int
     embedding_size: int = 512
     depth: int = 18
     width: int = 64
+    rematerialise: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Encoded:
         """Encodes f32[B, S, S, 3], normalised, of the one size S the parameters were made for."""
-        stages = ResNet(self.depth, self.width, name="resnet")(images, train=train)
+        resnet = ResNet(self.depth, self.width, self.rematerialise, name="resnet")
+        stages = resnet(images, train=train)
         latent = HierarchicalAggregator(self.embedding_size, name="aggregator")(stages)
         return ConceptHead(self.num_concepts, name="concept_head")(latent)
 

@@ -78,7 +78,8 @@ def pool_sorted(features: jax.Array, weights: jax.Array, valid: jax.Array | None
       valid: bool[B, N], items that take part; all, if None.
 
     Returns:
-      f32[B, D], sum over k of weights[k] * (k-th largest valid value of the feature).
+      f32[B, D], sum over k of weights[k] * (k-th largest valid value of the feature), multiplied in
+      the features' dtype, summed in the wider of both dtypes, returned in the features'.
     """
     ordered_by = jax.lax.stop_gradient(features)
     if valid is not None:
@@ -87,7 +88,10 @@ def pool_sorted(features: jax.Array, weights: jax.Array, valid: jax.Array | None
     item_weights = (
         weights[ranks] if weights.ndim == 1 else jax.vmap(lambda w, r: w[r])(weights, ranks)
     )
-    return jnp.sum(item_weights * features, axis=1)
+    # The features are by far the largest array here: no product or gradient is wider than they are.
+    weighted = item_weights.astype(features.dtype) * features
+    wide = jnp.promote_types(weights.dtype, features.dtype)
+    return jnp.sum(weighted, axis=1, dtype=wide).astype(features.dtype)
 
 
 class GPO(nn.Module):
@@ -121,7 +125,8 @@ class GPO(nn.Module):
           num_items: N, the padded length.
 
         Returns:
-          f32[M, N]; row m sums to 1 over its first counts[m] places and is 0 after them.
+          f32[M, N], float32 at least whatever the parameters' dtype; row m sums to 1 over its first
+          counts[m] places and is 0 after them.
         """
         codes = jnp.asarray(position_codes(num_items, self.code_width))
         present = jnp.arange(num_items) < counts[:, None]
@@ -139,7 +144,7 @@ class GPO(nn.Module):
           valid: bool[B, N], items that exist; all, if None. At least one a sample.
 
         Returns:
-          f32[B, D].
+          f32[B, D], in the features' dtype.
         """
         num_items = features.shape[1]
         if valid is None:
@@ -169,7 +174,8 @@ class GRUDirection(nn.Module):
           reverse: run from the last position to the first.
 
         Returns:
-          f32[M, N, hidden_width], the state after each position, in the order of the inputs.
+          f32[M, N, hidden_width], float32 at least whatever the parameters' dtype: the state after
+          each position, in the order of the inputs.
         """
         gates = 3 * self.hidden_width
         init = initializers.uniform(self.hidden_width**-0.5)
@@ -177,7 +183,12 @@ class GRUDirection(nn.Module):
         input_bias = self.param("input_bias", init, (gates,))
         recurrent_kernel = self.param("recurrent_kernel", init, (self.hidden_width, gates))
         recurrent_bias = self.param("recurrent_bias", init, (gates,))
-        projected = inputs @ input_kernel + input_bias
+        # Long and cheap: rounding adds up over the positions, and the widths are tiny.
+        wide = jnp.promote_types(input_kernel.dtype, jnp.float32)
+        recurrent_kernel, recurrent_bias = (
+            x.astype(wide) for x in (recurrent_kernel, recurrent_bias)
+        )
+        projected = inputs @ input_kernel.astype(wide) + input_bias.astype(wide)
 
         def step(state, item):
             from_input, here = item

@@ -70,22 +70,28 @@ class ResNet(nn.Module):
     Attributes:
       depth: 18, 34, 50 or 101.
       width: channels of the stem and of the first stage's inner convolutions; 64 as published.
+      rematerialise: whether the backward pass computes the insides of the stem and of each block
+        again instead of keeping them: less memory, about one more forward pass of work. Parameters
+        and results are the same. By blocks, since a stage kept whole needs the insides of all its
+        blocks at once when its turn comes; with the stem, since its grid is four times the first
+        stage's and it would keep more than all blocks' inputs together.
     """
 
     depth: int = 18
     width: int = 64
+    rematerialise: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
         """Returns the four stages' outputs.
 
         Args:
-          images: f32[B, H, W, 3], normalised.
+          images: f32[B, H, W, 3], normalised, in the parameters' dtype.
           train: whether BatchNorm uses and records the batch's statistics.
 
         Returns:
           Four f32[B, ceil(H / s), ceil(W / s), C], s = 4, 8, 16, 32, C = width * (1, 2, 4, 8),
-          four times that with bottleneck blocks.
+          four times that with bottleneck blocks; in the images' dtype.
 
         Raises:
           ValueError: the depth is not one of the four.
@@ -93,14 +99,24 @@ class ResNet(nn.Module):
         if self.depth not in BLOCKS_PER_STAGE:
             raise ValueError(f"ResNet depth {self.depth} is not one of {list(BLOCKS_PER_STAGE)}")
         block = BottleneckBlock if self.depth >= BOTTLENECK_FROM else BasicBlock
-        x = Convolution(self.width, 7, 2, name="conv1")(images)
-        x = nn.relu(BatchNorm(name="bn1")(x, train=train))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+        def stem(module, x):
+            del module
+            x = Convolution(self.width, 7, 2, name="conv1")(x)
+            x = nn.relu(BatchNorm(name="bn1")(x, train=train))
+            return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+        def run(module, x):
+            return module(x, train=train)
+
+        if self.rematerialise:
+            stem, run = nn.remat(stem), nn.remat(run)
+        x = stem(self, images)
         stages = []
         for stage, blocks in enumerate(BLOCKS_PER_STAGE[self.depth]):
             make = partial(block, self.width * 2**stage)
             for index in range(blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
-                x = make(stride=stride, name=f"layer{stage + 1}_{index}")(x, train=train)
+                x = run(make(stride=stride, name=f"layer{stage + 1}_{index}"), x)
             stages.append(x)
         return tuple(stages)

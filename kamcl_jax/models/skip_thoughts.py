@@ -39,11 +39,11 @@ class SkipThoughts(nn.Module):
           train: whether to drop; needs the "dropout" PRNG stream then.
 
         Returns:
-          f32[B, T, H].
+          f32[B, T, H], in the parameters' dtype.
         """
         table = self.param("embedding", _embedding_init, (self.num_tokens, self.word_width))
         # Masked after the look-up, so that row 0 reads as zero and never receives a gradient.
-        words = jnp.where((tokens > 0)[..., None], table[tokens], 0)
+        words = jnp.where((tokens > 0)[..., None], _look_up(table, tokens), 0)
         input_init = initializers.uniform(self.word_width**-0.5)
         state_init = initializers.uniform(self.hidden_width**-0.5)
         input_shape = (len(GATES), self.word_width, self.hidden_width)
@@ -53,8 +53,8 @@ class SkipThoughts(nn.Module):
         recurrent_kernel = self.param("recurrent_kernel", state_init, state_shape)
 
         batch = tokens.shape[0]
-        word_mask = self._mask((len(GATES), batch, self.word_width), train)
-        state_mask = self._mask((len(GATES), batch, self.hidden_width), train)
+        word_mask = self._mask((len(GATES), batch, self.word_width), train, words.dtype)
+        state_mask = self._mask((len(GATES), batch, self.hidden_width), train, words.dtype)
         if word_mask is None:
             projected = jnp.einsum("btd,gdh->tgbh", words, input_kernel)
         else:
@@ -62,15 +62,21 @@ class SkipThoughts(nn.Module):
             projected = jnp.einsum("gbtd,gdh->tgbh", dropped, input_kernel)
         projected += input_bias[:, None]
         if state_mask is None:
-            state_mask = jnp.ones((len(GATES), 1, 1))
+            state_mask = jnp.ones((len(GATES), 1, 1), words.dtype)
         states = gru_states(recurrent_kernel, projected, state_mask, lengths)
         return jnp.moveaxis(states, 0, 1)
 
-    def _mask(self, shape: tuple[int, ...], train: bool) -> jax.Array | None:
+    def _mask(self, shape: tuple[int, ...], train: bool, dtype: jnp.dtype) -> jax.Array | None:
         if not train or self.dropout == 0:
             return None
         keep = 1 - self.dropout
-        return jax.random.bernoulli(self.make_rng("dropout"), keep, shape) / keep
+        return jax.random.bernoulli(self.make_rng("dropout"), keep, shape).astype(dtype) / keep
+
+
+def _look_up(table: jax.Array, tokens: jax.Array) -> jax.Array:
+    # Through float32 at least, so that a frequent word's many gradients are summed there.
+    wide = jnp.promote_types(table.dtype, jnp.float32)
+    return table.astype(wide)[tokens].astype(table.dtype)
 
 
 def _embedding_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -88,6 +94,9 @@ def gru_states(
 
     The loops end after the longest caption of the batch, whatever the padding, and the kernel's
     gradient is one product over all steps after the backward loop instead of one a step.
+
+    All arrays share one float dtype, which the loops compute in; the kernel's gradient is summed
+    over the steps and the batch in float32 at least.
 
     Args:
       kernel: f32[3, H, H], the recurrent kernels in the order of `GATES`.
@@ -163,8 +172,9 @@ def _backward(saved, gradient):
 
     d_products = d_projected.at[:, 2].multiply(gates[:, 0])
     masked = before[:, None] * mask
-    d_kernel = jnp.einsum("tgbh,tgbk->ghk", masked, d_products)
-    return d_kernel, d_projected, jnp.zeros_like(mask), None
+    wide = jnp.promote_types(kernel.dtype, jnp.float32)
+    d_kernel = jnp.einsum("tgbh,tgbk->ghk", masked, d_products, preferred_element_type=wide)
+    return d_kernel.astype(kernel.dtype), d_projected, jnp.zeros_like(mask), None
 
 
 gru_states.defvjp(_forward, _backward)

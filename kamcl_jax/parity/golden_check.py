@@ -228,7 +228,7 @@ def explain(row: Row, golden: Mapping[str, np.ndarray], shown: int = 5) -> str:
 
 
 def _check_run(run: GoldenRun, config: ml_collections.ConfigDict) -> None:
-    config_check.check(quantities.config_of_run(config, run), num_devices=1)
+    config_check.check(quantities.config_of_run(config, run))
     state = kamcl_torch.tensor_shapes(
         config, golden_inputs.VOCABULARY_SIZE + 1, golden_inputs.NUM_CONCEPTS
     )

@@ -79,11 +79,11 @@ def _ours(
 ) -> Quantities:
     encoded = jax.device_get(quantities.encode_stages(config, state, batch))
     outputs = {f"eval/{name}": encoded[name] for name in quantities.OUTPUTS}
-    mesh = sharding.make_mesh(jax.devices()[:1])
+    layout = quantities.one_device()
     step = quantities.make_observed_step(config, golden_inputs.VOCABULARY_SIZE + 1)
     state = state.replace(step=jnp.int32(run.epochs[0]))
-    state = jax.device_put(state, sharding.replicated(mesh))
-    state, metrics = step(state, sharding.put_batch(mesh, batch))
+    state = jax.device_put(state, layout.whole)
+    state, metrics = step(state, sharding.put_batch(layout, batch))
     terms = quantities.loss_terms(config, metrics)
     gradients = kamcl_torch.gradients_to_torch(jax.device_get(metrics["gradients"]))
     used = kamcl_torch.used_names(state)
@@ -92,8 +92,8 @@ def _ours(
     return {
         **outputs,
         **{f"loss/{name}": np.array([terms[name]]) for name in LOSSES},
-        "step/logits_image": np.asarray(compared.image_logits),
-        "step/logits_text": np.asarray(compared.text_logits),
+        "step/logits_image": quantities.concatenated(compared.image_logits),
+        "step/logits_text": quantities.concatenated(compared.text_logits),
         "step/sims": np.asarray(compared.cosine),
         **{f"gradient/{name}": gradient for name, gradient in gradients.items()},
         **{f"after/{name}": tensor for name, tensor in after.items()},

@@ -14,12 +14,15 @@ import ml_collections
 import numpy as np
 
 from kamcl_jax import from_config, losses, momentum, sharding
+from kamcl_jax.losses import Logits
 from kamcl_jax.models.pooling import GPO
+from kamcl_jax.objective import Similarities
 from kamcl_jax.parity import golden_inputs
 from kamcl_jax.pretrained import kamcl_torch
 from kamcl_jax.pretrained.torch_layout import StateDict
+from kamcl_jax.sharding import Layout
 from kamcl_jax.train_state import TrainState
-from kamcl_jax.train_step import Similarities, TrainStep, make_train_step
+from kamcl_jax.train_step import TrainStep, make_train_step
 
 Quantities = dict[str, np.ndarray]
 
@@ -212,9 +215,19 @@ def make_observed_step(config: ml_collections.ConfigDict, num_tokens: int) -> Tr
         from_config.make_model(config, num_tokens, golden_inputs.NUM_CONCEPTS),
         from_config.make_optimizer(config, steps_per_epoch=1),
         from_config.make_settings(config, steps_per_epoch=1),
-        sharding.make_mesh(jax.devices()[:1]),
+        one_device(),
         observe,
     )
+
+
+def one_device() -> Layout:
+    """Returns the layout with everything on the first device."""
+    return sharding.replicated(sharding.make_mesh(devices=jax.devices()[:1]))
+
+
+def concatenated(logits: Logits) -> np.ndarray:
+    """Returns logits as the original has them, f32[B, 1 + K], the match first."""
+    return np.concatenate([logits.match[:, None], logits.negatives], axis=1)
 
 
 def training_quantities(
@@ -233,16 +246,16 @@ def training_quantities(
       unused: from `unused_tensors`, before the first step.
       batches: one a step.
     """
-    mesh = sharding.make_mesh(jax.devices()[:1])
+    layout = one_device()
     step = make_observed_step(config, golden_inputs.VOCABULARY_SIZE + 1)
     # A copy, as the step's first argument is donated.
-    state = jax.device_put(jax.tree.map(jnp.copy, state), sharding.replicated(mesh))
+    state = jax.device_put(jax.tree.map(jnp.copy, state), layout.whole)
     quantities: Quantities = {}
     loss_rows = []
     for number, epoch in enumerate(run.epochs):
         # One step an epoch: the step count is what the schedule reads the epoch from.
-        state = state.replace(step=jax.device_put(jnp.int32(epoch), sharding.replicated(mesh)))
-        state, metrics = step(state, sharding.put_batch(mesh, batches[number]))
+        state = state.replace(step=jax.device_put(jnp.int32(epoch), layout.whole))
+        state, metrics = step(state, sharding.put_batch(layout, batches[number]))
         unused = average_unused(unused, config)
         terms = loss_terms(config, metrics)
         loss_rows.append([terms[column] for column in run.loss_columns])
@@ -292,8 +305,8 @@ def loss_terms(config: ml_collections.ConfigDict, metrics: Mapping[str, Any]) ->
 def _first_step(gradients: list[np.ndarray], compared: Similarities) -> Quantities:
     return {
         "step0/grad_first4": np.stack([_first4(gradient) for gradient in gradients]),
-        "step0/logits_image_head": np.asarray(compared.image_logits),
-        "step0/logits_text_head": np.asarray(compared.text_logits),
+        "step0/logits_image_head": concatenated(compared.image_logits),
+        "step0/logits_text_head": concatenated(compared.text_logits),
         "step0/sims": np.asarray(compared.cosine),
     }
 

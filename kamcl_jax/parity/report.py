@@ -31,7 +31,7 @@ def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision
       GoldenFileError: the file cannot be used.
       ConfigError: the config cannot be.
     """
-    config_check.check(config, num_devices=1)
+    config_check.check(config)
     golden = golden_check.read(path)
     print(
         f"{path}: seed {int(golden['seed'])}, batch {int(golden['batch_size'])}, "
@@ -72,7 +72,7 @@ def against_original(config: ml_collections.ConfigDict, checkout: Path) -> bool:
       TorchOriginalError: PyTorch or the checkout is missing, or its code fails.
       ConfigError: the config cannot be.
     """
-    config_check.check(config, num_devices=1)
+    config_check.check(config)
     rows, stand_ins = live_check.check(config, checkout)
     if stand_ins:
         print(f"cannot be imported, replaced by stand-ins of ours: {', '.join(stand_ins)}")

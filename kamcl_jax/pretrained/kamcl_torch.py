@@ -71,6 +71,7 @@ def from_state_dict(
     optimizer = from_config.make_optimizer(config, steps_per_epoch=1)
     state = TrainState(
         step=jnp.int32(step),
+        skipped=jnp.int32(0),
         params=params,
         batch_stats=tree["batch_stats"]["query"],
         key_params=tree["params"]["key"],

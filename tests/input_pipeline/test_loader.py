@@ -24,13 +24,6 @@ def test_a_batch_depends_on_seed_and_step_alone():
     assert not np.array_equal(first[0], loader.batch_captions(2, 0, 23, 4))
 
 
-def test_hosts_share_a_batch_without_overlap():
-    rows = np.arange(12)
-    shares = [loader.host_share(rows, host, 3) for host in range(3)]
-    np.testing.assert_array_equal(np.concatenate(shares), rows)
-    assert {len(share) for share in shares} == {4}
-
-
 def test_prefetching_keeps_the_order_and_passes_errors_on():
     def fetch(step):
         time.sleep(0.002 * (step % 3))

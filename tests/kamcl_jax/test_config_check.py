@@ -9,7 +9,12 @@ from kamcl_jax.config_check import ConfigError
     ("field", "value", "sentence"),
     [
         ("batch_size", 0, r"config.batch_size is 0; it must be at least 1"),
-        ("queue_length", 20, r"config.queue_length 20 is not a multiple of config.batch_size 8"),
+        ("queue_length", 7, r"config.queue_length 7 is smaller than config.batch_size 8"),
+        ("dtype", "float16", r"config.dtype is 'float16'; it must be one of 'float32', 'bfloat16'"),
+        ("not_finite", "ignore", r"config.not_finite is 'ignore'"),
+        ("mesh.data", 0, r"config.mesh.data is 0; it must be at least 1, or -1 for all"),
+        ("mesh.queue", "split", r"config.mesh.queue is 'split'"),
+        ("gradient_accumulation", 0, r"config.gradient_accumulation is 0; it must be at least 1"),
         ("temperature", 0.0, r"config.temperature is 0.0; it must be above 0"),
         ("temperature", float("nan"), r"config.temperature is nan"),
         ("momentum", 1.0, r"config.momentum is 1.0; it must be at least 0 and below 1"),
@@ -26,12 +31,26 @@ def test_a_mistake_is_named_with_its_field_and_value(field, value, sentence):
     config = tiny_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ConfigError, match=sentence):
-        config_check.check(config, num_devices=1)
+        config_check.check(config)
 
 
 def test_devices_must_share_a_batch_evenly():
+    config = tiny_config()
+    config_check.check_division(config, num_devices=4)
     with pytest.raises(ConfigError, match=r"batch_size 8 is not a multiple of the 3 devices"):
-        config_check.check(tiny_config(), num_devices=3)
+        config_check.check_division(config, num_devices=3)
+    config.gradient_accumulation = 4
+    with pytest.raises(ConfigError, match=r"multiple of the 4 devices .* in 4 parts"):
+        config_check.check_division(config, num_devices=4)
+
+
+def test_devices_must_share_a_sharded_queue_evenly():
+    config = tiny_config()
+    config.queue_length = 18
+    config_check.check_division(config, num_devices=4)
+    config.mesh.queue = "sharded"
+    with pytest.raises(ConfigError, match=r"queue_length 18 is not a multiple of the 4 devices"):
+        config_check.check_division(config, num_devices=4)
 
 
 def test_a_batch_must_fit_into_the_training_split():

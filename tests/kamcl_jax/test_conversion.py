@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import tiny_config
 
-from kamcl_jax import conversion, evaluation, from_config, training
+from kamcl_jax import best_checkpoint, conversion, evaluation, from_config
 from kamcl_jax.config_check import ConfigError
 from kamcl_jax.pretrained import kamcl_torch, tensor_files
 from kamcl_jax.pretrained.errors import PretrainedError
@@ -50,10 +50,10 @@ def run(release, tmp_path_factory):
 
 
 def test_a_converted_checkpoint_is_scored_like_its_weights(release, run):
-    results = training.evaluate(release.config, run)
+    results = best_checkpoint.evaluate(release.config, run)
     experiment = release.experiment
     state = kamcl_torch.from_state_dict(release.tensors, release.config)
-    encoders = evaluation.make_encoders(experiment.model, experiment.mesh)
+    encoders = evaluation.make_encoders(experiment.model, experiment.layout)
     settings = release.config.evaluation
     expected, _ = evaluation.score(
         encoders, state.variables, experiment.data.test, settings.batch_size, settings.ties
@@ -86,14 +86,14 @@ def test_pytorchs_own_format_both_ways(release, run, tmp_path):
     assert stored["epoch"] == EPOCH
     again = tmp_path / "again"
     conversion.from_torch(release.config, again, target)
-    with training.open_checkpoints(again) as checkpoints:
+    with best_checkpoint.open_checkpoints(again) as checkpoints:
         assert checkpoints.best == STEP
         restored = checkpoints.restore(
             STEP,
             release.experiment.abstract_state(),
             jax.sharding.SingleDeviceSharding(jax.devices()[0]),
         )
-    tensors = kamcl_torch.to_state_dict(restored)
+    tensors = kamcl_torch.to_state_dict(restored.state)
     for name, tensor in release.tensors.items():
         np.testing.assert_array_equal(tensors[name], tensor, err_msg=name)
 
@@ -115,15 +115,6 @@ def test_weights_for_other_words_are_refused(release, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_queues_that_batches_would_not_fill_evenly_are_refused(release, tmp_path):
-    tensors = {**release.tensors, "queue_ptr_tx": np.array([3])}
-    path = tmp_path / "uneven.safetensors"
-    tensor_files.write(path, tensors, epoch=1, score=1.0)
-    with pytest.raises(PretrainedError, match=r"filled to row 3, which is no multiple of .* 8"):
-        conversion.from_torch(release.config, tmp_path / "run", path)
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("target", [".", "/", "there.safetensors"])
 def test_a_target_that_is_a_folder_is_named(target, release, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -135,7 +126,7 @@ def test_a_target_that_is_a_folder_is_named(target, release, run, tmp_path, monk
 def test_a_run_is_scored_without_the_weights_that_it_started_from(release, run):
     config = release.config.copy_and_resolve_references()
     config.image_encoder.pretrained = "no/longer/there.safetensors"
-    assert training.evaluate(config, run)["best_step"] == STEP
+    assert best_checkpoint.evaluate(config, run)["best_step"] == STEP
 
 
 def test_a_missing_source_is_named_before_anything_is_written(release, tmp_path):

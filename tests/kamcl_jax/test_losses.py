@@ -35,7 +35,8 @@ def test_info_nce_equals_cross_entropy_of_the_match():
     )
     logits = losses.contrastive_logits(queries, keys, queue, 0.07)
     rows = np.concatenate([(queries * keys).sum(1, keepdims=True), queries @ queue.T], 1) / 0.07
-    np.testing.assert_allclose(logits, rows, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(logits.match, rows[:, 0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(logits.negatives, rows[:, 1:], rtol=1e-5, atol=1e-5)
     softmax = np.exp(rows) / np.exp(rows).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(losses.info_nce(logits), -np.log(softmax[:, 0]).mean(), rtol=1e-5)
 
@@ -82,7 +83,7 @@ def test_gradients_agree_with_finite_differences(loss):
     labels = GENERATOR.uniform(0, 1, (4, 4)).astype(np.float32)
     function = {
         "triplet": lambda x: losses.hard_triplet(x, 0.225),
-        "info_nce": losses.info_nce,
+        "info_nce": lambda x: losses.info_nce(losses.Logits(x[:, 0], x[:, 1:])),
         "alignment": lambda x: losses.concept_alignment(x, labels),
     }[loss]
     direction = GENERATOR.normal(size=x.shape).astype(np.float32)

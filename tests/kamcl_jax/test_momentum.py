@@ -36,10 +36,11 @@ def test_average_refuses_trees_that_differ():
         momentum.average({"a": np.ones(2), "b": np.ones(2)}, {"a": np.ones(2)}, 0.9)
 
 
-def test_queue_is_a_ring_buffer():
-    queue = momentum.random_queue(jax.random.key(0), 6, 3)
+@pytest.mark.parametrize("length", [6, 7])
+def test_queue_is_a_ring_buffer(length):
+    queue = momentum.random_queue(jax.random.key(0), length, 3)
     np.testing.assert_allclose(np.linalg.norm(queue.keys, axis=1), 1, rtol=1e-6)
-    expected = deque(np.asarray(queue.keys), maxlen=6)
+    expected = deque(np.asarray(queue.keys), maxlen=length)
     for number in range(5):
         keys = np.full((2, 3), number, np.float32)
         queue = momentum.push(queue, keys)

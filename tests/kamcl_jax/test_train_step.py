@@ -12,8 +12,10 @@ from conftest import tiny_config
 from flax import linen as nn
 
 from kamcl_jax import from_config, sharding, train_state
+from kamcl_jax.encoding import encode
+from kamcl_jax.objective import loss_terms, similarities
 from kamcl_jax.pretrained.kamcl_layout import release_momentum_mask
-from kamcl_jax.train_step import encode, loss_terms, make_train_step, similarities, train_step
+from kamcl_jax.train_step import train_step
 
 
 def same(left, right, **tolerance):
@@ -87,7 +89,7 @@ def release_step(tiny):
     def observe(gradients, compared):
         return {"gradients": gradients, "compared": compared}
 
-    step = jax.jit(lambda s, b: train_step(s, b, model, tiny.optimizer, settings, observe))
+    step = jax.jit(lambda s, b: train_step(s, b, model, tiny.optimizer, settings, observe=observe))
     return Observed(state, batch, *jax.device_get(step(state, batch)))
 
 
@@ -125,14 +127,14 @@ def test_gradients_and_similarities_are_there_to_be_observed(tiny, release_step)
     shapes = [jax.tree.map(np.shape, tree) for tree in (metrics["gradients"], tiny.state().params)]
     assert shapes[0] == shapes[1]
     negative_logs = [
-        np.log(np.exp(logits).sum(axis=1)) - logits[:, 0]
-        for logits in (compared.image_logits, compared.text_logits)
+        np.log(np.exp(match) + np.exp(negatives).sum(axis=1)) - match
+        for match, negatives in (compared.image_logits, compared.text_logits)
     ]
     contrastive = np.mean(negative_logs[0]) + np.mean(negative_logs[1])
     np.testing.assert_allclose(metrics["contrastive"], contrastive, rtol=1e-5, atol=1e-6)
     own = np.diag(compared.cosine)
     others = np.where(np.eye(8, dtype=bool), -np.inf, compared.cosine)
-    margin = tiny.settings.margin
+    margin = tiny.settings.objective.margin
     hinges = [np.maximum(0, margin + others.max(axis) - own) for axis in (0, 1)]
     np.testing.assert_allclose(metrics["triplet"], np.sum(hinges), rtol=1e-5)
 
@@ -160,7 +162,7 @@ def test_queues_take_the_keys_first_in_first_out(trained):
 
 
 def test_step_two_adds_the_alignment_and_nothing_recompiles(tiny, tiny_step, trained):
-    settings = tiny.settings
+    settings = tiny.settings.objective
     for step, measured in enumerate(trained.metrics):
         in_step_two = step >= settings.alignment_from_epoch * settings.steps_per_epoch
         assert measured["alignment_weight"] == (settings.alignment_weight if in_step_two else 0)
@@ -178,17 +180,12 @@ def test_no_gradient_reaches_keys_or_queues(tiny):
     batch = {**tiny.batch(), "image": np.random.default_rng(0).normal(size=(8, 64, 64, 3))}
 
     def loss(params, key_params, image_queue, text_queue):
-        now = state.replace(
-            image_queue=state.image_queue.replace(keys=image_queue),
-            text_queue=state.text_queue.replace(keys=text_queue),
-            step=jnp.int32(10),
-        )
         dropout = jax.random.split(jax.random.key(1))
-        queries = encode(tiny.model, params, state.batch_stats, batch, dropout[0])
-        keys = encode(tiny.model, key_params, state.key_batch_stats, batch, dropout[1])
-        compared = similarities(queries, keys, now, tiny.settings)
-        labels = batch["image_concepts"]
-        return loss_terms(compared, queries, labels, now.step, tiny.settings)[0]
+        settings, labels = tiny.settings.objective, batch["image_concepts"]
+        queries, _ = encode(tiny.model, params, state.batch_stats, batch, dropout[0])
+        keys, _ = encode(tiny.model, key_params, state.key_batch_stats, batch, dropout[1])
+        compared = similarities(queries, keys, image_queue, text_queue, settings)
+        return loss_terms(compared, queries, labels, jnp.int32(10), settings)[0]
 
     queues = (state.image_queue.keys, state.text_queue.keys)
     query, *others = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))(
@@ -203,46 +200,33 @@ def test_no_gradient_reaches_keys_or_queues(tiny):
     assert not silent, f"query parameters without a gradient: {silent}"
 
 
-def test_eight_devices_compute_what_one_does(tiny, trained):
-    mesh = sharding.make_mesh()
-    assert mesh.size == 8
-    step = make_train_step(tiny.model, tiny.optimizer, tiny.settings, mesh)
-    state = jax.device_put(tiny.state(), sharding.replicated(mesh))
-    for number, expected in enumerate(trained.metrics):
-        batch = sharding.put_batch(mesh, tiny.batch(number))
-        assert len(batch["image"].sharding.device_set) == 8
-        state, measured = step(state, batch)
-        # Sums run in another order; hardest negatives and sorted features amplify it a little.
-        same(jax.device_get(measured), expected, rtol=2e-4, atol=2e-5)
-    same(state.params, trained.states[-1].params, rtol=0, atol=1e-4)
-    same(state.image_queue, trained.states[-1].image_queue, rtol=0, atol=1e-3)
-    assert step._cache_size() == 1
-
-
 def test_the_state_is_donated(tiny, tiny_step, one_device):
-    state = jax.device_put(tiny.state(), sharding.replicated(one_device))
+    state = jax.device_put(tiny.state(), one_device.whole)
     leaf = state.params["image"]["resnet"]["conv1"]["kernel"]
     tiny_step(state, sharding.put_batch(one_device, tiny.batch()))
     assert leaf.is_deleted()
 
 
 def test_a_step_is_a_pure_function_of_state_and_batch(tiny, tiny_step, trained, one_device):
-    state = jax.device_put(tiny.state(), sharding.replicated(one_device))
+    state = jax.device_put(tiny.state(), one_device.whole)
     _, measured = tiny_step(state, sharding.put_batch(one_device, tiny.batch(0)))
     same(jax.device_get(measured), trained.metrics[0], rtol=0, atol=0)
 
 
 def test_every_step_augments_and_drops_anew(tiny, tiny_step, trained, one_device):
     later = tiny.state().replace(step=jnp.int32(1))
-    state = jax.device_put(later, sharding.replicated(one_device))
+    state = jax.device_put(later, one_device.whole)
     _, measured = tiny_step(state, sharding.put_batch(one_device, tiny.batch(0)))
     assert abs(measured["triplet"] - trained.metrics[0]["triplet"]) > 1e-5
 
 
-def test_the_queue_must_hold_whole_batches(tiny):
-    state = tiny.state()
-    batch = {name: array[:3] for name, array in tiny.batch().items()}
-    with pytest.raises(ValueError, match="queue length 16 is not a multiple of the batch of 3"):
+def test_a_batch_must_fit_into_the_queue(tiny):
+    state = jax.eval_shape(tiny.state)
+    short = jax.ShapeDtypeStruct((7, 16), np.float32)
+    state = state.replace(image_queue=state.image_queue.replace(keys=short))
+    with pytest.raises(ValueError, match="a batch of 8 keys does not fit into a queue of length 7"):
         jax.eval_shape(
-            lambda s, b: train_step(s, b, tiny.model, tiny.optimizer, tiny.settings), state, batch
+            lambda s, b: train_step(s, b, tiny.model, tiny.optimizer, tiny.settings),
+            state,
+            tiny.batch(),
         )

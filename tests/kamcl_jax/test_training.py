@@ -9,7 +9,8 @@ from conftest import BATCH, tiny_config
 from PIL import Image
 
 from input_pipeline.errors import DataError
-from kamcl_jax import evaluation, training
+from kamcl_jax import best_checkpoint, evaluation, training
+from kamcl_jax.checkpoints import Checkpoints
 from kamcl_jax.config_check import ConfigError
 
 STEPS_PER_EPOCH = 24 * 5 // BATCH
@@ -45,7 +46,7 @@ def half(make_config, tmp_path_factory):
 
 
 def history_of(workdir):
-    with training.Checkpoints(workdir / "checkpoints") as checkpoints:
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
         return checkpoints.record(2 * STEPS_PER_EPOCH)["history"]
 
 
@@ -98,11 +99,13 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(whole, half, make_config, tmp
 def test_a_finished_run_is_evaluated_to_the_same_scores(whole, make_config):
     workdir, results = whole
     (workdir / "report" / "metrics.json").unlink()
-    assert training.evaluate(make_config(), workdir) == results
+    assert best_checkpoint.evaluate(make_config(), workdir) == results
     assert json.loads((workdir / "report" / "metrics.json").read_text())["test"] == results["test"]
 
 
-def test_another_config_in_the_same_folder_is_refused_and_loses_nothing(whole, make_config):
+def test_another_config_in_the_same_folder_is_refused_and_loses_nothing(
+    whole, make_config, tmp_path
+):
     workdir, _ = whole
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match=r"config.momentum: 0.99 in the checkpoint, 0.5 now"):
@@ -110,7 +113,7 @@ def test_another_config_in_the_same_folder_is_refused_and_loses_nothing(whole, m
     with pytest.raises(
         ConfigError, match=r"batch_size 400 is larger than the training split of 120"
     ):
-        training.train(make_config(batch_size=400, queue_length=400), workdir)
+        training.train(make_config(batch_size=400, queue_length=400), tmp_path / "new")
     assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
 
@@ -142,29 +145,50 @@ def test_other_data_in_the_same_folder_is_refused(whole, make_config):
         training.train(config, whole[0])
 
 
-def test_an_interrupt_after_an_epoch_loses_nothing(make_config, tmp_path, monkeypatch):
-    original = training.Progress.step
+def poisoned(monkeypatch, step_of_poison, name):
+    """Makes one metric of one step not a number."""
+    original = training._compiled_step
 
-    def interrupted(self, step, metrics):
-        if step == STEPS_PER_EPOCH + 2:
-            raise KeyboardInterrupt
-        return original(self, step, metrics)
+    def compiled_step(experiment):
+        step = original(experiment)
 
-    monkeypatch.setattr(training.Progress, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        training.train(make_config(), tmp_path)
-    with training.Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        assert checkpoints.latest == STEPS_PER_EPOCH
-    assert not list((tmp_path / "checkpoints").glob("*tmp*"))
+        def poisoned_step(state, batch):
+            state, metrics = step(state, batch)
+            if int(state.step) == step_of_poison:
+                metrics = {**metrics, name: metrics[name] * float("nan")}
+            return state, metrics
+
+        return poisoned_step
+
+    monkeypatch.setattr(training, "_compiled_step", compiled_step)
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_and_terms(make_config, tmp_path):
-    config = make_config()
-    config.loss.triplet_weight = float("inf")
+def test_numbers_that_are_not_finite_stop_with_step_terms_and_last_checkpoint(
+    make_config, tmp_path, monkeypatch
+):
+    poisoned(monkeypatch, STEPS_PER_EPOCH + 3, "triplet")
     with pytest.raises(
-        training.DivergedError, match=r"loss.* not finite at or before step 10; there"
+        training.DivergedError,
+        match=rf"^triplet not finite at step {STEPS_PER_EPOCH + 3}; "
+        rf"the last checkpoint is of step {STEPS_PER_EPOCH} \(",
+    ):
+        training.train(make_config(), tmp_path)
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps == [STEPS_PER_EPOCH]
+
+
+def test_no_checkpoint_is_written_of_numbers_that_are_not_finite(
+    make_config, tmp_path, monkeypatch
+):
+    poisoned(monkeypatch, 3, "gradient_norm")
+    config = make_config()
+    config.checkpoint.every_steps = 4
+    with pytest.raises(
+        training.DivergedError, match=r"gradient_norm not finite at step 3; there is no checkpoint"
     ):
         training.train(config, tmp_path)
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.latest is None
 
 
 def test_data_without_concepts_are_refused(make_config, tmp_path):
@@ -179,4 +203,4 @@ def test_data_without_concepts_are_refused(make_config, tmp_path):
 
 def test_evaluating_an_empty_folder_says_so(make_config, tmp_path):
     with pytest.raises(ConfigError, match="holds no checkpoints; train there first"):
-        training.evaluate(make_config(), tmp_path)
+        best_checkpoint.evaluate(make_config(), tmp_path)

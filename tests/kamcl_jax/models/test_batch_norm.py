@@ -1,7 +1,10 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from kamcl_jax.models.batch_norm import BatchNorm
+from kamcl_jax.precision import cast_floats
 
 X = np.random.default_rng(0).normal(3, 2, (4, 3, 3, 5)).astype(np.float32)
 
@@ -27,3 +30,34 @@ def test_evaluation_normalises_with_the_running_statistics():
     }
     y = norm.apply(variables, X, train=False)
     np.testing.assert_allclose(y, 1 + 2 * (X - 3) / np.sqrt(4 + 1e-5), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_bfloat16_is_normalised_in_float32(train):
+    # Far from zero, where a mean and a variance in bfloat16 would be lost.
+    x = jnp.asarray(np.random.default_rng(1).normal(30, 1, (64, 8, 8, 3)), jnp.bfloat16)
+    params = {"scale": jnp.ones(3), "bias": jnp.zeros(3)}
+    stats = {"mean": jnp.full(3, 29.9), "var": jnp.full(3, 1.1)}
+
+    def apply(x, params):
+        variables = {"params": params, "batch_stats": stats}
+        return BatchNorm().apply(variables, x, train=train, mutable=["batch_stats"])
+
+    y, updated = apply(x, cast_floats(params, jnp.bfloat16))
+    expected, expected_updated = apply(x.astype(jnp.float32), params)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=2**-8)
+    for name, statistic in updated["batch_stats"].items():
+        assert statistic.dtype == jnp.float32
+        np.testing.assert_allclose(statistic, expected_updated["batch_stats"][name], rtol=1e-5)
+
+
+def test_statistics_of_float64_are_float64():
+    with jax.enable_x64(True):
+        y, _ = BatchNorm().init_with_output(
+            jax.random.key(0), jnp.asarray(X, jnp.float64), train=True
+        )
+        assert y.dtype == jnp.float64
+        rows = X.reshape(-1, 5).astype(np.float64)
+        expected = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)
+        np.testing.assert_allclose(y.reshape(-1, 5), expected, rtol=1e-10, atol=1e-12)

@@ -7,6 +7,7 @@ import pytest
 
 from kamcl_jax.models import pooling
 from kamcl_jax.models.pooling import GPO
+from kamcl_jax.precision import cast_floats
 
 GENERATOR = np.random.default_rng(0)
 
@@ -121,3 +122,46 @@ def test_pooling_does_not_depend_on_order_padding_or_neighbours(gpo):
 def test_position_codes_need_an_even_width():
     with pytest.raises(ValueError, match="even width, not 5"):
         pooling.position_codes(3, 5)
+
+
+def test_weights_of_bfloat16_parameters_are_computed_in_float32(gpo):
+    module, variables = gpo
+    rounded = cast_floats(variables, jnp.bfloat16)
+    counts = np.array([1, 2, 6, 11])
+    weights = module.apply(rounded, counts, 11, method="weights")
+    expected = module.apply(cast_floats(rounded, jnp.float32), counts, 11, method="weights")
+    assert weights.dtype == jnp.float32
+    np.testing.assert_allclose(weights, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_bfloat16_features_are_pooled_near_float32(masked):
+    x = jnp.asarray(GENERATOR.normal(size=(2, 200, 3)), jnp.bfloat16)
+    weights = GENERATOR.random(200).astype(np.float32)
+    weights /= weights.sum()
+    valid = None
+    if masked:
+        weights = np.where(np.arange(200) < np.array([[150], [200]]), weights, 0)
+        valid = np.arange(200) < np.array([[150], [200]])
+
+    def loss(x, weights):
+        pooled = pooling.pool_sorted(x, weights, valid)
+        return jnp.sum(pooled.astype(jnp.float32)), pooled
+
+    wide = x.astype(jnp.float32)
+    (gradient, weights_gradient), pooled = jax.grad(loss, (0, 1), has_aux=True)(x, weights)
+    expected, expected_pooled = jax.grad(loss, (0, 1), has_aux=True)(wide, weights)
+    assert pooled.dtype == gradient.dtype == jnp.bfloat16
+    assert weights_gradient.dtype == jnp.float32
+    np.testing.assert_allclose(pooled.astype(jnp.float32), expected_pooled, rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(gradient.astype(jnp.float32), expected[0], rtol=2**-8)
+    np.testing.assert_allclose(weights_gradient, expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_as_large_as_bfloat16_features_is_kept_in_float32():
+    features = jax.ShapeDtypeStruct((2, 50, 3), jnp.bfloat16)
+    weights = jax.ShapeDtypeStruct((50,), jnp.float32)
+    kept = jax.eval_shape(lambda x, w: jax.vjp(pooling.pool_sorted, x, w)[1], features, weights)
+    large = [x.dtype for x in jax.tree.leaves(kept) if x.size >= 2 * 50 * 3]
+    assert jnp.bfloat16 in large
+    assert jnp.float32 not in large

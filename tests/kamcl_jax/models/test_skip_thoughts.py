@@ -7,6 +7,7 @@ import pytest
 
 from kamcl_jax.models import skip_thoughts
 from kamcl_jax.models.skip_thoughts import SkipThoughts, gru_states
+from kamcl_jax.precision import cast_floats
 
 STEPS, BATCH, HIDDEN = 7, 3, 5
 LENGTHS = jnp.array([6, 2, 4])
@@ -150,3 +151,51 @@ def test_six_masks_of_unit_mean_for_words_and_states_of_each_gate(masks):
         assert mask.mean() == pytest.approx(1, abs=0.08)
     for i, mask in enumerate(drawn):
         assert all(not np.array_equal(mask, other) for other in drawn[:i])
+
+
+def test_states_and_gradients_in_bfloat16_are_near_those_of_float32(inputs):
+    weights = jax.random.normal(jax.random.key(9), (STEPS, BATCH, HIDDEN))
+
+    def run(inputs):
+        kernel, projected, mask = inputs
+
+        def loss(kernel, projected):
+            states = gru_states(kernel, projected, mask, LENGTHS)
+            return jnp.sum(weights * states), states
+
+        return jax.grad(loss, (0, 1), has_aux=True)(kernel, projected)
+
+    got, expected = run(cast_floats(inputs, jnp.bfloat16)), run(inputs)
+    for x, wanted in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert x.dtype == jnp.bfloat16
+        error = np.linalg.norm(x.astype(jnp.float32) - wanted) / np.linalg.norm(wanted)
+        assert error < 2e-2
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_the_encoder_runs_in_the_dtype_of_its_parameters(encoder, train):
+    module, variables = encoder
+    tokens, lengths = jnp.array([[3, 5, 2, 0, 0], [1, 2, 3, 4, 8]]), jnp.array([3, 5])
+
+    def states(dtype):
+        rngs = {"dropout": jax.random.key(0)}
+        return module.apply(cast_floats(variables, dtype), tokens, lengths, train=train, rngs=rngs)
+
+    got = states(jnp.bfloat16)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(got.astype(jnp.float32), states(jnp.float32), atol=2e-2)
+
+
+def test_gradients_of_a_frequent_word_are_summed_in_float32(encoder):
+    module, variables = encoder
+    params = cast_floats(variables["params"], jnp.bfloat16)
+
+    def gradient(rows):
+        def loss(params):
+            tokens, lengths = jnp.full((rows, 1), 3), jnp.ones(rows, jnp.int32)
+            return module.apply({"params": params}, tokens, lengths, train=False).sum()
+
+        return jax.grad(loss)(params)["embedding"][3].astype(jnp.float32)
+
+    # In bfloat16, 1 + 1 + ... ends at 256.
+    np.testing.assert_allclose(gradient(2048), 2048 * gradient(1), rtol=1e-2)

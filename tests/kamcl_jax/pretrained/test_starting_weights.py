@@ -105,6 +105,7 @@ def state(variables):
     ones = jax.tree.map(np.ones_like, variables)
     return TrainState(
         step=np.array(0),
+        skipped=np.array(0),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         key_params=ones["params"],

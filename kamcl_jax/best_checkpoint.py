@@ -1,0 +1,116 @@
+"""Scores the checkpoint of the best validation on the test split and writes the report."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from kamcl_jax import checkpoints as stored_checkpoints
+from kamcl_jax import evaluation, from_config, hosts, reporting, result_tables, run_record
+from kamcl_jax.checkpoints import Checkpoints
+from kamcl_jax.config_check import ConfigError
+from kamcl_jax.evaluation import Encoders
+from kamcl_jax.from_config import Experiment
+from kamcl_jax.history import History
+from kamcl_jax.metrics import chance_metrics
+
+
+def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[str, Any]:
+    """Scores the best checkpoint of a run on its test split and writes the report anew.
+
+    Args:
+      config: of the run; the one in the checkpoint, if None.
+      workdir: of the run.
+
+    Returns:
+      The contents of `report/metrics.json`.
+
+    Raises:
+      ConfigError: there is no checkpoint, or it is of another config.
+      CheckpointError: it cannot be read.
+      DataError: the data cannot be used.
+    """
+    with open_checkpoints(workdir) as checkpoints:
+        latest = checkpoints.latest
+        assert latest is not None  # open_checkpoints refuses a folder without any
+        stored = checkpoints.record(latest)
+        if config is None:
+            config = from_config.on_these_devices(run_record.config_of(stored))
+        experiment = from_config.build(config)
+        run_record.check(experiment, stored)
+        return report(
+            experiment,
+            checkpoints,
+            make_encoders(experiment),
+            History(**stored["history"]),
+            workdir,
+        )
+
+
+@contextmanager
+def open_checkpoints(workdir: Path) -> Iterator[Checkpoints]:
+    """Opens the checkpoints of a run to read them; there is at least one.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    folder = stored_checkpoints.folder_of(workdir)
+    if not folder.is_dir():
+        raise ConfigError(f"{workdir} holds no checkpoints; train there first")
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        if checkpoints.latest is None:
+            raise ConfigError(f"{workdir} holds no finished checkpoint; train there first")
+        yield checkpoints
+
+
+def make_encoders(experiment: Experiment) -> Encoders:
+    """Returns the compiled encoders of an experiment."""
+    dtype = from_config.compute_dtype(experiment.config)
+    return evaluation.make_encoders(experiment.model, experiment.layout, dtype)
+
+
+def report(
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    encoders: Encoders,
+    history: History,
+    workdir: Path,
+) -> dict[str, Any]:
+    """Scores the best checkpoint, or the latest where none was validated, and writes the report.
+
+    Args:
+      experiment: that was trained.
+      checkpoints: of the run, at least one.
+      encoders: from `make_encoders`.
+      history: of the training.
+      workdir: the report goes to its `report` folder.
+
+    Returns:
+      The contents of `report/metrics.json`.
+
+    Raises:
+      CheckpointError: the checkpoint cannot be read.
+    """
+    best = checkpoints.best_or_latest
+    restored = checkpoints.restore(best, experiment.abstract_state(), experiment.layout.state)
+    test, settings = experiment.data.test, experiment.config.evaluation
+    scores, similarity = evaluation.score(
+        encoders, restored.state.variables, test, settings.batch_size, settings.ties
+    )
+    results = {
+        "test": scores,
+        "val": history.validation_at(best),
+        "chance": chance_metrics(test.image_of_caption),
+        "best_step": best,
+        "best_epoch": best / experiment.steps_per_epoch,
+        "skipped_updates": int(restored.state.skipped),
+        "seconds": history.seconds,
+        **evaluation.look_closer(similarity, test, settings.ties),
+    }
+    if hosts.is_first():
+        reporting.write(workdir / "report", experiment, history, results, similarity)
+    hosts.say(result_tables.summary(results))
+    hosts.say(f"report: {workdir / 'report' / 'report.md'}")
+    return results
