@@ -1,6 +1,8 @@
 """Checkpoints of the train state: the latest one to go on from, the best one to use."""
 
 import dataclasses
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -279,6 +281,12 @@ def _told(what: str, kept=lambda: "") -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
+    """Returns what went wrong in a line: TensorStore's messages hide it behind long paths."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    if code:
+        return os.strerror(int(code[1]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:300]
 

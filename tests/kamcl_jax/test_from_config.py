@@ -20,3 +20,13 @@ def test_clipping_acts_on_the_gradients_that_are_used():
         expected = jax.tree.map(lambda g, scale=factor: 0.1 * scale * g, gradients)
         moments = first_moments(clip_norm, gradients)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), moments, expected)
+
+
+def test_a_config_of_other_devices_fits_these():
+    config = tiny_config()
+    config.mesh.update({"data": 64, "fsdp": 16, "queue": "sharded"})
+    fitting = from_config.on_these_devices(config)
+    assert from_config.check_with_devices(fitting).size == jax.device_count()
+    fitting.batch_size = 7
+    assert from_config.check_with_devices(from_config.on_these_devices(fitting)).size == 1
+    assert config.mesh.data == 64

@@ -20,7 +20,7 @@ import jax
 jax.config.update("jax_platforms", "cpu")
 import numpy as np
 from jax.experimental import multihost_utils
-from kamcl_jax import hosts, interruption, run_folder
+from kamcl_jax import hosts, interruption, run_folder, sharding
 from kamcl_jax.config_check import ConfigError
 
 me, address, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
@@ -57,6 +57,10 @@ with interruption.StopRequest() as request:
         assert request.signal is None
         time.sleep(0.01 * me)
 print(interruption.Stopped(request.signal, step))
+layout = sharding.replicated(sharding.make_mesh())
+rows = sharding.local_rows(layout, 6)
+batch = sharding.put_batch(layout, 10.0 ** rows)
+print(rows.tolist(), float(jax.jit(lambda x: x.sum(), out_shardings=layout.whole)(batch)))
 if me == 0:
     told(hosts.barrier, "late", 1)
     (folder / "ended").touch()
@@ -116,6 +120,9 @@ def test_two_processes_wait_compare_and_stop_at_one_step(tmp_path):
     assert second[4] == f"stopped by SIGINT after step {step}"
     assert "SIGINT: stopping after this step" in ended[1][1]
     assert "SIGINT" not in ended[0][1]
+    # Each reads its own rows of a batch; together they are the batch.
+    assert first.pop(5) == "[0, 1, 2] 111111.0"
+    assert second.pop(5) == "[3, 4, 5] 111111.0"
     assert first[5] == "host 1 did not come to 'late' within 1 seconds: see what it said"
     assert second[5] == first[5]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["training.lock"]

@@ -10,6 +10,7 @@ import optax
 import pytest
 from conftest import tiny_config
 from flax import linen as nn
+from linear_towers import Towers
 
 from kamcl_jax import from_config, sharding, train_state
 from kamcl_jax.encoding import encode
@@ -230,3 +231,65 @@ def test_a_batch_must_fit_into_the_queue(tiny):
             state,
             tiny.batch(),
         )
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A step that compiles in no time, its state, and a batch."""
+    sizes = {"image_size": 64, "num_concepts": 12, "embedding_size": 16, "queue_length": 16}
+    state = train_state.create(0, Towers(), optax.adam(0.1), **sizes)
+
+    def step(state, batch, settings, optimizer=None):
+        optimizer = optimizer or optax.adam(0.1)
+        run = partial(train_step, model=Towers(), optimizer=optimizer, settings=settings)
+        return jax.jit(run)(state, batch)
+
+    return step, state
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_an_update_that_is_not_finite_is_left_out_and_counted(tiny, small, wrong):
+    step, state = small
+    settings = dataclasses.replace(tiny.settings, skip_not_finite=True)
+    batch = tiny.batch()
+    poisoned = {**batch, "word_concepts": np.where(batch["word_concepts"] > 0, wrong, 0)}
+    after, metrics = step(state, poisoned, settings)
+    assert not np.isfinite(metrics["loss"])
+    assert metrics["skipped"] == after.skipped == 1
+    same(after.replace(step=state.step, skipped=state.skipped), state, rtol=0)
+    assert after.step == 1
+    # The next one is taken, as without the one before.
+    later, metrics = step(after, batch, settings)
+    assert metrics["skipped"] == 1
+    assert np.isfinite(metrics["loss"])
+    expected, _ = step(state.replace(step=jnp.int32(1)), batch, tiny.settings)
+    same(later.replace(skipped=jnp.int32(0)), expected, rtol=1e-6)
+
+
+def test_without_skipping_the_numbers_go_on(tiny, small):
+    step, state = small
+    batch = tiny.batch()
+    poisoned = {**batch, "word_concepts": np.full_like(batch["word_concepts"], np.nan)}
+    after, metrics = step(state, poisoned, tiny.settings)
+    assert "skipped" not in metrics
+    assert np.isnan(after.params["image"]["kernel"]).any()
+
+
+def test_clipping_scales_the_gradient_to_the_global_norm(tiny, small):
+    """The release's clipping call has no effect; this one has."""
+    step, state = small
+    batch, limit = tiny.batch(), 0.05
+
+    def moved(clip):
+        optimizer = optax.chain(
+            *([optax.clip_by_global_norm(limit)] if clip else []), optax.sgd(1.0)
+        )
+        before = state.replace(opt_state=optimizer.init(state.params))
+        after, metrics = step(before, batch, tiny.settings, optimizer)
+        update = jax.tree.map(lambda a, b: a - b, state.params, after.params)
+        return update, metrics["gradient_norm"]
+
+    (free, norm), (clipped, measured) = moved(clip=False), moved(clip=True)
+    assert measured == norm > 2 * limit
+    np.testing.assert_allclose(optax.tree.norm(clipped), limit, rtol=1e-4)
+    same(clipped, jax.tree.map(lambda x: x * limit / norm, free), rtol=1e-3, atol=1e-7)

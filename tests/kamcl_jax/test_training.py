@@ -3,14 +3,22 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from conftest import BATCH, tiny_config
 from PIL import Image
 
 from input_pipeline.errors import DataError
-from kamcl_jax import best_checkpoint, evaluation, training
-from kamcl_jax.checkpoints import Checkpoints
+from kamcl_jax import (
+    best_checkpoint,
+    evaluation,
+    from_config,
+    run_folder,
+    trained_model,
+    training,
+)
+from kamcl_jax.checkpoints import CheckpointError, Checkpoints
 from kamcl_jax.config_check import ConfigError
 
 STEPS_PER_EPOCH = 24 * 5 // BATCH
@@ -133,6 +141,53 @@ def test_the_report_is_of_the_best_checkpoint_not_the_latest(
     assert both["test"] == half[1]["test"]
 
 
+def test_a_damaged_latest_checkpoint_is_set_aside_for_the_one_before(
+    whole, make_config, tmp_path, capsys
+):
+    workdir, results = whole
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    last = 2 * STEPS_PER_EPOCH
+    for path in (tmp_path / "checkpoints" / str(last) / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-20])
+    again = training.train(make_config(), tmp_path)
+    told = capsys.readouterr().out
+    assert f"note: the checkpoint of step {last} in {tmp_path}/checkpoints is damaged: " in told
+    assert f"note: moved to {tmp_path}/damaged_checkpoints: {last}" in told
+    assert f"going on from the checkpoint of step {STEPS_PER_EPOCH}" in told
+    assert (tmp_path / "damaged_checkpoints" / str(last)).is_dir()
+    assert {**again, "seconds": 0} == {**results, "seconds": 0}
+
+
+def test_if_no_checkpoint_can_be_read_nothing_is_touched(half, make_config, tmp_path):
+    shutil.copytree(half[0], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints" / str(STEPS_PER_EPOCH) / "state")
+    before = {*tmp_path.rglob("*"), tmp_path / "training.lock"}
+    with pytest.raises(
+        CheckpointError,
+        match=rf"none of the checkpoints can be read \(of steps {STEPS_PER_EPOCH}\); choose",
+    ):
+        training.train(make_config(), tmp_path)
+    assert {*tmp_path.rglob("*")} == before
+
+
+def test_a_second_training_in_the_same_folder_is_refused(half, make_config, tmp_path):
+    shutil.copytree(half[0], tmp_path, dirs_exist_ok=True)
+    with (
+        run_folder.lock(tmp_path),
+        pytest.raises(ConfigError, match=rf"^another training runs in {tmp_path}"),
+    ):
+        training.train(make_config(), tmp_path)
+    # It can be scored all the same.
+    with run_folder.lock(tmp_path):
+        assert best_checkpoint.evaluate(make_config(), tmp_path)["test"] == half[1]["test"]
+
+
+def test_a_checkpoint_alone_is_scored_without_its_config(whole):
+    workdir, results = whole
+    assert best_checkpoint.evaluate(None, workdir)["test"] == results["test"]
+
+
 def test_a_shorter_config_reports_how_far_the_run_has_come(whole, make_config, capsys):
     training.train(make_config(num_epochs=1), whole[0])
     assert f"already trained to step {2 * STEPS_PER_EPOCH}" in capsys.readouterr().out
@@ -204,3 +259,37 @@ def test_data_without_concepts_are_refused(make_config, tmp_path):
 def test_evaluating_an_empty_folder_says_so(make_config, tmp_path):
     with pytest.raises(ConfigError, match="holds no checkpoints; train there first"):
         best_checkpoint.evaluate(make_config(), tmp_path)
+
+
+def test_a_checkpoint_tells_what_it_was_made_with(whole):
+    with Checkpoints(whole[0] / "checkpoints", read_only=True) as checkpoints:
+        record = checkpoints.record(2 * STEPS_PER_EPOCH)
+    assert record["versions"]["jax"] == jax.__version__
+    assert {"python", "flax", "optax", "orbax-checkpoint", "numpy"} <= record["versions"].keys()
+    assert record["config"]["momentum"] == 0.99
+    assert len(record["concepts"]) <= record["concept_width"]
+    assert record["vocabulary"][-1] == "<unk>"
+    assert len(record["data fingerprint"]) >= 16
+
+
+def test_a_trained_model_needs_the_checkpoint_only(whole, make_config, tmp_path):
+    workdir, _ = whole
+    shutil.copytree(workdir / "checkpoints", tmp_path / "checkpoints")
+    trained = trained_model.open_trained(tmp_path)
+    test = from_config.build(make_config()).data.test
+    images, captions = test.images[np.arange(6)], list(test.captions)
+    with best_checkpoint.open_checkpoints(workdir) as checkpoints:
+        assert trained.step == checkpoints.best
+    found = trained.embed_images(images) @ trained.embed_captions(captions).T
+    experiment = from_config.build(make_config())
+    encoders = best_checkpoint.make_encoders(experiment)
+    with best_checkpoint.open_checkpoints(workdir) as checkpoints:
+        state = checkpoints.restore(
+            trained.step, experiment.abstract_state(), experiment.layout.state
+        ).state
+    _, expected = evaluation.score(encoders, state.variables, test, 8)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    with pytest.raises(DataError, match=r"The caption ' \. ' has no word in it"):
+        trained.embed_captions(["a pond", " . "])
+    with pytest.raises(DataError, match=r"Images must be uint8\[N, 64, 64, 3\], not uint8\[1, 32"):
+        trained.embed_images(np.zeros((1, 32, 32, 3), np.uint8))
