@@ -25,7 +25,7 @@ from kamcl_jax import (
     preparation,
     training,
 )
-from kamcl_jax.checkpoints import CheckpointError
+from kamcl_jax.checkpoints import CheckpointError, silence_writers
 from kamcl_jax.config_check import ConfigError
 from kamcl_jax.interruption import Stopped
 from kamcl_jax.parity import report as parity
@@ -78,7 +78,9 @@ def main(argv: list[str]) -> None:
             f"error: unexpected arguments: {' '.join(argv[1:])} "
             "(a config field is set as --config.FIELD=VALUE)"
         )
-    logging.set_verbosity(logging.ERROR)
+    # What orbax logs as an error it raises as well, and that is told in one sentence.
+    logging.set_verbosity(logging.FATAL)
+    silence_writers()
     mode = MODES[str(_MODE.value)]
     _check_flags(str(_MODE.value), mode)
     try:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,17 @@ Record = dict[str, Any]
 def folder_of(workdir: Path) -> Path:
     """Returns where a run keeps its checkpoints."""
     return workdir / FOLDER
+
+
+def silence_writers() -> None:
+    """Keeps orbax's threads from printing errors: `Checkpoints` raises them, in one sentence."""
+    print_error = threading.excepthook
+
+    def hook(error: threading.ExceptHookArgs) -> None:
+        if not type(error.thread).__module__.startswith("orbax."):
+            print_error(error)
+
+    threading.excepthook = hook
 
 
 class CheckpointError(RuntimeError):

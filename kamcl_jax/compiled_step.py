@@ -93,11 +93,13 @@ class Collective:
       kind: as "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute".
       dtype: XLA's name, as "f32".
       shape: of the result on each device.
+      channel: number of the operation that sends it; one operation may send several arrays.
     """
 
     kind: str
     dtype: str
     shape: tuple[int, ...]
+    channel: int | None = None
 
     @property
     def size(self) -> int:
@@ -105,12 +107,23 @@ class Collective:
         bits = int(re.sub(r"\D", "", self.dtype) or 8)  # "pred" has no number
         return math.prod(self.shape) * bits // 8
 
+    def sent(self, devices: int) -> float:
+        """Returns the bytes that each of a ring of devices sends."""
+        if self.kind == "reduce-scatter":  # its result is a share
+            return (devices - 1) * self.size
+        if self.kind == "collective-permute":
+            return self.size
+        # An all-reduce is a reduce-scatter and an all-gather.
+        rounds = 2 if self.kind == "all-reduce" else 1
+        return rounds * self.size * (devices - 1) / devices
+
 
 _COLLECTIVE = re.compile(
     r"= (?P<results>\(.*?\)|\S+) "
     r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
 )
 _ARRAY = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 
 
 def collectives(program: str) -> list[Collective]:
@@ -119,9 +132,16 @@ def collectives(program: str) -> list[Collective]:
     Args:
       program: the text of a compiled program's HLO, `compiled.as_text()`.
     """
-    found = []
+    found, seen = [], set()
     for match in _COLLECTIVE.finditer(program):
+        end = program.find("\n", match.end())
+        named = _CHANNEL.search(program, match.end(), len(program) if end < 0 else end)
+        channel = int(named[1]) if named else None
+        # A TPU's program writes one that overlaps with computation several times.
+        if channel is not None and channel in seen:
+            continue
+        seen.add(channel)
         for dtype, lengths in _ARRAY.findall(match["results"]):
             shape = tuple(int(length) for length in lengths.split(",") if length)
-            found.append(Collective(match["kind"], dtype, shape))
+            found.append(Collective(match["kind"], dtype, shape, channel))
     return found

@@ -1,7 +1,8 @@
 """What a person watches while training runs: a progress bar and TensorBoard events."""
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -34,23 +35,25 @@ class Progress:
             dynamic_ncols=True,
             disable=not shown,
         )
-        self._writer = (
-            SummaryWriter(
-                str(workdir / "tensorboard"), purge_step=first_step + 1, write_to_disk=True
-            )
-            if shown
-            else None
-        )
+        self._folder = workdir / "tensorboard"
+        self._writer: SummaryWriter | None = None
+        if shown:
+            with self._told():
+                self._writer = SummaryWriter(
+                    str(self._folder), purge_step=first_step + 1, write_to_disk=True
+                )
         self._since = time.perf_counter()
         self._timed_steps = 0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bar.close()
         if self._writer:
-            self._writer.close()
+            # What ended the block says more than the events that are lost with it.
+            with contextlib.suppress(*([OSError] if kind else [])), self._told():
+                self._writer.close()
 
     def step(self) -> None:
         """Counts a step."""
@@ -87,6 +90,14 @@ class Progress:
         self._timed_steps = 0
 
     def _write(self, group: str, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            if self._writer:
-                self._writer.add_scalar(f"{group}/{name}", value, step)
+        if self._writer:
+            with self._told():
+                for name, value in values.items():
+                    self._writer.add_scalar(f"{group}/{name}", value, step)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._folder)) from error

@@ -118,14 +118,14 @@ VALIDATED = "epoch 1: validation mR 58.89  (i2t_r1 33.3)\n"
 )
 def test_phases_are_seen_in_the_output(output, phase, tmp_path):
     seen = kill_and_resume.look(output, tmp_path)
-    assert Schedule(epoch=15, last=60).phase(seen) == phase
+    assert Schedule(epoch=15, last=60).phases(seen) == [phase]
 
 
 def test_an_unfinished_checkpoint_is_seen_in_the_folder(tmp_path):
     (tmp_path / "checkpoints" / "14.orbax-checkpoint-tmp").mkdir(parents=True)
     seen = kill_and_resume.look(COMPILED + BAR.format(0) + BAR.format(15), tmp_path)
     assert seen == Seen(compiled=True, step=15, validated=0, writing=True)
-    assert Schedule(epoch=15, last=60).phase(seen) == "writing"
+    assert Schedule(epoch=15, last=60).phases(seen) == ["validation", "writing"]
 
 
 def test_a_plan_has_each_phase_once_and_the_report_last():
@@ -135,6 +135,6 @@ def test_a_plan_has_each_phase_once_and_the_report_last():
         )
         assert sorted(phases) == sorted(kill_and_resume.PHASES)
         assert phases[-1] == "report"
-        assert sorted(steps) == [*steps]
+        steps = [step for phase, step in zip(phases, steps, strict=True) if phase != "compiling"]
+        assert sorted(steps) == steps
         assert steps[-1] == 60
-        assert steps[0] >= 0

@@ -1,0 +1,496 @@
+"""Kills trainings at random moments, goes on each time, and compares with one never killed.
+
+python examples/kill_and_resume.py --kills=24 --seed=0 --workdir=runs/kill_and_resume
+
+One training runs undisturbed. Others run in folders of their own; each is killed (SIGKILL, the
+whole process group) while it compiles, takes steps, validates, writes a checkpoint and makes its
+report, and the same command goes on every time. In the end the last state, the history and the
+scores must be those of the undisturbed one, bit for bit. `WORKDIR/kills.md` lists the kills.
+
+All other flags are `main.py`'s: `--config=configs/rsicd.py --config.checkpoint.every_steps=50`
+tests that training instead of a tiny one. `JAX_PLATFORMS` names the devices, the CPU by default.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import numpy as np
+from absl import logging
+
+from kamcl_jax import from_config, markdown, run_record
+from kamcl_jax.checkpoints import Checkpoints, folder_of
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY = (
+    f"--config={ROOT / 'configs' / 'synthetic.py'}",
+    "--config.batch_size=8",
+    "--config.embedding_size=16",
+    "--config.num_concepts=12",
+    "--config.queue_length=16",
+    "--config.image_encoder.width=4",
+    "--config.text_encoder.word_width=6",
+    "--config.text_encoder.hidden_width=10",
+    "--config.schedule.alignment_from_epoch=1",
+    "--config.data.options.train=24",
+    "--config.data.options.validation=48",
+    "--config.data.options.test=6",
+    "--config.data.options.size=48",
+    "--config.evaluation.batch_size=4",  # a validation lasts longer than a step
+    "--config.num_epochs=4",
+    # Several checkpoints an epoch, and logging intervals that a checkpoint interrupts.
+    "--config.checkpoint.every_steps=7",
+    "--config.log_every_steps=6",
+)
+"""Flags of the training that is killed by default: 60 steps of a whole but tiny KAMCL."""
+
+PHASES = ("compiling", "step", "validation", "writing", "report")
+"""Of a training; imports and loading of data count as compiling."""
+
+_UNFINISHED = "*.orbax-checkpoint-tmp"
+_LOOK_EVERY = 0.002  # seconds
+_GLIMPSE = 0.02  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What its output and its folder tell of a training that runs or was killed.
+
+    Attributes:
+      compiled: whether the training step is, or is not needed any more.
+      step: the last one that was started; of earlier processes, too.
+      validated: step of the last validation; before any, the one that this process began at.
+      writing: whether a checkpoint is.
+    """
+
+    compiled: bool = False
+    step: int = 0
+    validated: int = 0
+    writing: bool = False
+
+
+_EVENTS = re.compile(
+    r"(?P<compiled>a step takes )|already trained to step (?P<trained>\d+)"
+    r"|training:[^|]*\|[^|]*\| (?P<step>\d+)/\d+ \[|(?P<validated>: validation mR )"
+)
+
+
+def look(output: str, workdir: Path) -> Seen:
+    """Returns what can be seen of a process's training from outside.
+
+    Args:
+      output: of the process, so far.
+      workdir: of its run.
+    """
+    compiled, steps, validated = False, [], None
+    for event in _EVENTS.finditer(output):
+        compiled |= bool(event["compiled"] or event["trained"])
+        if event["step"] or event["trained"]:
+            steps.append(int(event["step"] or event["trained"]))
+        if event["validated"]:
+            validated = steps[-1]
+    first, step = (steps[0], steps[-1]) if steps else (0, 0)
+    writing = any(folder_of(workdir).glob(_UNFINISHED))
+    return Seen(compiled, step, first if validated is None else validated, writing)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Steps an epoch, and in all."""
+
+    epoch: int
+    last: int
+
+    def phases(self, seen: Seen) -> list[str]:
+        """Returns which of `PHASES` a training is in; `writing` goes beside one of the others."""
+        ends = seen.step % self.epoch == 0 or seen.step == self.last
+        if not seen.compiled:
+            return ["compiling"]
+        if ends and seen.validated != seen.step:
+            phase = "validation"
+        else:
+            phase = "report" if seen.step == self.last else "step"
+        return [phase, "writing"] if seen.writing else [phase]
+
+
+class Training:
+    """A process of `main.py --mode=train` with its output in a file; killed at the block's end.
+
+    Attributes:
+      workdir: of its run.
+      started: by `time.perf_counter`.
+      process: leader of a process group of its own.
+    """
+
+    def __init__(self, arguments: list[str], workdir: Path, output: Path, compiled: Path | None):
+        """Starts it.
+
+        Args:
+          arguments: of `main.py`, beside mode and workdir.
+          workdir: of the run.
+          output: file for all that it prints.
+          compiled: folder of compiled programs to use and fill; None compiles all anew.
+        """
+        environment = {"JAX_PLATFORMS": "cpu"} | os.environ
+        environment |= {"PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "0"}  # tells every step
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        if compiled:
+            environment |= {
+                "JAX_COMPILATION_CACHE_DIR": str(compiled),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            }
+        command = [sys.executable, str(ROOT / "main.py"), "--mode=train", f"--workdir={workdir}"]
+        self.workdir, self._output = workdir, output
+        self.started = time.perf_counter()
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(
+                [*command, *arguments],
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def seconds(self) -> float:
+        """Since it started."""
+        return time.perf_counter() - self.started
+
+    @property
+    def output(self) -> str:
+        """All that it has printed."""
+        return self._output.read_text(errors="replace")
+
+    def look(self) -> Seen:
+        """Returns what can be seen of it now."""
+        return look(self.output, self.workdir)
+
+    def wait_for(self, condition: Callable[[Seen], bool]) -> bool:
+        """Waits until a condition holds; returns False if it ended before."""
+        while self.process.poll() is None:
+            if condition(self.look()):
+                return True
+            time.sleep(_LOOK_EVERY)
+        return False
+
+    def kill(self) -> bool:
+        """Kills it with all its children; returns False if it ended before."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.wait() == -signal.SIGKILL
+
+    def check(self) -> None:
+        """Ends this program if it ended with an error of its own.
+
+        Raises:
+          SystemExit: it did.
+        """
+        if self.process.wait() not in (0, -signal.SIGKILL):
+            sys.exit(f"error: main.py failed with {self.process.returncode}; see {self._output}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What must not depend on interruptions.
+
+    Attributes:
+      state: arrays of the last checkpoint by name.
+      others: history and scores, of JSON's types.
+    """
+
+    state: dict[str, np.ndarray]
+    others: dict[str, Any]
+
+
+def result_of(workdir: Path) -> tuple[Result, Schedule]:
+    """Reads what a finished run leaves; its last state is compared with its checksums, too."""
+    with Checkpoints(folder_of(workdir), read_only=True) as checkpoints:
+        latest = checkpoints.latest
+        if latest is None:
+            sys.exit(f"error: {workdir} holds no checkpoint")
+        record = checkpoints.record(latest)
+        experiment = from_config.build(from_config.on_these_devices(run_record.config_of(record)))
+        state = checkpoints.restore(
+            latest, experiment.abstract_state(), experiment.layout.state
+        ).state
+    named = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
+    history = record["history"]
+    others = {f"history: {name}": rows for name, rows in history.items() if name != "seconds"}
+    metrics = json.loads((workdir / "report" / "metrics.json").read_text())
+    others |= {f"metrics: {name}": value for name, value in metrics.items() if name != "seconds"}
+    return (
+        Result({jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in named}, others),
+        Schedule(record["steps_per_epoch"], latest),
+    )
+
+
+def differences(one: Result, other: Result) -> list[str]:
+    """Returns the names of what is not the same in both, to the last bit."""
+    names = [
+        name
+        for name in one.state.keys() | other.state.keys()
+        if _bits(one.state.get(name)) != _bits(other.state.get(name))
+    ]
+    # As text: equal numbers have equal digits, and "not a number" equals itself.
+    names += [
+        name
+        for name in one.others.keys() | other.others.keys()
+        if json.dumps(one.others.get(name)) != json.dumps(other.others.get(name))
+    ]
+    return sorted(names)
+
+
+def _bits(array: np.ndarray | None) -> Any:
+    return None if array is None else (array.shape, array.dtype.str, array.tobytes())
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A training that was never killed.
+
+    Attributes:
+      result: that all others must have.
+      schedule: its steps.
+      seconds: that each phase takes.
+    """
+
+    result: Result
+    schedule: Schedule
+    seconds: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kill:
+    """A moment at which a training was killed.
+
+    Attributes:
+      run: name of its folder.
+      output: file of what the process printed.
+      phases: it was in, and the one that was waited for if that had just ended.
+      step: it had started last.
+      seconds: since its process started.
+    """
+
+    run: str
+    output: Path
+    phases: str
+    step: int
+    seconds: float
+
+
+class Trial:
+    """Trainings of the same arguments below one folder."""
+
+    def __init__(self, arguments: list[str], folder: Path):
+        """Makes the folder.
+
+        Args:
+          arguments: of `main.py`, beside mode and workdir.
+          folder: for runs, outputs and compiled programs.
+        """
+        self._arguments, self._folder = arguments, folder
+        (folder / "outputs").mkdir(parents=True)
+        self._starts: dict[str, list[Path]] = {}
+
+    def workdir(self, run: str) -> Path:
+        """Returns the folder of a run."""
+        return self._folder / run
+
+    def outputs(self, run: str) -> list[Path]:
+        """Returns the files of what a run's processes printed, in the order of their start."""
+        return self._starts[run]
+
+    def start(self, run: str, *, compiles: bool = False) -> Training:
+        """Starts a training, or goes on with it.
+
+        Args:
+          run: name of its folder.
+          compiles: everything anew, without what earlier processes have compiled.
+        """
+        outputs = self._starts.setdefault(run, [])
+        outputs.append(self._folder / "outputs" / f"{run}_{len(outputs) + 1}.txt")
+        compiled = None if compiles else self._folder / "compiled"
+        return Training(self._arguments, self.workdir(run), outputs[-1], compiled)
+
+    def finish(self, run: str) -> Result:
+        """Goes on to the end."""
+        with self.start(run) as training:
+            training.process.wait()
+            training.check()
+        return result_of(self.workdir(run))[0]
+
+    def whole(self) -> Whole:
+        """Trains undisturbed, and measures; compiles everything for later processes."""
+        changes: list[tuple[float, Seen]] = []
+
+        def changed(seen: Seen) -> bool:
+            if not changes or changes[-1][1] != seen:
+                changes.append((training.seconds, seen))
+            return False
+
+        with self.start("whole") as training:
+            training.wait_for(changed)
+            changes.append((training.seconds, changes[-1][1]))
+            training.check()
+        result, schedule = result_of(self.workdir("whole"))
+        return Whole(result, schedule, _seconds(changes, schedule))
+
+    def kill(
+        self, run: str, phase: str, from_step: int, whole: Whole, random: np.random.Generator
+    ) -> Kill | None:
+        """Starts or goes on, and kills at a random moment of a phase.
+
+        Args:
+          run: name of its folder.
+          phase: of `PHASES`, for which it waits.
+          from_step: that must have been started; 0 for compiling.
+          whole: for the time that the phase takes.
+          random: for the moment.
+
+        Returns:
+          The kill, with the phases that it really fell into; None if the training ended before.
+        """
+        compiles = phase == "compiling"
+        with self.start(run, compiles=compiles) as training:
+
+            def begun(seen: Seen) -> bool:
+                return phase in whole.schedule.phases(seen) and seen.step >= from_step
+
+            training.wait_for(begun)
+            moment = training.seconds + random.uniform(0, whole.seconds[phase])
+            # Where the phase is shorter this time, the end of it is a good moment, too.
+            training.wait_for(
+                lambda seen: training.seconds >= moment or phase not in whole.schedule.phases(seen)
+            )
+            seconds = training.seconds
+            if not training.kill():
+                training.check()
+                return None
+        seen = training.look()
+        hit = " and ".join(whole.schedule.phases(seen))
+        if phase not in hit:
+            hit += f", after {phase}"
+        return Kill(run, self.outputs(run)[-1], hit, seen.step, seconds)
+
+    def goes_on_from(self, kill: Kill) -> str:
+        """Returns where the next process that came so far went on from."""
+        starts = self.outputs(kill.run)
+        for output in starts[starts.index(kill.output) + 1 :]:
+            text = output.read_text(errors="replace")
+            if found := re.search(r"going on from the checkpoint of (step \d+)", text):
+                return found[1]
+            if "starts from" in text:
+                return "the start"
+        return "-"
+
+
+def _seconds(changes: list[tuple[float, Seen]], schedule: Schedule) -> dict[str, float]:
+    """Returns how long a phase usually lasts at a stretch."""
+    stretches: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    previous: list[str] = []
+    for (since, seen), (until, _) in pairwise([(0.0, Seen()), *changes]):
+        phases = schedule.phases(seen)
+        for phase in phases:
+            if phase not in previous:
+                stretches[phase].append(0.0)
+            stretches[phase][-1] += until - since
+        previous = phases
+    # Neither the moments between a step's end and the folder of its checkpoint, nor the first of
+    # several, which compiles.
+    lasting = {phase: [x for x in found if x > _GLIMPSE] for phase, found in stretches.items()}
+    return {
+        phase: float(np.median(found[1:] or found or [_GLIMPSE]))
+        for phase, found in lasting.items()
+    }
+
+
+def plan(schedule: Schedule, random: np.random.Generator) -> list[tuple[str, int]]:
+    """Returns a run's kills: every phase once, in random order, with the step to wait for."""
+    order = random.permutation([phase for phase in PHASES if phase != "report"]).tolist()
+    window = schedule.last / len(order)
+    steps = [int(random.uniform(i, i + 1) * window) for i in range(len(order))]
+    steps = [0 if x == "compiling" else step for x, step in zip(order, steps, strict=True)]
+    return [*zip(order, steps, strict=True), ("report", schedule.last)]
+
+
+def table(trial: Trial, kills: list[Kill]) -> str:
+    """Returns the kills as a Markdown table."""
+    rows = [
+        [
+            str(number),
+            kill.run,
+            kill.phases,
+            str(kill.step),
+            f"{kill.seconds:.2f}",
+            trial.goes_on_from(kill),
+        ]
+        for number, kill in enumerate(kills, start=1)
+    ]
+    header = ["kill", "run", "while", "last step", "seconds after start", "next went on from"]
+    return markdown.table(header, rows)
+
+
+def main() -> None:
+    """Kills, goes on, compares; exit status 1 if anything differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--kills", type=int, default=24, help="how many")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/kill_and_resume"))
+    flags, arguments = parser.parse_known_args()
+    if flags.workdir.exists():
+        sys.exit(f"error: --workdir={flags.workdir} exists; it must be a new folder")
+    if not any(argument.split("=")[0] == "--config" for argument in arguments):
+        arguments = [*TINY, f"--config.data.dir={flags.workdir.absolute() / 'data'}", *arguments]
+    logging.set_verbosity(logging.ERROR)
+    jax.config.update("jax_platforms", "cpu")
+    random = np.random.default_rng(flags.seed)
+    trial = Trial(arguments, flags.workdir.absolute())
+    whole = trial.whole()
+    seconds = ", ".join(f"{phase} {value:.2f}" for phase, value in whole.seconds.items())
+    print(f"seconds of a phase: {seconds}", flush=True)
+    kills: list[Kill] = []
+    different: dict[str, list[str]] = {}
+    runs = 0
+    while len(kills) < flags.kills:
+        runs += 1
+        for phase, from_step in plan(whole.schedule, random)[: flags.kills - len(kills)]:
+            kill = trial.kill(f"killed{runs}", phase, from_step, whole, random)
+            if kill:
+                kills.append(kill)
+                print(f"{len(kills)}: {kill.run} in {kill.phases}, step {kill.step}", flush=True)
+        result = trial.finish(f"killed{runs}")
+        if differing := differences(whole.result, result):
+            different[f"killed{runs}"] = differing
+    verdict = f"{len(kills)} kills of {runs} trainings: " + (
+        "; ".join(f"{run} differs in {', '.join(names)}" for run, names in different.items())
+        or f"all {len(whole.result.state)} arrays of the state, the history and the scores are "
+        "those of the training that was never killed, bit for bit"
+    )
+    text = f"{table(trial, kills)}\n\n{verdict}\n"
+    (flags.workdir / "kills.md").write_text(text)
+    print(text)
+    sys.exit(bool(different))
+
+
+if __name__ == "__main__":
+    main()

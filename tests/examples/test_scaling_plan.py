@@ -1,0 +1,136 @@
+"""The plan's arithmetic against arrays that really lie on devices, on the tiny model."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from conftest import BATCH, CONCEPTS, EMBEDDING, MAX_TOKENS, QUEUE, WORDS, tiny_config
+from linear_towers import Towers
+
+from examples import scaling_plan
+from kamcl_jax import from_config, sharding, train_state
+from kamcl_jax.compiled_step import Collective, collectives
+
+
+@pytest.fixture(scope="module")
+def config():
+    config = tiny_config()
+    config.mesh.fsdp = 2
+    config.mesh.fsdp_min_size = 64
+    config.mesh.queue = "sharded"
+    return config
+
+
+@pytest.fixture(scope="module")
+def made(config):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(from_config, "make_model", lambda *_: Towers())
+        return scaling_plan.plan(config, jax.devices(), WORDS - 1, CONCEPTS, MAX_TOKENS)
+
+
+@pytest.fixture(scope="module")
+def state(config, made):
+    sizes = {"image_size": config.image_size, "num_concepts": CONCEPTS}
+    sizes |= {"embedding_size": EMBEDDING, "queue_length": QUEUE}
+    optimizer = from_config.make_optimizer(config, steps_per_epoch=1)
+    create = partial(train_state.create, 0, Towers(), optimizer, **sizes)
+    return jax.device_put(jax.jit(create)(), made.layout.state)
+
+
+def held_by_first_device(tree):
+    return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def test_bytes_of_a_device_are_those_that_it_holds(made, state):
+    rows = dict(scaling_plan.memory_rows(made))
+    held = {
+        "parameters": (state.params, state.batch_stats),
+        "Adam's moments": state.opt_state,
+        "key parameters": (state.key_params, state.key_batch_stats),
+        "queues": (state.image_queue, state.text_queue),
+    }
+    for name, tree in held.items():
+        assert rows[name] == held_by_first_device(tree), name
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
+    assert rows["parameters"] < 0.7 * whole
+    pointers = 2 * 4
+    assert rows["queues"] == 2 * QUEUE // 8 * EMBEDDING * 4 + pointers
+
+
+def test_a_device_holds_its_share_of_a_batch(made):
+    batch = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in made.batch.items()}
+    held = held_by_first_device(sharding.put_batch(made.layout, batch))
+    assert dict(scaling_plan.memory_rows(made))["batch"] == held
+    assert held == sum(leaf.nbytes for leaf in batch.values()) // 8
+
+
+def test_the_sum_is_what_xla_takes(made):
+    rows = dict(scaling_plan.memory_rows(made))
+    taken = made.memory.arguments + made.memory.temporary
+    # The state has four more numbers: the steps, the skipped ones, the random key's two.
+    assert rows["all"] == pytest.approx(taken, abs=64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "times"),
+    [
+        ("all-reduce", 2 * 3 / 4),
+        ("all-gather", 3 / 4),
+        ("all-to-all", 3 / 4),
+        ("reduce-scatter", 3),
+        ("collective-permute", 1),
+    ],
+)
+def test_a_ring_sends_each_share_around(kind, times):
+    one = Collective(kind, "f32", (4, 8))
+    assert one.sent(4) == times * 128
+    assert one.sent(1) == (128 if kind == "collective-permute" else 0)
+
+
+def test_arrays_of_one_operation_are_one_launch():
+    sent = [Collective("all-reduce", "f32", (2,), channel) for channel in (1, 1, 2)]
+    sent.append(Collective("all-gather", "bf16", (64,), 3))
+    rows = scaling_plan.network_rows(sent, 2)
+    assert rows == [("all-gather", "bf16", 1, 64.0), ("all-reduce", "f32", 2, 24.0)]
+
+
+def test_an_operation_that_is_written_twice_is_sent_once():
+    line = "%a = f32[4] all-gather(%b), channel_id={}, dimensions={{0}}\n"
+    found = collectives(line.format(7) + line.format(7) + line.format(8))
+    assert [one.channel for one in found] == [7, 8]
+
+
+def test_flops_count_every_word_of_the_gru(config, made):
+    longer = scaling_plan.loops(config, 8, MAX_TOKENS + 1)[0]
+    shorter = scaling_plan.loops(config, 8, MAX_TOKENS)[0]
+    assert longer.trips - shorter.trips == 1
+    rows, hidden = BATCH // 8, config.text_encoder.hidden_width
+    gates = np.zeros((3, rows, hidden)).size
+    assert shorter.flops == 3 * 2 * gates * hidden  # two forward passes, one backward
+    assert made.flops > (MAX_TOKENS - 1) * shorter.flops
+
+
+def test_lists_that_are_sorted_are_no_loops(config):
+    config = config.copy_and_resolve_references()
+    config.image_encoder.width = 64
+    names = [loop.name for loop in scaling_plan.loops(config, 8, MAX_TOKENS)]
+    assert "ranks of low-level features" in names
+    config.image_encoder.width = 128  # 384 maps
+    names = [loop.name for loop in scaling_plan.loops(config, 8, MAX_TOKENS)]
+    assert "ranks of low-level features" not in names
+
+
+def test_the_plan_names_the_numbers_that_it_rests_on(config, made):
+    text = scaling_plan.describe(made, config, scaling_plan.ACCELERATORS["v5e"], 1000, 5)
+    side = from_config.train_size(config)
+    assert f"{1000 * side**2 * 3 / 1e9:.1f} GB" in text
+    assert f"| {1000 * 5 // BATCH} |" in text.replace("  ", "")
+    assert "all-reduce" in text
+
+
+def test_no_roofline_where_xla_counts_one_part(config, made):
+    parts = config.copy_and_resolve_references()
+    parts.gradient_accumulation = 2
+    device = scaling_plan.ACCELERATORS["h100"]
+    assert "No roofline" in scaling_plan.describe(made, parts, device, 1000, 5)
