@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from kamcl_jax import config_check, from_config, markdown, metrics, run_folder, training
+from kamcl_jax import config_check, from_config, hosts, markdown, metrics, run_folder, training
 from kamcl_jax.config_check import ConfigError
 
 METRICS = (*metrics.RECALLS, "mR")
@@ -47,21 +47,21 @@ def train_folds(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, A
         )
     runs = []
     for fold in range(config.num_folds):
-        print(f"fold {fold + 1} of {config.num_folds}")
+        hosts.say(f"fold {fold + 1} of {config.num_folds}")
         of_fold = config.copy_and_resolve_references()
         of_fold.fold = fold
         runs.append(training.train(of_fold, workdir / f"fold_{fold}"))
     results = aggregate(runs)
-    folder = workdir / "report"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "folds.json").write_text(json.dumps(results, indent=2) + "\n")
-    text = table(results)
-    (folder / "folds.md").write_text(
-        f"# KAMCL on `{config.data.name}`: {config.num_folds} folds\n\nTest recalls in percent of "
-        "each fold's checkpoint with the best validation mR.\n\n" + text + "\n"
-    )
-    print(text)
-    print(f"report: {folder / 'folds.md'}")
+    folder, text = workdir / "report", table(results)
+    if hosts.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "folds.json").write_text(json.dumps(results, indent=2) + "\n")
+        (folder / "folds.md").write_text(
+            f"# KAMCL on `{config.data.name}`: {config.num_folds} folds\n\nTest recalls in percent "
+            f"of each fold's checkpoint with the best validation mR.\n\n{text}\n"
+        )
+    hosts.say(text)
+    hosts.say(f"report: {folder / 'folds.md'}")
     return results
 
 

@@ -192,8 +192,10 @@ def _run_steps(
                 if due.checkpoint or stopping:
                     history.seconds = time.perf_counter() - started
                     checkpoints.save(state, scores, run_record.make(experiment, history))
-                if stop.signal:
+                # Not `stop.signal`, which may have come since: this step would have no checkpoint.
+                if stopping:
                     checkpoints.wait()
+                    assert stop.signal is not None
                     raise Stopped(stop.signal, step)
 
 
