@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from kamcl_jax import (
 )
 from kamcl_jax.checkpoints import CheckpointError, Checkpoints
 from kamcl_jax.config_check import ConfigError
+from kamcl_jax.interruption import Stopped
 
 STEPS_PER_EPOCH = 24 * 5 // BATCH
 RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
@@ -244,6 +246,23 @@ def test_no_checkpoint_is_written_of_numbers_that_are_not_finite(
         training.train(config, tmp_path)
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.latest is None
+
+
+def test_a_signal_between_a_step_and_its_checkpoint_waits_for_the_next(
+    make_config, tmp_path, monkeypatch
+):
+    original = training._log
+
+    def signalled(experiment, history, step, progress):
+        original(experiment, history, step, progress)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(training, "_log", signalled)
+    with pytest.raises(Stopped, match="stopped by SIGTERM after step 11; the same") as caught:
+        training.train(make_config(), tmp_path)
+    assert caught.value.exit_status == 143
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps == [11]
 
 
 def test_data_without_concepts_are_refused(make_config, tmp_path):
