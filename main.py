@@ -45,7 +45,9 @@ class Mode(NamedTuple):
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, events, report.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/synthetic.py.")
 _DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "train, evaluate: this process is one of several, on one or more hosts."
+    "distributed",
+    False,
+    "train, evaluate, folds: this process is one of several, on one or more hosts.",
 )
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "distributed: HOST:PORT of process 0; a cluster tells it by itself."
@@ -102,6 +104,10 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         goes_on = ": the same command goes on from the last checkpoint"
         _end(f"\ninterrupted{goes_on if _MODE.value == 'train' else ''}", 130)
+    except SystemExit as ended:
+        if _DISTRIBUTED.value and isinstance(ended.code, str):
+            _end(ended.code, 1)
+        raise
     except BaseException:
         if _DISTRIBUTED.value:
             traceback.print_exc()

@@ -1,15 +1,23 @@
 """Scores the checkpoint of the best validation on the test split and writes the report."""
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
 from kamcl_jax import checkpoints as stored_checkpoints
-from kamcl_jax import evaluation, from_config, hosts, reporting, result_tables, run_record
-from kamcl_jax.checkpoints import Checkpoints
+from kamcl_jax import (
+    evaluation,
+    from_config,
+    hosts,
+    reporting,
+    result_tables,
+    run_folder,
+    run_record,
+)
+from kamcl_jax.checkpoints import Checkpoints, DamagedCheckpointError, Record
 from kamcl_jax.config_check import ConfigError
 from kamcl_jax.evaluation import Encoders
 from kamcl_jax.from_config import Experiment
@@ -32,24 +40,23 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[st
       CheckpointError: it cannot be read.
       DataError: the data cannot be used.
     """
+    run_folder.check_shared(workdir)
     with open_checkpoints(workdir) as checkpoints:
-        latest = checkpoints.latest
-        assert latest is not None  # open_checkpoints refuses a folder without any
-        stored = checkpoints.record(latest)
+        stored = _latest_record(checkpoints)
         if config is None:
             config = from_config.on_these_devices(run_record.config_of(stored))
-        experiment = from_config.build(config)
+        experiment = from_config.build(config, trains=False)
         run_record.check(experiment, stored)
         return report(
             experiment,
             checkpoints,
             make_encoders(experiment),
-            History(**stored["history"]),
+            run_record.history_of(stored),
             workdir,
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_checkpoints(workdir: Path) -> Iterator[Checkpoints]:
     """Opens the checkpoints of a run to read them; there is at least one.
 
@@ -63,6 +70,28 @@ def open_checkpoints(workdir: Path) -> Iterator[Checkpoints]:
         if checkpoints.latest is None:
             raise ConfigError(f"{workdir} holds no finished checkpoint; train there first")
         yield checkpoints
+
+
+def _latest_record(checkpoints: Checkpoints) -> Record:
+    """Returns the newest record that can be read."""
+    *others, oldest = reversed(checkpoints.steps)
+    for step in others:
+        with contextlib.suppress(DamagedCheckpointError):
+            return checkpoints.record(step)
+    return checkpoints.record(oldest)
+
+
+def _best(experiment: Experiment, checkpoints: Checkpoints) -> tuple[int, dict[str, Any]]:
+    """Returns the step and what is needed of the best checkpoint that can be read."""
+    like, places = experiment.abstract_state(), experiment.layout.state
+    needed = ("params", "batch_stats", "skipped")
+    *others, last = checkpoints.best_first
+    for step in others:
+        try:
+            return step, checkpoints.restore_fields(step, like, places, needed)
+        except DamagedCheckpointError as error:
+            hosts.warn(f"{error}; the next best one takes its place")
+    return last, checkpoints.restore_fields(last, like, places, needed)
 
 
 def make_encoders(experiment: Experiment) -> Encoders:
@@ -93,11 +122,11 @@ def report(
     Raises:
       CheckpointError: the checkpoint cannot be read.
     """
-    best = checkpoints.best_or_latest
-    restored = checkpoints.restore(best, experiment.abstract_state(), experiment.layout.state)
+    best, variables = _best(experiment, checkpoints)
+    skipped = variables.pop("skipped")
     test, settings = experiment.data.test, experiment.config.evaluation
     scores, similarity = evaluation.score(
-        encoders, restored.state.variables, test, settings.batch_size, settings.ties
+        encoders, variables, test, settings.batch_size, settings.ties
     )
     results = {
         "test": scores,
@@ -105,7 +134,7 @@ def report(
         "chance": chance_metrics(test.image_of_caption),
         "best_step": best,
         "best_epoch": best / experiment.steps_per_epoch,
-        "skipped_updates": int(restored.state.skipped),
+        "skipped_updates": int(skipped),
         "seconds": history.seconds,
         **evaluation.look_closer(similarity, test, settings.ties),
     }

@@ -1,21 +1,21 @@
 """Checkpoints of the train state: the latest one to go on from, the best one to use."""
 
+import contextlib
 import dataclasses
-import os
-import re
+import itertools
+import json
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
-from kamcl_jax import hosts
+from kamcl_jax import disk_errors, hosts
+from kamcl_jax.checksums import checksums
 from kamcl_jax.train_state import TrainState
 
 BEST_METRIC = "mR"
@@ -81,6 +81,8 @@ class Checkpoints:
           read_only: leaves everything as it is, even what a killed process has not finished.
 
         Raises:
+          DamagedCheckpointError: the metrics of a checkpoint cannot be read, and `read_only` keeps
+            it from being set aside.
           CheckpointError: the folder cannot be opened.
         """
         policy = managers.AnyPreservationPolicy(
@@ -102,6 +104,7 @@ class Checkpoints:
             read_only=read_only,
         )
         self._directory = Path(directory).absolute()
+        self._check_metrics(set_aside=not read_only)
         with _told("opened"):
             self._manager = ocp.CheckpointManager(
                 epath.Path(self._directory), options=options, item_names=("state", "record")
@@ -133,7 +136,7 @@ class Checkpoints:
             self._manager.save(
                 int(state.step),
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(stored)
+                    state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(stored)
                 ),
                 metrics=None if metrics is None else dict(metrics),
                 force=True,
@@ -168,6 +171,26 @@ class Checkpoints:
             raise CheckpointError(f"{self._directory} holds no checkpoint")
         return step
 
+    @property
+    def best_first(self) -> list[int]:
+        """Steps of all checkpoints: the validated ones, the best first, then the others."""
+        self.wait()
+        scores = {step: self.score(step) for step in self.steps}
+        validated = [step for step, score in scores.items() if score is not None]
+        validated.sort(key=lambda step: (scores[step], step), reverse=True)
+        return validated + [step for step in reversed(self.steps) if scores[step] is None]
+
+    @property
+    def last_whole(self) -> int | None:
+        """Step of the newest checkpoint that is completely written, whatever came of the last."""
+        with contextlib.suppress(CheckpointError):
+            self.wait()
+        return self._finished[-1] if self._finished else None
+
+    @property
+    def _finished(self) -> list[int]:
+        return sorted(int(path.name) for path in self._directory.glob("*") if path.name.isdigit())
+
     def score(self, step: int) -> float | None:
         """Returns the validation mR that a checkpoint was saved with, if any."""
         metrics = self._manager.metrics(step)
@@ -193,39 +216,75 @@ class Checkpoints:
           DamagedCheckpointError: it cannot be read, its shapes are not those of `like`, or it is
             not what was written.
         """
+        state, record = self._restore(step, _target(like, sharding))
+        return Restored(step, state, record)
+
+    def restore_fields(
+        self, step: int, like: TrainState, sharding: Any, fields: Sequence[str]
+    ) -> dict[str, Any]:
+        """Reads some fields of a state alone: what retrieves is a small part of what trains.
+
+        Args:
+          step: of the checkpoint.
+          like: as in `restore`.
+          sharding: as in `restore`.
+          fields: of `TrainState`.
+
+        Raises:
+          DamagedCheckpointError: as in `restore`.
+        """
+        target = _target(like, sharding)
+        return self._restore(step, {field: getattr(target, field) for field in fields})[0]
+
+    def _restore(self, step: int, target: Any) -> tuple[Any, Record]:
+        """Reads what `target` has of the state, and the record."""
         stored = self._stored(step)
-        places = sharding if isinstance(sharding, TrainState) else _everywhere(like, sharding)
-        target = jax.tree.map(
-            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), like, places
+        arguments = ocp.args.PyTreeRestore(
+            target,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+            partial_restore=True,
         )
         with self._told_reading(step):
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            )
-        now = checksums(restored.state)
-        changed = [name for name, value in stored["checksums"].items() if now.get(name) != value]
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=arguments)).state
+        written = stored["checksums"]
+        changed = [name for name, value in checksums(restored).items() if written[name] != value]
         if changed:
             raise DamagedCheckpointError(
                 f"the checkpoint of step {step} in {self._directory} is damaged: "
                 f"{changed[0]} is not what was written"
             )
-        return Restored(step, restored.state, stored["record"])
+        return restored, stored["record"]
 
     def set_aside(self, steps: list[int]) -> Path:
         """Moves checkpoints out of the way of later ones of the same steps; returns where to."""
+        aside = self._move_aside(steps)
+        self._manager.reload()
+        return aside
+
+    def _move_aside(self, steps: list[int]) -> Path:
         aside = self._directory.parent / DAMAGED
         if hosts.is_first():
             aside.mkdir(exist_ok=True)
             for step in steps:
-                free = next(
-                    path
-                    for path in (aside / f"{step}{'_' * again}" for again in range(1000))
-                    if not path.exists()
-                )
+                names = (f"{step}{'_' * again}" for again in itertools.count())
+                free = next(aside / name for name in names if not (aside / name).exists())
                 (self._directory / str(step)).rename(free)
-        hosts.barrier(f"set_aside_{steps[0]}", timeout_seconds=600)
-        self._manager.reload()
+        hosts.barrier("damaged checkpoints", timeout_seconds=600)
         return aside
+
+    def _check_metrics(self, *, set_aside: bool) -> None:
+        """Finds metrics that orbax, which reads those of all steps at once, would stumble over."""
+        damaged = [
+            step
+            for step in self._finished
+            if not _readable_metrics(self._directory / str(step) / "metrics" / "metrics")
+        ]
+        if not damaged:
+            return
+        sentence = f"the checkpoint of step {damaged[0]} in {self._directory} has damaged metrics"
+        if not set_aside:
+            raise DamagedCheckpointError(f"{sentence}; --mode=train sets it aside")
+        hosts.say(f"note: {sentence}; moved to {self._move_aside(damaged)}")
 
     def wait(self) -> None:
         """Waits for the last write to end.
@@ -254,34 +313,50 @@ class Checkpoints:
                 step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
             )
             stored = restored.record
-            if not isinstance(stored["record"], dict) or not isinstance(stored["checksums"], dict):
+            if not isinstance(stored, dict):
                 raise TypeError("its record is of another shape")
+        if "checksums" not in stored:
+            raise CheckpointError(
+                f"the checkpoint of step {step} in {self._directory} was written by an earlier "
+                "version of this program"
+            )
         return stored
 
-    @contextmanager
+    @contextlib.contextmanager
     def _told_reading(self, step: int) -> Iterator[None]:
+        failure: Exception | None = None
         try:
             yield
         # Of damaged files, libraries raise anything.
         except Exception as error:
-            raise DamagedCheckpointError(
-                f"the checkpoint of step {step} in {self._directory} is damaged: {_line(error)}"
-            ) from error
+            failure = error
+        # All processes give a checkpoint up, or none: else they would wait for each other.
+        host = hosts.failing(failure is not None)
+        if host is None:
+            return
+        which = f"the checkpoint of step {step} in {self._directory}"
+        if failure is None:
+            raise DamagedCheckpointError(f"{which} cannot be read by host {host}")
+        if disk_errors.is_of_machine(failure):
+            raise CheckpointError(
+                f"{which} cannot be read: {disk_errors.reason(failure)}"
+            ) from failure
+        raise DamagedCheckpointError(
+            f"{which} is damaged: {disk_errors.reason(failure)}"
+        ) from failure
 
-    @contextmanager
+    @contextlib.contextmanager
     def _told_writing(self) -> Iterator[None]:
-        with _told(f"written to {self._directory}", lambda: self._kept()):
+        with _told(f"written to {self._directory}", self._kept):
             yield
 
     def _kept(self) -> str:
-        finished = [int(p.name) for p in self._directory.glob("*") if p.name.isdigit()]
-        if not finished:
-            return "; there is none"
-        return f"; the last one is of step {max(finished)}"
+        finished = self._finished
+        return f"; the last one is of step {finished[-1]}" if finished else "; there is none"
 
 
-@contextmanager
-def _told(what: str, kept=lambda: "") -> Iterator[None]:
+@contextlib.contextmanager
+def _told(what: str, kept: Callable[[], str] = lambda: "") -> Iterator[None]:
     """Turns the errors of disks into one sentence."""
     try:
         yield
@@ -289,36 +364,25 @@ def _told(what: str, kept=lambda: "") -> Iterator[None]:
         raise
     # Full disks and the like come as OSError, ValueError or JAX's own errors.
     except Exception as error:
-        raise CheckpointError(f"a checkpoint cannot be {what}: {_line(error)}{kept()}") from error
+        raise CheckpointError(
+            f"a checkpoint cannot be {what}: {disk_errors.reason(error)}{kept()}"
+        ) from error
 
 
-def _line(error: BaseException) -> str:
-    """Returns what went wrong in a line: TensorStore's messages hide it behind long paths."""
-    code = re.search(r"os_error_code='(\d+)'", str(error))
-    if code:
-        return os.strerror(int(code[1]))
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+def _readable_metrics(path: Path) -> bool:
+    """Whether a checkpoint's metrics can be read, or it has none, as it was not validated."""
+    if not path.exists():
+        return True
+    try:
+        return isinstance(json.loads(path.read_text())[BEST_METRIC], int | float)
+    except (ValueError, TypeError, KeyError, OSError):
+        return False
 
 
-def _everywhere(like: TrainState, sharding: Any) -> Any:
-    return jax.tree.map(lambda _: sharding, like)
-
-
-def checksums(state: TrainState) -> dict[str, int]:
-    """Returns the sum of the bits of each of a state's arrays, wrapped around at 2**32.
-
-    It depends neither on the order of summation nor on the devices, and finds every changed bit.
-    """
-    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
-    sums = jax.device_get(_sums_of_bits(jax.tree.leaves(state)))
-    return {name: int(value) for name, value in zip(names, sums, strict=True)}
-
-
-@jax.jit
-def _sums_of_bits(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [
-        jnp.sum(jax.lax.bitcast_convert_type(leaf, jnp.uint32), dtype=jnp.uint32) for leaf in leaves
-    ]
+def _target(like: TrainState, sharding: Any) -> TrainState:
+    places = sharding
+    if not isinstance(sharding, TrainState):
+        places = jax.tree.map(lambda _: sharding, like)
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), like, places
+    )

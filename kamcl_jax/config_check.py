@@ -4,6 +4,7 @@ from typing import Any
 
 import ml_collections
 
+from configs import base
 from input_pipeline.datasets.preparing import BAD_IMAGES
 from input_pipeline.settings import CHOICES as DATA_CHOICES
 from kamcl_jax.models.resnet import BLOCKS_PER_STAGE
@@ -164,6 +165,11 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"config.queue_length {fields['queue_length']} is smaller than config.batch_size "
             f"{fields['batch_size']}, so a batch of keys would not fit"
         )
+    if fields["gradient_accumulation"] > 1 and fields["caption_padding"] == "release":
+        raise ConfigError(
+            "config.gradient_accumulation and config.caption_padding='release' do not go together: "
+            "the release's padding depends on the longest caption of the whole batch"
+        )
     if fields["mesh.data"] != -1 and fields["mesh.data"] < 1:
         raise ConfigError(
             f"config.mesh.data is {fields['mesh.data']}; it must be at least 1, or -1 for all"
@@ -237,6 +243,8 @@ def check_against_checkpoint(config: ml_collections.ConfigDict, trained: dict[st
       ConfigError: fields outside `FREE_TO_CHANGE` differ; all of them are listed.
     """
     now = flatten(config)
+    # Fields that are newer than the checkpoint: it was trained with what is their default.
+    trained = {**flatten(base.get_config()), **trained}
     differing = [
         f"config.{name}: {trained.get(name)} in the checkpoint, {now.get(name)} now"
         for name in sorted(now.keys() | trained.keys())

@@ -65,17 +65,20 @@ def encode(
     Returns:
       The encodings and the new BatchNorm statistics.
     """
-    if dtype is not None:
-        params = precision.cast_floats(params, dtype)
-        batch = {**batch, "image": batch["image"].astype(dtype)}
-        batch = {**batch, "word_concepts": batch["word_concepts"].astype(dtype)}
+    if dtype is not None and parts == 1:
+        params = precision.cast_floats(params, dtype)  # before they travel
     if layout is not None:
         params = layout.gathered(params)
 
     def encode_part(part: Batch, key: jax.Array) -> tuple[Encodings, Any]:
+        # Each part casts for itself, so that the parts' gradients are summed in float32.
+        inputs = [part[name] for name in _ENCODED]
+        weights = params
+        if dtype is not None:
+            weights, inputs = precision.cast_floats((params, inputs), dtype)
         ((image, image_concepts), (text, text_concepts)), updated = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            *(part[name] for name in _ENCODED),
+            {"params": weights, "batch_stats": batch_stats},
+            *inputs,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": key},

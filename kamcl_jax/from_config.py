@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import sys
 from pathlib import Path
 
 import jax
@@ -18,7 +17,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.examples import RetrievalData
 from input_pipeline.loading import load_prepared
 from input_pipeline.settings import DataSettings
-from kamcl_jax import config_check, schedule, sharding, train_state
+from kamcl_jax import config_check, hosts, schedule, sharding, train_state
 from kamcl_jax.config_check import ConfigError
 from kamcl_jax.models.encoders import DualEncoder, ImageEncoder, TextEncoder
 from kamcl_jax.momentum import Mask
@@ -31,6 +30,9 @@ from kamcl_jax.train_step import StepSettings
 
 RESIZE_TO_CROP = 278 / 256
 """Side of the training images before the crop, in crops, as published."""
+
+PREPARING_TIMEOUT = 24 * 3600
+"""Seconds that a process waits for others that still prepare their data."""
 
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Compiler options for what runs once."""
@@ -86,16 +88,24 @@ class Experiment:
         return _make_state(self.config, self.model, self.optimizer, self.data.num_concepts)
 
 
-def build(config: ml_collections.ConfigDict) -> Experiment:
+def build(config: ml_collections.ConfigDict, *, trains: bool = True) -> Experiment:
     """Checks the config, prepares its data and makes everything that training needs.
+
+    Of several processes, each waits until all have their data.
+
+    Args:
+      config: as `configs.base` describes it.
+      trains: whether batches will be shared out for training; evaluation fills up its own.
 
     Raises:
       ConfigError: a field that cannot be.
       DataError: a file or line of the data that cannot be used.
     """
-    mesh = check_with_devices(config)
+    mesh = check_with_devices(config, trains=trains)
     settings = data_settings(config)
     data = load_prepared(open_data(config), settings)
+    hosts.barrier("data", PREPARING_TIMEOUT)
+    hosts.check_equal("training captions", data.training_captions)
     if not data.concepts.words:
         raise DataError(
             "There are no concepts to learn: no word is repeated by the captions of an image "
@@ -116,8 +126,12 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     )
 
 
-def check_with_devices(config: ml_collections.ConfigDict) -> Mesh:
+def check_with_devices(config: ml_collections.ConfigDict, *, trains: bool = True) -> Mesh:
     """Checks a config for the devices that there are, and returns their mesh.
+
+    Args:
+      config: as `configs.base` describes it.
+      trains: whether the devices must share the training's batches and queues evenly.
 
     Raises:
       ConfigError: a field that cannot be.
@@ -127,15 +141,15 @@ def check_with_devices(config: ml_collections.ConfigDict) -> Mesh:
         mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     except ValueError as error:
         raise ConfigError(f"config.mesh cannot be: {error}") from None
-    config_check.check_division(config, mesh.size)
+    if trains:
+        config_check.check_division(config, mesh.size)
     return mesh
 
 
 def on_these_devices(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Returns a config whose mesh fits the devices here, whatever a checkpoint was trained on."""
     config = config.copy_and_resolve_references()
-    divides = config.batch_size % (config.gradient_accumulation * jax.device_count()) == 0
-    config.mesh.data = -1 if divides else 1
+    config.mesh.data = -1
     config.mesh.fsdp = 1
     config.mesh.queue = "replicated"
     return config
@@ -186,7 +200,7 @@ def open_data(config: ml_collections.ConfigDict) -> Prepared:
         sentence = f"'{data.name}' is not the published data set: {'; '.join(mismatches)}."
         if data.split_sizes == "require":
             raise DataError(sentence)
-        print(f"note: {sentence}", file=sys.stderr)
+        hosts.warn(sentence)
     return prepared
 
 

@@ -76,6 +76,20 @@ def say(*words: object) -> None:
         print(*words, flush=True)
 
 
+def warn(sentence: str) -> None:
+    """Prints a note to the error stream, on process 0 only."""
+    if is_first():
+        print(f"note: {sentence}", file=sys.stderr, flush=True)
+
+
+def failing(failed: bool) -> int | None:
+    """Returns the first process on which something failed, None if none; all must call this."""
+    if jax.process_count() == 1:
+        return 0 if failed else None
+    flags = np.asarray(multihost_utils.process_allgather(np.asarray(failed)))
+    return int(np.argmax(flags)) if flags.any() else None
+
+
 def barrier(name: str, timeout_seconds: int) -> None:
     """Waits until all processes have come here; devices take no part. One process goes on at once.
 

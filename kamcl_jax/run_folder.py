@@ -22,6 +22,9 @@ from kamcl_jax.config_check import ConfigError
 _LOCK = "training.lock"
 _HOLDER = "training.process"
 _TOKEN_BYTES = 16
+_CONTENTS = {"checkpoints": True, "tensorboard": True, "report": True, "config.json": False}
+"""What a run writes -> whether it is a folder."""
+
 _SECONDS_TO_SEE = 10
 
 
@@ -29,7 +32,8 @@ def check(workdir: Path) -> None:
     """Checks that a run's folder exists or can be made, and can be written.
 
     Raises:
-      ConfigError: it is a file, or below one, or there is no permission or no space.
+      ConfigError: it is a file, or below one, or something in it is not what a run would write
+        there, or there is no permission or no space.
     """
     with _told(workdir):
         places = (workdir, *workdir.absolute().parents)
@@ -40,6 +44,11 @@ def check(workdir: Path) -> None:
             raise ConfigError(
                 f"--workdir={workdir} cannot be a folder: {existing} is a link to nothing"
             )
+        for name, folder in _CONTENTS.items():
+            path = workdir / name
+            if path.exists() and path.is_dir() != folder:
+                kinds = ("a file", "a folder")
+                raise ConfigError(f"{path} is {kinds[not folder]}; it must be {kinds[folder]}")
         # Permissions do not tell of disks mounted read-only, nor an empty file of full ones.
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".writable.") as file:
             file.write(bytes(4096))

@@ -7,7 +7,8 @@ from typing import Any
 
 import ml_collections
 
-from kamcl_jax import config_check
+from configs import base
+from kamcl_jax import config_check, hosts
 from kamcl_jax.config_check import ConfigError
 from kamcl_jax.from_config import Experiment
 from kamcl_jax.history import History
@@ -45,10 +46,9 @@ def check(experiment: Experiment, record: dict[str, Any]) -> None:
         if record[name] != now:
             raise ConfigError(f"the data's {name} changed since the checkpoint was written")
     if record[FINGERPRINT] != experiment.data.fingerprint:
-        print(
-            "note: the data were prepared from other files than the checkpoint's (images may have "
-            "changed); their captions are the same.",
-            file=sys.stderr,
+        hosts.warn(
+            "the data were prepared from other files than the checkpoint's (images may have "
+            "changed); their captions are the same."
         )
 
 
@@ -64,16 +64,21 @@ def _of_data(experiment: Experiment) -> dict[str, Any]:
 
 
 def config_of(record: dict[str, Any]) -> ml_collections.ConfigDict:
-    """Returns the config that a checkpoint was trained with."""
-    config = ml_collections.ConfigDict()
+    """Returns the config that a checkpoint was trained with.
+
+    Fields that are newer than the checkpoint have their default: what was done before them.
+    """
+    config = base.get_config()
     for name, value in record["config"].items():
         *groups, field = name.split(".")
         group = config
         for part in groups:
-            if part not in group:
-                group[part] = ml_collections.ConfigDict()
             group = group[part]
         group[field] = value
-    if "options" not in config.data:  # empty ones have no leaves
-        config.data.options = ml_collections.ConfigDict()
     return config
+
+
+def history_of(record: dict[str, Any]) -> History:
+    """Returns the history that travels with a checkpoint."""
+    known = {field.name for field in dataclasses.fields(History)}
+    return History(**{name: rows for name, rows in record["history"].items() if name in known})

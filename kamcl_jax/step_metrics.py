@@ -28,10 +28,18 @@ class StepMetrics:
         self._on_device.append(metrics)
 
     def fetch(self) -> list[Row]:
-        """Returns the rows of all steps of the interval; waits for the device."""
-        for metrics in jax.device_get(self._on_device):
-            self._rows.append({name: float(value) for name, value in metrics.items()})
+        """Returns the rows of the steps added since the last call; waits for the device."""
+        new = [
+            {name: float(value) for name, value in metrics.items()}
+            for metrics in jax.device_get(self._on_device)
+        ]
         self._on_device = []
+        self._rows += new
+        return new
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of all steps of the interval that have been fetched."""
         return list(self._rows)
 
     def clear(self) -> None:

@@ -117,8 +117,8 @@ def train_step(
 
     Returns:
       The state after the step, and f32[] metrics: the losses (see `objective.loss_terms`), the
-      global norm of the gradients, with `skip_not_finite` the updates skipped so far (`skipped`),
-      and what `observe` adds.
+      global norm of the gradients, the updates skipped so far (`skipped`), and what `observe`
+      adds.
 
     Raises:
       ValueError: the queues are shorter than a batch.
@@ -156,7 +156,7 @@ def train_step(
     metrics = {**terms, "gradient_norm": optax.tree.norm(gradients)}
     if settings.skip_not_finite:
         new_state = _unless_not_finite(metrics, new_state, state)
-        metrics["skipped"] = new_state.skipped
+    metrics["skipped"] = new_state.skipped.astype(jnp.float32)
     observed = observe(gradients, compared) if observe else {}
     return new_state, {**metrics, **observed}
 

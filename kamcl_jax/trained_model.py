@@ -109,9 +109,9 @@ def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
         vocabulary = Vocabulary(record["vocabulary"])
         num_tokens, width = len(vocabulary) + 1, record["concept_width"]
         like = from_config.abstract_state(config, num_tokens, width)
-        mesh = from_config.check_with_devices(config)
+        mesh = from_config.check_with_devices(config, trains=False)
         layout = from_config.make_layout(config, mesh, like)
-        state = checkpoints.restore(step, like, layout.state).state
+        variables = checkpoints.restore_fields(step, like, layout.state, ("params", "batch_stats"))
     form = english_lemma() if config.concepts.lemmatize else unchanged
     return TrainedModel(
         step=step,
@@ -121,7 +121,7 @@ def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
             layout,
             from_config.compute_dtype(config),
         ),
-        variables=state.variables,
+        variables=variables,
         vocabulary=vocabulary,
         concepts=Concepts(record["concepts"], min_repeats=config.concepts.min_repeats, form=form),
         concept_width=width,

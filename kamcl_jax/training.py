@@ -1,9 +1,9 @@
 """The training loop: epochs of steps, validation, checkpoints, and the report at the end."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,9 +34,6 @@ from kamcl_jax.step_metrics import StepMetrics
 from kamcl_jax.train_state import TrainState
 from kamcl_jax.train_step import TrainStep, make_train_step
 
-PREPARING_TIMEOUT = 24 * 3600
-"""Seconds that a host waits for others that still prepare their data."""
-
 
 class DivergedError(RuntimeError):
     """The loss or a gradient is no longer a finite number; told in one sentence."""
@@ -64,21 +61,21 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     run_folder.check(workdir)
     _check_early(config, workdir)
     experiment = from_config.build(config)
-    hosts.barrier("data", PREPARING_TIMEOUT)
-    hosts.check_equal("training captions", experiment.data.training_captions)
-    with run_folder.lock(workdir):
-        run_folder.check_shared(workdir)
-        with Checkpoints(folder_of(workdir), experiment.config.checkpoint.keep) as checkpoints:
-            state, history = _start_or_resume(experiment, checkpoints)
-            encoders = best_checkpoint.make_encoders(experiment)
-            if int(state.step) >= _last_step(experiment):
-                hosts.say(
-                    f"already trained to step {int(state.step)}: reporting on the best checkpoint"
-                )
-            else:
-                write_config(experiment, workdir)
-                _run_steps(experiment, checkpoints, encoders, state, history, workdir)
-            return best_checkpoint.report(experiment, checkpoints, encoders, history, workdir)
+    run_folder.check_shared(workdir)
+    with (
+        run_folder.lock(workdir),
+        Checkpoints(folder_of(workdir), experiment.config.checkpoint.keep) as checkpoints,
+    ):
+        state, history = _start_or_resume(experiment, checkpoints)
+        encoders = best_checkpoint.make_encoders(experiment)
+        if int(state.step) >= _last_step(experiment):
+            hosts.say(
+                f"already trained to step {int(state.step)}: reporting on the best checkpoint"
+            )
+        else:
+            write_config(experiment, workdir)
+            _run_steps(experiment, checkpoints, encoders, state, history, workdir)
+        return best_checkpoint.report(experiment, checkpoints, encoders, history, workdir)
 
 
 def _check_early(config: ml_collections.ConfigDict, workdir: Path) -> None:
@@ -87,14 +84,14 @@ def _check_early(config: ml_collections.ConfigDict, workdir: Path) -> None:
     if not folder_of(workdir).is_dir():
         starting_weights.check(config)
         return
-    with Checkpoints(folder_of(workdir), read_only=True) as checkpoints:
-        if checkpoints.latest is None:
-            return
-        try:
+    # Of damaged ones, the one before may do.
+    with (
+        contextlib.suppress(DamagedCheckpointError),
+        Checkpoints(folder_of(workdir), read_only=True) as checkpoints,
+    ):
+        if checkpoints.latest is not None:
             record = checkpoints.record(checkpoints.latest)
-        except DamagedCheckpointError:
-            return  # the one before may do
-        config_check.check_against_checkpoint(config, record["config"])
+            config_check.check_against_checkpoint(config, record["config"])
 
 
 def _start_or_resume(
@@ -113,7 +110,7 @@ def _start_or_resume(
         if damaged:
             hosts.say(f"note: moved to {checkpoints.set_aside(damaged)}: {_listed(damaged)}")
         hosts.say(f"going on from the checkpoint of step {step}")
-        return restored.state, History(**restored.record["history"])
+        return restored.state, run_record.history_of(restored.record)
     if damaged:
         raise CheckpointError(
             f"none of the checkpoints can be read (of steps {_listed(damaged)}); "
@@ -172,7 +169,7 @@ def _run_steps(
         progress = Progress(
             workdir, first_step=first_step, last_step=last_step, shown=hosts.is_first()
         )
-        with progress, closing(batches):
+        with progress, contextlib.closing(batches):
             for step, batch in enumerate(batches, start=first_step + 1):
                 state, measured = train_step(state, batch)
                 metrics.add(measured)
@@ -180,9 +177,8 @@ def _run_steps(
                 due = _due(experiment, step, last_step)
                 stopping = stop.reached(step)
                 if due.row or due.checkpoint or stopping:
-                    rows = metrics.fetch()
-                    _tell_not_finite(experiment, rows, step, checkpoints.latest, progress)
-                    history.pending = rows
+                    _tell_not_finite(experiment, metrics.fetch(), step, checkpoints, progress)
+                    history.pending = metrics.rows
                 if due.row:
                     _log(experiment, history, step, progress)
                     metrics.clear()
@@ -197,6 +193,9 @@ def _run_steps(
                     checkpoints.wait()
                     assert stop.signal is not None
                     raise Stopped(stop.signal, step)
+            if stop.signal is not None:  # during the last step
+                checkpoints.wait()
+                raise Stopped(stop.signal, last_step)
 
 
 class _Due(NamedTuple):
@@ -222,7 +221,7 @@ def _tell_not_finite(
     experiment: Experiment,
     rows: list[step_metrics.Row],
     step: int,
-    last_good: int | None,
+    checkpoints: Checkpoints,
     progress: Progress,
 ) -> None:
     """Stops, or says what was skipped, if the metrics of the steps up to `step` are not finite."""
@@ -235,6 +234,7 @@ def _tell_not_finite(
         skipped = f"{rows[-1]['skipped']:.0f} updates skipped so far"
         progress.say(f"{', '.join(wrong)} not finite at step {at}; {skipped}")
         return
+    last_good = checkpoints.last_whole
     kept = f"the last checkpoint is of step {last_good}" if last_good else "there is no checkpoint"
     raise DivergedError(
         f"{', '.join(wrong)} not finite at step {at}; {kept} "

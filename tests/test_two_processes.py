@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +35,37 @@ def command(tmp_path_factory):
     ]
 
 
-def start(command, *flags):
-    return subprocess.Popen(
-        [*command, *flags],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(command, output, *flags):
+    """Starts a training that prints into a file."""
+    # Most of a few steps is compilation.
+    faster = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
+    with output.open("w") as file:
+        return subprocess.Popen(
+            [*command, *flags],
+            cwd=ROOT,
+            env={**os.environ, **faster, "PYTHONUNBUFFERED": "1"},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def start_two(command, outputs, workdir):
+    with socket.create_server(("localhost", 0)) as server:
+        address = f"--coordinator=localhost:{server.getsockname()[1]}"
+    flags = (f"--workdir={workdir}", "--distributed", address, "--num_processes=2")
+    return [
+        start(command, output, *flags, "--config.mesh.fsdp=2", f"--process_id={me}")
+        for me, output in enumerate(outputs)
+    ]
+
+
+def ends(processes):
+    """Waits for all processes; returns their exit statuses."""
+    try:
+        return [process.wait(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def history_of(workdir):
@@ -50,30 +74,34 @@ def history_of(workdir):
         return checkpoints.record(STEPS)["history"]
 
 
-def test_two_processes_compute_what_one_does_and_the_first_one_writes(command, tmp_path):
+def test_two_processes_stop_together_go_on_and_compute_what_one_does(command, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
-    output, errors = start(command, f"--workdir={alone}").communicate(timeout=300)
-    assert "report: " in output, errors
-    with socket.create_server(("localhost", 0)) as server:
-        address = f"--coordinator=localhost:{server.getsockname()[1]}"
-    several = (f"--workdir={together}", "--distributed", address, "--num_processes=2")
-    processes = [start(command, *several, f"--process_id={me}") for me in range(2)]
-    try:
-        ended = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], ended
-    first, second = ended
-    assert "report: " in first[0]
-    said = [line for line in second[0].splitlines() if not line.startswith("[Gloo]")]
-    assert not said
-    assert "training:" not in second[1]  # no second bar
-    assert len(list((together / "tensorboard").iterdir())) == 1
+    said = [tmp_path / f"said{me}.txt" for me in range(3)]
+    assert ends([start(command, said[2], f"--workdir={alone}")]) == [0], said[2].read_text()
+
+    # Parameters are shared out, and one of the two is told to stop.
+    processes = start_two(command, said[:2], together)
+    while "| 2/" not in said[0].read_text() and processes[0].poll() is None:
+        time.sleep(0.02)
+    processes[1].terminate()
+    assert ends(processes) == [143, 143], said[0].read_text() + said[1].read_text()
+    stopped = re.search(r"stopped by SIGTERM after step (\d+); the same", said[0].read_text())
+    assert 2 <= int(stopped[1]) < STEPS
+    assert stopped[0] in said[1].read_text()
+
+    assert ends(start_two(command, said[:2], together)) == [0, 0], said[0].read_text()
+    first, second = (output.read_text() for output in said[:2])
+    assert f"going on from the checkpoint of step {stopped[1]}" in first
+    assert "report: " in first
+    # The second one says nothing but that it joins, and writes nothing.
+    lines = [line for line in second.splitlines() if not line.startswith("[Gloo]")]
+    assert len(lines) == 1
+    assert lines[0].startswith("host 1 joins 2 processes")
+    assert len(list((together / "tensorboard").iterdir())) == 2  # one a start
 
     one, two = history_of(alone), history_of(together)
     losses = [np.array([row["loss"] for row in history["train"]]) for history in (one, two)]
-    assert len(losses[0]) == STEPS
+    assert [len(of_run) for of_run in losses] == [STEPS, STEPS]
     # The first two steps differ by no more than the order of summation; from then on Adam, whose
     # first steps are of the gradients' signs, multiplies the difference: 4e-4 after 20 steps.
     np.testing.assert_allclose(losses[1][:2], losses[0][:2], rtol=1e-6)

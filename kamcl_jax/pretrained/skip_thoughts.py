@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
+from kamcl_jax import hosts
 from kamcl_jax.pretrained.errors import PretrainedError
 from kamcl_jax.pretrained.torch_layout import Tree, checked
 
@@ -77,7 +78,7 @@ def _embedding(folder: Path, words: Sequence[str], width: int) -> np.ndarray:
         raise PretrainedError(f"{folder / DICTIONARY} has no line {UNKNOWN}")
     vectors = _read_table(folder / TABLE, set(row_of.values()), width, lines)
     known = sum(word in row_of for word in words)
-    print(
+    hosts.say(
         f"skip-thoughts knows {known} of {len(words)} words; "
         f"the other {len(words) - known} take its {UNKNOWN} vector"
     )

@@ -1,3 +1,4 @@
+import errno
 import shutil
 from functools import partial
 from pathlib import Path
@@ -6,10 +7,11 @@ import jax
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 from linear_towers import Towers
 
-from kamcl_jax import sharding, train_state
-from kamcl_jax.checkpoints import CheckpointError, Checkpoints, DamagedCheckpointError, checksums
+from kamcl_jax import checksums, sharding, train_state
+from kamcl_jax.checkpoints import CheckpointError, Checkpoints, DamagedCheckpointError
 
 SIZES = {"image_size": 8, "num_concepts": 16, "embedding_size": 32, "queue_length": 64}
 make_state = jax.jit(partial(train_state.create, 0, Towers(), optax.adam(1e-3), **SIZES))
@@ -70,6 +72,28 @@ def test_a_state_comes_back_bit_for_bit_on_any_mesh(written, place):
     assert lies == jax.tree.map(lambda where: where.spec, layout.state)
 
 
+def test_the_fields_that_retrieve_come_back_alone(written):
+    layout, abstract = layout_on(2, 2), jax.eval_shape(make_state)
+    fields = ("params", "batch_stats", "step")
+    with Checkpoints(written, read_only=True) as checkpoints:
+        restored = checkpoints.restore_fields(4, abstract, layout.state, fields)
+    expected = state_after(4, layout_on(1))
+    assert restored.keys() == set(fields)
+    equal(restored, {field: getattr(expected, field) for field in fields})
+    assert restored["params"]["text"]["kernel"].sharding.spec == PartitionSpec("fsdp")
+
+
+def test_who_has_written_can_read(tmp_path):
+    layout, abstract = layout_on(2), jax.eval_shape(make_state)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state_after(1, layout), None, RECORD)
+        checkpoints.wait()
+        fields = checkpoints.restore_fields(1, abstract, layout.state, ("params",))
+        whole = checkpoints.restore(1, abstract, layout.state).state
+    equal(fields["params"], whole.params)
+    equal(whole, state_after(1, layout))
+
+
 def test_from_eight_devices_to_two_to_one(tmp_path):
     """As a run that moves from machine to machine."""
     abstract = jax.eval_shape(make_state)
@@ -84,26 +108,14 @@ def test_from_eight_devices_to_two_to_one(tmp_path):
         state = restored.state
 
 
-def test_checksums_find_every_changed_bit_and_know_no_devices():
-    layout = layout_on(2, 4, "sharded")
-    state = make_state()
-    expected = checksums(state)
-    assert checksums(jax.device_put(state, layout.state)) == expected
-    keys = np.array(state.text_queue.keys)
-    keys.view(np.uint32)[3, 5] ^= 1 << 30
-    changed = state.replace(text_queue=state.text_queue.replace(keys=keys))
-    now = checksums(changed)
-    assert {name for name in expected if now[name] != expected[name]} == {".text_queue.keys"}
-
-
 def test_a_checkpoint_that_can_be_read_but_is_another_is_found(copied, monkeypatch):
-    from kamcl_jax import checkpoints as module
-
-    original = module._sums_of_bits
-    monkeypatch.setattr(module, "_sums_of_bits", lambda leaves: [x + 1 for x in original(leaves)])
+    original = checksums._sums_of_bits
+    monkeypatch.setattr(
+        checksums, "_sums_of_bits", lambda leaves: [x + 1 for x in original(leaves)]
+    )
     with (
         Checkpoints(copied, read_only=True) as checkpoints,
-        pytest.raises(DamagedCheckpointError, match=r"step 5 in .* is damaged: \.step is not what"),
+        pytest.raises(DamagedCheckpointError, match=r"step 5 in .* is damaged: \S+ is not what"),
     ):
         checkpoints.restore(5, jax.eval_shape(make_state), layout_on(1).state)
 
@@ -125,6 +137,30 @@ def damage(folder, how):
         for path in (folder / "record").rglob("*"):
             if path.is_file():
                 path.write_bytes(path.read_bytes()[:30])
+
+
+@pytest.mark.parametrize("content", ["", '{"mR": 1', "[1]", '{"mR": "x"}'])
+def test_damaged_metrics_of_one_step_leave_the_others_usable(copied, content):
+    (copied / "5" / "metrics" / "metrics").write_text(content)
+    with pytest.raises(
+        DamagedCheckpointError, match=r"step 5 in .* has damaged metrics; --mode=tr"
+    ):
+        Checkpoints(copied, read_only=True)
+    with Checkpoints(copied) as checkpoints:
+        assert checkpoints.steps == [2, 4]
+        assert checkpoints.best_first == [2, 4]
+    assert (copied.parent / "damaged_checkpoints" / "5").is_dir()
+
+
+def test_what_another_try_may_read_is_not_called_damaged(copied, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "somewhere")
+
+    with Checkpoints(copied, read_only=True) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "restore", denied)
+        with pytest.raises(CheckpointError, match="cannot be read: Permission denied") as caught:
+            checkpoints.record(5)
+        assert not isinstance(caught.value, DamagedCheckpointError)
 
 
 @pytest.mark.parametrize("how", ["no record", "no state", "zeros", "cut", "record cut"])

@@ -34,6 +34,25 @@ def test_a_mistake_is_named_with_its_field_and_value(field, value, sentence):
         config_check.check(config)
 
 
+def test_the_releases_padding_needs_the_whole_batch():
+    config = tiny_config()
+    config.caption_padding = "release"
+    config_check.check(config)
+    config.gradient_accumulation = 2
+    with pytest.raises(ConfigError, match=r"caption_padding='release' do not go together"):
+        config_check.check(config)
+
+
+def test_a_checkpoint_of_before_a_field_was_trained_with_its_default():
+    config = tiny_config()
+    trained = config_check.flatten(config)
+    del trained["dtype"]
+    config_check.check_against_checkpoint(config, trained)
+    config.dtype = "bfloat16"
+    with pytest.raises(ConfigError, match=r"config.dtype: float32 in the checkpoint, bfloat16 now"):
+        config_check.check_against_checkpoint(config, trained)
+
+
 def test_devices_must_share_a_batch_evenly():
     config = tiny_config()
     config_check.check_division(config, num_devices=4)

@@ -161,6 +161,17 @@ def test_a_damaged_latest_checkpoint_is_set_aside_for_the_one_before(
     assert {**again, "seconds": 0} == {**results, "seconds": 0}
 
 
+def test_a_damaged_best_checkpoint_gives_its_place_to_the_next(
+    whole, make_config, tmp_path, capsys
+):
+    shutil.copytree(whole[0] / "checkpoints", tmp_path / "checkpoints")
+    with best_checkpoint.open_checkpoints(tmp_path) as checkpoints:
+        best, other = checkpoints.best_first
+    shutil.rmtree(tmp_path / "checkpoints" / str(best) / "state")
+    assert best_checkpoint.evaluate(make_config(), tmp_path)["best_step"] == other
+    assert f"note: the checkpoint of step {best} in" in capsys.readouterr().err
+
+
 def test_if_no_checkpoint_can_be_read_nothing_is_touched(half, make_config, tmp_path):
     shutil.copytree(half[0], tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "checkpoints" / str(STEPS_PER_EPOCH) / "state")
