@@ -233,10 +233,10 @@ def test_a_file_with_nothing_to_compare_is_refused(golden, tmp_path):
         golden_check.read(path)
 
 
-def test_a_batch_that_does_not_divide_the_queue_is_refused(golden):
-    with pytest.raises(ConfigError, match=r"queue_length 8000 is not a multiple"):
+def test_a_batch_that_does_not_fit_into_the_queue_is_refused(golden):
+    with pytest.raises(ConfigError, match=r"queue_length 8000 is smaller than .*batch_size 8001"):
         golden_check.check(
-            {**golden, "batch_size": np.int64(3)}, rsicd.get_config("release"), "float64"
+            {**golden, "batch_size": np.int64(8001)}, rsicd.get_config("release"), "float64"
         )
 
 
