@@ -32,8 +32,7 @@ def experiment():
             vocabulary=["a"],
             concepts=SimpleNamespace(words=["a"]),
         )
-        settings = SimpleNamespace(steps_per_epoch=1, alignment_from_epoch=1)
-        return SimpleNamespace(config=tiny_config(), data=data, settings=settings)
+        return SimpleNamespace(config=tiny_config(), data=data, steps_per_epoch=1)
 
     return make
 
