@@ -32,7 +32,13 @@ def experiment():
             vocabulary=["a"],
             concepts=SimpleNamespace(words=["a"]),
         )
-        return SimpleNamespace(config=tiny_config(), data=data, steps_per_epoch=1)
+        objective = SimpleNamespace(steps_per_epoch=1, alignment_from_epoch=1)
+        return SimpleNamespace(
+            config=tiny_config(),
+            data=data,
+            settings=SimpleNamespace(objective=objective),
+            steps_per_epoch=1,
+        )
 
     return make
 
