@@ -231,7 +231,7 @@ def result_of(workdir: Path) -> tuple[Result, Schedule]:
         record = checkpoints.record(latest)
         experiment = from_config.build(from_config.on_these_devices(run_record.config_of(record)))
         state = checkpoints.restore(
-            latest, experiment.abstract_state(), experiment.layout.state
+            latest, experiment.abstract_state, experiment.layout.state
         ).state
     named = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
     history = record["history"]

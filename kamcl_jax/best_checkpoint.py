@@ -83,7 +83,7 @@ def _latest_record(checkpoints: Checkpoints) -> Record:
 
 def _best(experiment: Experiment, checkpoints: Checkpoints) -> tuple[int, dict[str, Any]]:
     """Returns the step and what is needed of the best checkpoint that can be read."""
-    like, places = experiment.abstract_state(), experiment.layout.state
+    like, places = experiment.abstract_state, experiment.layout.state
     needed = ("params", "batch_stats", "skipped")
     *others, last = checkpoints.best_first
     for step in others:

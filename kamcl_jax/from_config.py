@@ -48,6 +48,7 @@ class Experiment:
       model: both towers.
       optimizer: with its learning rate schedule.
       settings: numbers of the training step.
+      abstract_state: shapes and dtypes of the state.
       layout: where state and batches lie on the devices.
     """
 
@@ -56,6 +57,7 @@ class Experiment:
     model: DualEncoder
     optimizer: optax.GradientTransformation
     settings: StepSettings
+    abstract_state: TrainState
     layout: Layout
 
     @property
@@ -75,10 +77,6 @@ class Experiment:
         words = self.data.vocabulary.words
         state = starting_weights.starting_state(self.config, make(), words)
         return jax.device_put(state, self.layout.state)
-
-    def abstract_state(self) -> TrainState:
-        """Returns the shapes and dtypes of the state, without making it."""
-        return jax.eval_shape(self._make_state)
 
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the shapes and dtypes of a training batch."""
@@ -116,13 +114,15 @@ def build(config: ml_collections.ConfigDict, *, trains: bool = True) -> Experime
     config_check.check_against_data(config, num_captions)
     steps_per_epoch = num_captions // config.batch_size
     num_tokens = len(data.vocabulary) + 1
+    abstract = abstract_state(config, num_tokens, data.num_concepts)
     return Experiment(
         config=ml_collections.FrozenConfigDict(config),
         data=data,
         model=make_model(config, num_tokens, data.num_concepts),
         optimizer=make_optimizer(config, steps_per_epoch),
         settings=make_settings(config, steps_per_epoch),
-        layout=make_layout(config, mesh, abstract_state(config, num_tokens, data.num_concepts)),
+        abstract_state=abstract,
+        layout=make_layout(config, mesh, abstract),
     )
 
 

@@ -98,7 +98,7 @@ def _start_or_resume(
     experiment: Experiment, checkpoints: Checkpoints
 ) -> tuple[TrainState, History]:
     damaged: list[int] = []
-    like, places = experiment.abstract_state(), experiment.layout.state
+    like, places = experiment.abstract_state, experiment.layout.state
     for step in reversed(checkpoints.steps):
         try:
             run_record.check(experiment, checkpoints.record(step))
@@ -144,7 +144,7 @@ def _compiled_step(experiment: Experiment) -> TrainStep:
         experiment.model, experiment.optimizer, experiment.settings, experiment.layout
     )
     compiled = compiled_step.compile_step(
-        step, experiment.abstract_state(), experiment.abstract_batch(), experiment.layout
+        step, experiment.abstract_state, experiment.abstract_batch(), experiment.layout
     )
     taken = compiled_step.memory(compiled)
     hosts.say(compiled_step.describe(taken, experiment.layout))

@@ -19,8 +19,17 @@ STEPS = 20
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory):
+def monkeypatch_of_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory, monkeypatch_of_module):
     """The demo for a few steps; fewer scenes, since only they are drawn, embedded and scored."""
+    # Who goes on compiles nothing again.
+    compiled = str(tmp_path_factory.mktemp("compiled"))
+    monkeypatch_of_module.setenv("JAX_COMPILATION_CACHE_DIR", compiled)
     return [
         sys.executable,
         "main.py",
@@ -102,9 +111,9 @@ def test_two_processes_stop_together_go_on_and_compute_what_one_does(command, tm
     one, two = history_of(alone), history_of(together)
     losses = [np.array([row["loss"] for row in history["train"]]) for history in (one, two)]
     assert [len(of_run) for of_run in losses] == [STEPS, STEPS]
-    # The first two steps differ by no more than the order of summation; from then on Adam, whose
-    # first steps are of the gradients' signs, multiplies the difference: 4e-4 after 20 steps.
-    np.testing.assert_allclose(losses[1][:2], losses[0][:2], rtol=1e-6)
+    # The first steps differ by no more than the order of summation; from then on Adam, whose first
+    # steps are of the gradients' signs, multiplies the difference: 4e-4 after 20 steps.
+    np.testing.assert_allclose(losses[1][:2], losses[0][:2], rtol=1e-5)
     np.testing.assert_allclose(losses[1], losses[0], rtol=2e-3)
     results = [json.loads((run / "report/metrics.json").read_text()) for run in (alone, together)]
     assert results[0].keys() == results[1].keys()

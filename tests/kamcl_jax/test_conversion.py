@@ -90,7 +90,7 @@ def test_pytorchs_own_format_both_ways(release, run, tmp_path):
         assert checkpoints.best == STEP
         restored = checkpoints.restore(
             STEP,
-            release.experiment.abstract_state(),
+            release.experiment.abstract_state,
             jax.sharding.SingleDeviceSharding(jax.devices()[0]),
         )
     tensors = kamcl_torch.to_state_dict(restored.state)

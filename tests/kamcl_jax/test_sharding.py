@@ -21,7 +21,6 @@ MIN_SIZE = 64
 
 MESHES = {
     "8x1": (8, 1, "replicated"),
-    "8x1 with a sharded queue": (8, 1, "sharded"),
     "4x2 with a sharded queue": (4, 2, "sharded"),
     "1x8": (1, 8, "replicated"),
 }

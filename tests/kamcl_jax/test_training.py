@@ -13,6 +13,7 @@ from PIL import Image
 from input_pipeline.errors import DataError
 from kamcl_jax import (
     best_checkpoint,
+    config_check,
     evaluation,
     from_config,
     run_folder,
@@ -25,6 +26,30 @@ from kamcl_jax.interruption import Stopped
 
 STEPS_PER_EPOCH = 24 * 5 // BATCH
 RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once_a_config():
+    """Most of a tiny training is tracing and compilation."""
+    steps, encoders = {}, {}
+
+    def key(experiment):
+        fields = config_check.flatten(experiment.config).items()
+        return str([field for field in fields if field[0] not in config_check.FREE_TO_CHANGE])
+
+    def remembering(make, made):
+        def remembered(experiment):
+            if key(experiment) not in made:
+                made[key(experiment)] = make(experiment)
+            return made[key(experiment)]
+
+        return remembered
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_compiled_step", remembering(training._compiled_step, steps))
+        make = remembering(best_checkpoint.make_encoders, encoders)
+        patch.setattr(best_checkpoint, "make_encoders", make)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +340,7 @@ def test_a_trained_model_needs_the_checkpoint_only(whole, make_config, tmp_path)
     encoders = best_checkpoint.make_encoders(experiment)
     with best_checkpoint.open_checkpoints(workdir) as checkpoints:
         state = checkpoints.restore(
-            trained.step, experiment.abstract_state(), experiment.layout.state
+            trained.step, experiment.abstract_state, experiment.layout.state
         ).state
     _, expected = evaluation.score(encoders, state.variables, test, 8)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
