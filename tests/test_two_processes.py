@@ -117,6 +117,5 @@ def test_two_processes_stop_together_go_on_and_compute_what_one_does(command, tm
     np.testing.assert_allclose(losses[1], losses[0], rtol=2e-3)
     results = [json.loads((run / "report/metrics.json").read_text()) for run in (alone, together)]
     assert results[0].keys() == results[1].keys()
-    assert results[1]["val"] == {
-        name: value for name, value in two["validation"][0].items() if name in results[1]["val"]
-    }
+    best = {row["step"]: row for row in two["validation"]}[results[1]["best_step"]]
+    assert results[1]["val"] == {name: best[name] for name in results[1]["val"]}
