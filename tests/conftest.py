@@ -19,7 +19,7 @@ from kamcl_jax import from_config, sharding, train_state
 from kamcl_jax.models.encoders import DualEncoder
 from kamcl_jax.train_step import StepSettings, make_train_step
 
-pytest_plugins = ["tiny_data_set"]
+pytest_plugins = ["small_release", "tiny_data_set"]
 
 BATCH, IMAGE_SIZE, MAX_TOKENS, WORDS, CONCEPTS, EMBEDDING, QUEUE = 8, 64, 6, 20, 12, 16, 16
 

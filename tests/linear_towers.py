@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from kamcl_jax import train_state
 from kamcl_jax.models.batch_norm import BatchNorm
 
 
@@ -28,3 +29,18 @@ class Towers(nn.Module):
             concepts = jax.nn.sigmoid(nn.Dense(12, name=f"{name}_concepts")(latent))
             towers.append((latent, concepts))
         return tuple(towers)
+
+
+def create_state(
+    optimizer, *, image_size=64, num_concepts=12, embedding_size=16, queue_length=16
+) -> train_state.TrainState:
+    """Their train state at step 0, by default of the shapes of `conftest.Tiny`."""
+    return train_state.create(
+        0,
+        Towers(),
+        optimizer,
+        image_size=image_size,
+        num_concepts=num_concepts,
+        embedding_size=embedding_size,
+        queue_length=queue_length,
+    )

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from small_release import NUM_TEST, NUM_TRAIN, WORDS, caption, load_small, write_source
+from small_release import NUM_TEST, NUM_TRAIN, WORDS, caption, load_from, write_source
 
 from input_pipeline.concepts import count_words
 from input_pipeline.datasets import open_prepared
@@ -15,27 +15,16 @@ from input_pipeline.settings import DataSettings
 from input_pipeline.vocabulary import tokenize
 
 
-@pytest.fixture
-def source(tmp_path):
-    write_source(tmp_path / "source", NUM_TRAIN, caption)
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def load(source):
-    return partial(load_small, source)
-
-
-def test_ids_of_the_splits_are_disjoint_and_complete(load):
-    data = load()
+def test_ids_of_the_splits_are_disjoint_and_complete(load_small):
+    data = load_small()
     ids = [*data.train.image_ids, *data.validation.image_ids, *data.test.image_ids]
     assert sorted(ids) == list(range(NUM_TRAIN + NUM_TEST))
     assert data.test.image_ids.tolist() == [10, 11, 12]
 
 
 @pytest.mark.parametrize("vocabulary_from", ["train", "train_and_test"])
-def test_each_training_image_has_the_labels_of_its_own_captions(load, vocabulary_from):
-    data = load(vocabulary_from=vocabulary_from, seed=3)
+def test_each_training_image_has_the_labels_of_its_own_captions(load_small, vocabulary_from):
+    data = load_small(vocabulary_from=vocabulary_from, seed=3)
     seen = set()
     for image_id, labels in zip(data.train.image_ids, data.train.image_concepts, strict=True):
         counts = count_words([caption(image_id, number) for number in range(5)])
@@ -56,7 +45,7 @@ def caption_of_its_own(image, number):
 @pytest.fixture
 def load_forty(tmp_path):
     write_source(tmp_path / "forty", 40, caption_of_its_own)
-    return partial(load_small, tmp_path / "forty", train_size=8, image_size=8)
+    return partial(load_from, tmp_path / "forty", train_size=8, image_size=8)
 
 
 @pytest.mark.parametrize("vocabulary_from", ["train", "train_and_test"])
@@ -88,8 +77,8 @@ def test_labels_by_image_is_the_default(load_forty):
     assert default.train.image_concepts[np.arange(32), columns].all()
 
 
-def test_tokens_and_word_concepts_belong_to_their_caption(load):
-    data = load()
+def test_tokens_and_word_concepts_belong_to_their_caption(load_small):
+    data = load_small()
     for examples in (data.train, data.validation, data.test):
         for row, text in enumerate(examples.captions):
             length = examples.lengths[row]
@@ -101,8 +90,8 @@ def test_tokens_and_word_concepts_belong_to_their_caption(load):
             assert marked == set(tokenize(text)) & set(data.concepts.words)
 
 
-def test_padded_concepts_are_added_columns_of_zeros(load):
-    data, padded = load(num_concepts=40), load(num_concepts=40, pad_concepts=True)
+def test_padded_concepts_are_added_columns_of_zeros(load_small):
+    data, padded = load_small(num_concepts=40), load_small(num_concepts=40, pad_concepts=True)
     count = len(data.concepts)
     assert 0 < count == data.num_concepts < padded.num_concepts == 40
     assert padded.concepts.words == data.concepts.words
@@ -120,32 +109,34 @@ def test_padded_concepts_are_added_columns_of_zeros(load):
     assert padded.train.image_concepts.any()
 
 
-def test_nothing_is_padded_where_there_are_concepts_enough(load):
-    data, padded = load(num_concepts=3), load(num_concepts=3, pad_concepts=True)
+def test_nothing_is_padded_where_there_are_concepts_enough(load_small):
+    data, padded = load_small(num_concepts=3), load_small(num_concepts=3, pad_concepts=True)
     assert data.num_concepts == padded.num_concepts == len(padded.concepts) == 3
     np.testing.assert_array_equal(padded.train.image_concepts, data.train.image_concepts)
 
 
-def test_long_captions_are_cut_when_asked(load):
-    data = load(max_tokens=4)
+def test_long_captions_are_cut_when_asked(load_small):
+    data = load_small(max_tokens=4)
     assert data.train.tokens.shape[1] == data.train.lengths.max() == 4
-    assert load(max_tokens=500).train.tokens.shape[1] == load().train.tokens.shape[1] == 11
+    assert (
+        load_small(max_tokens=500).train.tokens.shape[1] == load_small().train.tokens.shape[1] == 11
+    )
 
 
-def test_training_words_come_from_training_captions_alone(load, source):
-    path = source / "test_caps.txt"
+def test_training_words_come_from_training_captions_alone(load_small, small_source):
+    path = small_source / "test_caps.txt"
     path.write_text(path.read_text().replace("big", "huge"))
-    assert "huge" not in load().vocabulary
-    assert "huge" in load(vocabulary_from="train_and_test").vocabulary
+    assert "huge" not in load_small().vocabulary
+    assert "huge" in load_small(vocabulary_from="train_and_test").vocabulary
 
 
-def test_captions_of_punctuation_are_one_unknown_word_each(load, source):
+def test_captions_of_punctuation_are_one_unknown_word_each(load_small, small_source):
     for split in ("train", "test"):
-        path = source / f"{split}_caps.txt"
+        path = small_source / f"{split}_caps.txt"
         lines = path.read_text().splitlines()
         path.write_text("\n".join([*[" ."] * 5, *lines[5:]]) + "\n")
     # Five of them in the training file: `<unk>` is not counted like a word.
-    data = load(vocabulary_from="train_and_test", min_count=5)
+    data = load_small(vocabulary_from="train_and_test", min_count=5)
     assert (data.test.lengths[:5] == 1).all()
     assert (data.test.tokens[:5, 0] == data.vocabulary.unknown_id).all()
     assert not data.test.tokens[:5, 1:].any()
@@ -160,9 +151,9 @@ def test_captions_of_punctuation_are_one_unknown_word_each(load, source):
         ({"train_size": 0}, "train_size"),
     ],
 )
-def test_values_that_make_no_sense_are_refused(load, change, word):
+def test_values_that_make_no_sense_are_refused(load_small, change, word):
     with pytest.raises(DataError, match=word):
-        load(**change)
+        load_small(**change)
 
 
 SPLIT = {"train": 12, "validation": 4, "test": 4, "size": 32}
@@ -201,20 +192,21 @@ def test_a_random_split_is_drawn_from_training_and_validation_images(tmp_path):
         ]
 
 
-def test_a_validation_split_that_is_not_there_is_missed(load):
+def test_a_validation_split_that_is_not_there_is_missed(load_small):
     with pytest.raises(DataError, match="no validation split"):
-        load(validation="published")
+        load_small(validation="published")
 
 
-def test_stop_words_of_ones_own_and_lemmas(load):
-    plain = load()
+def test_stop_words_of_ones_own_and_lemmas(load_small):
+    plain = load_small()
     assert (
-        "near" in load(stop_words=()).concepts.words or "the" in load(stop_words=()).concepts.words
+        "near" in load_small(stop_words=()).concepts.words
+        or "the" in load_small(stop_words=()).concepts.words
     )
-    without = load(stop_words=("silo",))
+    without = load_small(stop_words=("silo",))
     assert "silo" in plain.concepts.words
     assert "silo" not in without.concepts.words
     assert without.vocabulary == plain.vocabulary
     pytest.importorskip("simplemma")
-    lemmas = load(lemmatize=True, stop_words=())
+    lemmas = load_small(lemmatize=True, stop_words=())
     assert "be" in lemmas.concepts.words or "the" in lemmas.concepts.words

@@ -8,13 +8,12 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec
-from linear_towers import Towers
+from linear_towers import create_state
 
-from kamcl_jax import checksums, sharding, train_state
+from kamcl_jax import checksums, sharding
 from kamcl_jax.checkpoints import CheckpointError, Checkpoints, DamagedCheckpointError
 
-SIZES = {"image_size": 8, "num_concepts": 16, "embedding_size": 32, "queue_length": 64}
-make_state = jax.jit(partial(train_state.create, 0, Towers(), optax.adam(1e-3), **SIZES))
+make_state = jax.jit(partial(create_state, optax.adam(1e-3), queue_length=64))
 RECORD = {"epoch": 1, "words": ["größe"]}
 
 
@@ -181,9 +180,7 @@ def test_damage_is_told_in_one_sentence_and_the_one_before_is_whole(copied, how)
 
 
 def test_a_state_of_another_shape_is_damaged_or_foreign(copied):
-    other = jax.eval_shape(
-        partial(train_state.create, 0, Towers(), optax.adam(1e-3), **{**SIZES, "queue_length": 60})
-    )
+    other = jax.eval_shape(partial(create_state, optax.adam(1e-3), queue_length=60))
     with (
         Checkpoints(copied, read_only=True) as checkpoints,
         pytest.raises(DamagedCheckpointError, match="step 5"),

@@ -3,13 +3,12 @@ from functools import partial
 import jax
 import numpy as np
 import optax
-from linear_towers import Towers
+from linear_towers import create_state
 
-from kamcl_jax import sharding, train_state
+from kamcl_jax import sharding
 from kamcl_jax.checksums import checksums
 
-SIZES = {"image_size": 8, "num_concepts": 16, "embedding_size": 32, "queue_length": 64}
-make_state = jax.jit(partial(train_state.create, 0, Towers(), optax.adam(1e-3), **SIZES))
+make_state = jax.jit(partial(create_state, optax.adam(1e-3), queue_length=64))
 
 
 def test_a_sum_is_that_of_a_plain_loop():

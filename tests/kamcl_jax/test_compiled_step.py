@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from linear_towers import Towers
+from linear_towers import Towers, create_state
 
-from kamcl_jax import compiled_step, sharding, train_state
+from kamcl_jax import compiled_step, sharding
 from kamcl_jax.compiled_step import Collective
 from kamcl_jax.train_step import make_train_step
 
@@ -38,8 +38,7 @@ def test_every_array_that_is_sent_is_found_once():
 
 @pytest.fixture(scope="module")
 def compiled(tiny):
-    sizes = {"image_size": 64, "num_concepts": 12, "embedding_size": 16, "queue_length": 4096}
-    create = partial(train_state.create, 0, Towers(), tiny.optimizer, **sizes)
+    create = partial(create_state, tiny.optimizer, queue_length=4096)
     layout = sharding.make_layout(
         sharding.make_mesh(8), jax.eval_shape(create), fsdp_min_size=64, queue="sharded"
     )

@@ -7,9 +7,8 @@ import jax
 import numpy as np
 import optax
 import pytest
-from linear_towers import Towers
+from linear_towers import Towers, create_state
 
-from kamcl_jax import train_state
 from kamcl_jax.encoding import encode
 from kamcl_jax.train_step import train_step
 
@@ -19,8 +18,7 @@ ENCODED = ("image", "tokens", "lengths", "word_concepts")
 
 @pytest.fixture(scope="module")
 def towers_state():
-    sizes = {"image_size": 64, "num_concepts": 12, "embedding_size": 16, "queue_length": 16}
-    return train_state.create(0, Towers(), optax.sgd(1.0), **sizes)
+    return create_state(optax.sgd(1.0))
 
 
 @pytest.mark.parametrize("parts", [2, 4])

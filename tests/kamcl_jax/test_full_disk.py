@@ -17,13 +17,12 @@ import jax
 jax.config.update("jax_platforms", "cpu")
 import numpy as np
 import optax
-from linear_towers import Towers
-from kamcl_jax import sharding, train_state
+from linear_towers import create_state
+from kamcl_jax import sharding
 from kamcl_jax.checkpoints import CheckpointError, Checkpoints
 
 folder = Path(sys.argv[1])
-sizes = {"image_size": 8, "num_concepts": 16, "embedding_size": 32, "queue_length": 2000}
-make = partial(train_state.create, 0, Towers(), optax.adam(1e-3), **sizes)
+make = partial(create_state, optax.adam(1e-3), embedding_size=32, queue_length=2000)
 place = sharding.replicated(sharding.make_mesh()).whole
 state = jax.device_put(make(), place)
 try:

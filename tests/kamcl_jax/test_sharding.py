@@ -7,9 +7,9 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from conftest import BATCH, CONCEPTS, EMBEDDING, IMAGE_SIZE
+from conftest import BATCH, EMBEDDING, IMAGE_SIZE
 from jax.sharding import PartitionSpec
-from linear_towers import Towers
+from linear_towers import Towers, create_state
 
 from kamcl_jax import sharding, train_state
 from kamcl_jax.compiled_step import Collective, collectives, compile_step
@@ -153,9 +153,7 @@ def test_parameters_are_gathered_where_they_are_split_and_nowhere_else(ran, tiny
 @pytest.mark.parametrize("queue", ["sharded", "replicated"])
 def test_a_sharded_queue_stays_where_it_is(tiny, queue):
     length = 4096  # that no other tensor has
-    sizes = {"image_size": IMAGE_SIZE, "num_concepts": CONCEPTS, "embedding_size": EMBEDDING}
-    create = partial(train_state.create, 0, Towers(), tiny.optimizer, queue_length=length, **sizes)
-    abstract = jax.eval_shape(create)
+    abstract = jax.eval_shape(partial(create_state, tiny.optimizer, queue_length=length))
     layout = sharding.make_layout(
         sharding.make_mesh(4, 2), abstract, fsdp_min_size=MIN_SIZE, queue=queue
     )

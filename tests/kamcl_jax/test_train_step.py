@@ -10,7 +10,7 @@ import optax
 import pytest
 from conftest import tiny_config
 from flax import linen as nn
-from linear_towers import Towers
+from linear_towers import Towers, create_state
 
 from kamcl_jax import from_config, sharding, train_state
 from kamcl_jax.encoding import encode
@@ -236,8 +236,7 @@ def test_a_batch_must_fit_into_the_queue(tiny):
 @pytest.fixture(scope="module")
 def small():
     """A step that compiles in no time, its state, and a batch."""
-    sizes = {"image_size": 64, "num_concepts": 12, "embedding_size": 16, "queue_length": 16}
-    state = train_state.create(0, Towers(), optax.adam(0.1), **sizes)
+    state = create_state(optax.adam(0.1))
 
     def step(state, batch, settings, optimizer=None):
         optimizer = optimizer or optax.adam(0.1)

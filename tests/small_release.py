@@ -1,6 +1,9 @@
 """A small data set in the release's layout, whose images repeat different words."""
 
+from functools import partial
+
 import numpy as np
+import pytest
 from PIL import Image
 
 from input_pipeline.datasets import open_prepared
@@ -33,7 +36,20 @@ def write_source(folder, num_train, caption_of):
         (folder / f"{split}_filename.txt").write_text(names)
 
 
-def load_small(source, **changes):
+@pytest.fixture
+def small_source(tmp_path):
+    """Its files."""
+    write_source(tmp_path / "source", NUM_TRAIN, caption)
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def load_small(small_source):
+    """Loads it, see `load_from`."""
+    return partial(load_from, small_source)
+
+
+def load_from(source, **changes):
     """Prepares beside the source and returns the splits, with small images and all words."""
     settings = DataSettings(**{"train_size": 24, "image_size": 16, "min_count": 1} | changes)
     return load_prepared(open_prepared("rsicd", source, source.parent / "prepared"), settings)
