@@ -12,7 +12,7 @@ from input_pipeline import assembly, datasets
 from input_pipeline.concepts import Concepts
 from input_pipeline.texts import Texts
 from input_pipeline.vocabulary import Vocabulary
-from kamcl_jax import config_check, from_config, markdown, run_folder
+from kamcl_jax import config_check, data_from_config, markdown, run_folder
 
 DRAWN = 40
 """Concepts in the picture."""
@@ -67,17 +67,17 @@ def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
         run_folder.check(folder)
     data = config.data
     if data.bad_images == "skip":  # which ones are left out is known when they have been read
-        splits = from_config.open_data(config).texts()
+        splits = data_from_config.open_data(config).texts()
     else:
         splits = datasets.read_texts(data.name, data.dir, **data.options)
-    settings = from_config.data_settings(config)
+    settings = data_from_config.settings(config)
     placement = assembly.place(splits, settings)
     texts = Texts.joined(splits.values())
     parts = placement.parts(texts)
     vocabulary, concepts = assembly.learn(parts, texts.of(placement.outside_test), settings)
     train = parts["train"]
     counts = count(train, vocabulary, concepts)
-    folder = folder or from_config.prepared_dir(config) / data.name / "concepts"
+    folder = folder or data_from_config.prepared_dir(config) / data.name / "concepts"
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder, train, counts)
     print(summary(counts, PRINTED))

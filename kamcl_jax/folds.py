@@ -11,7 +11,15 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from kamcl_jax import config_check, from_config, hosts, markdown, metrics, run_folder, training
+from kamcl_jax import (
+    config_check,
+    data_from_config,
+    hosts,
+    markdown,
+    metrics,
+    run_folder,
+    training,
+)
 from kamcl_jax.config_check import ConfigError
 
 METRICS = (*metrics.RECALLS, "mR")
@@ -38,7 +46,7 @@ def train_folds(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, A
     """
     run_folder.check(workdir)
     config_check.check_data(config)
-    prepared = from_config.open_data(config)
+    prepared = data_from_config.open_data(config)
     if "validation" in prepared.sizes and config.data.validation != "random":
         raise ConfigError(
             f"--mode=folds draws validation splits, but config.data.validation is "

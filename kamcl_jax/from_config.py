@@ -1,8 +1,6 @@
-"""Builds what a config describes: the only place where config fields become arguments."""
+"""Builds what a config describes; here and in `data_from_config` its fields become arguments."""
 
 import dataclasses
-import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +9,10 @@ import optax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from input_pipeline.datasets import Prepared, open_prepared
-from input_pipeline.datasets.published import size_mismatches
 from input_pipeline.errors import DataError
 from input_pipeline.examples import RetrievalData
 from input_pipeline.loading import load_prepared
-from input_pipeline.settings import DataSettings
-from kamcl_jax import config_check, hosts, schedule, sharding, train_state
+from kamcl_jax import config_check, data_from_config, hosts, schedule, sharding, train_state
 from kamcl_jax.config_check import ConfigError
 from kamcl_jax.models.encoders import DualEncoder, ImageEncoder, TextEncoder
 from kamcl_jax.momentum import Mask
@@ -27,9 +22,6 @@ from kamcl_jax.pretrained.kamcl_layout import release_momentum_mask
 from kamcl_jax.sharding import Layout
 from kamcl_jax.train_state import TrainState
 from kamcl_jax.train_step import StepSettings
-
-RESIZE_TO_CROP = 278 / 256
-"""Side of the training images before the crop, in crops, as published."""
 
 PREPARING_TIMEOUT = 24 * 3600
 """Seconds that a process waits for others that still prepare their data."""
@@ -100,8 +92,8 @@ def build(config: ml_collections.ConfigDict, *, trains: bool = True) -> Experime
       DataError: a file or line of the data that cannot be used.
     """
     mesh = check_with_devices(config, trains=trains)
-    settings = data_settings(config)
-    data = load_prepared(open_data(config), settings)
+    settings = data_from_config.settings(config)
+    data = load_prepared(data_from_config.open_data(config), settings)
     hosts.barrier("data", PREPARING_TIMEOUT)
     hosts.check_equal("training captions", data.training_captions)
     if not data.concepts.words:
@@ -171,87 +163,6 @@ def make_layout(
         fsdp_min_size=config.mesh.fsdp_min_size,
         queue=config.mesh.queue,
     )
-
-
-def train_size(config: ml_collections.ConfigDict) -> int:
-    """Returns the side of the training images before the crop, in pixels."""
-    return config.augmentation.resize or round(config.image_size * RESIZE_TO_CROP)
-
-
-def prepared_dir(config: ml_collections.ConfigDict) -> Path:
-    """Returns where the config's prepared data lies."""
-    data = config.data
-    return Path(os.path.expanduser(data.prepared_dir or f"{data.dir}/prepared"))
-
-
-def open_data(config: ml_collections.ConfigDict) -> Prepared:
-    """Prepares the config's data set, or opens it, and compares its splits with the published ones.
-
-    Raises:
-      DataError: something is wrong with the files, or the splits are not the published ones and
-        the config requires them.
-    """
-    data = config.data
-    prepared = open_prepared(
-        data.name, data.dir, prepared_dir(config), bad_images=data.bad_images, **data.options
-    )
-    mismatches = size_mismatches(prepared.builder.OFFICIAL_SIZES, prepared.sizes)
-    if mismatches:
-        sentence = f"'{data.name}' is not the published data set: {'; '.join(mismatches)}."
-        if data.split_sizes == "require":
-            raise DataError(sentence)
-        hosts.warn(sentence)
-    return prepared
-
-
-def data_settings(config: ml_collections.ConfigDict) -> DataSettings:
-    """Returns how words, concepts and splits come from the captions.
-
-    Raises:
-      ConfigError: the file of stop words can't be read.
-    """
-    data, concepts = config.data, config.concepts
-    return DataSettings(
-        train_size=train_size(config),
-        image_size=config.image_size,
-        validation=data.validation,
-        validation_fraction=data.validation_fraction,
-        seed=config.seed,
-        fold=config.fold,
-        vocabulary_from=data.vocabulary_from,
-        labels_by=data.labels_by,
-        min_count=data.min_word_count,
-        num_concepts=config.num_concepts,
-        pad_concepts=data.pad_concepts,
-        min_repeats=concepts.min_repeats,
-        stop_words=stop_words(concepts.stop_words),
-        lemmatize=concepts.lemmatize,
-        max_tokens=data.max_tokens,
-    )
-
-
-def stop_words(choice: str) -> tuple[str, ...] | None:
-    """Returns the words that a config's `concepts.stop_words` keeps from being concepts.
-
-    Args:
-      choice: 'english', 'none', or a file with a word a line.
-
-    Returns:
-      The words; None for the English ones.
-
-    Raises:
-      ConfigError: there is no such file, or it is not text.
-    """
-    if choice in ("english", "none"):
-        return None if choice == "english" else ()
-    try:
-        return tuple(Path(os.path.expanduser(choice)).read_text("utf-8-sig").lower().split())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(
-            f"config.concepts.stop_words is {choice!r}; it must be 'english', 'none' or a file "
-            f"with a word a line: {reason}"
-        ) from None
 
 
 def make_model(
@@ -327,7 +238,7 @@ def abstract_batch(
       max_tokens: width of its captions.
       num_concepts: width of labels and word concepts.
     """
-    size, side = config.batch_size, train_size(config)
+    size, side = config.batch_size, data_from_config.train_size(config)
     shapes = {
         "image": ((size, side, side, 3), jnp.uint8),
         "tokens": ((size, max_tokens), jnp.int32),

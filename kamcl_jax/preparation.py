@@ -15,7 +15,7 @@ from input_pipeline.findings import Findings
 from input_pipeline.loading import load_prepared
 from input_pipeline.storage import write_text
 from input_pipeline.texts import Texts
-from kamcl_jax import config_check, from_config, markdown
+from kamcl_jax import config_check, data_from_config, markdown
 
 BAR = 50
 """Characters of the histogram's longest bar."""
@@ -42,8 +42,8 @@ def prepare(config: ml_collections.ConfigDict) -> None:
       DataError: something is wrong with the files; all images that can't be used are listed.
     """
     config_check.check_data(config)
-    prepared = from_config.open_data(config)
-    data = load_prepared(prepared, from_config.data_settings(config))
+    prepared = data_from_config.open_data(config)
+    data = load_prepared(prepared, data_from_config.settings(config))
     splits = prepared.texts()
     found = {split: findings.find(texts) for split, texts in splits.items()}
     found["all"] = findings.find(Texts.joined(splits.values()))

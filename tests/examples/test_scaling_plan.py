@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 from conftest import BATCH, CONCEPTS, EMBEDDING, MAX_TOKENS, QUEUE, WORDS, tiny_config
-from linear_towers import Towers
+from linear_towers import Towers, create_state
 
 from examples import scaling_plan
-from kamcl_jax import from_config, sharding, train_state
+from kamcl_jax import data_from_config, from_config, sharding
 from kamcl_jax.compiled_step import Collective, collectives
 
 
@@ -31,10 +31,8 @@ def made(config):
 
 @pytest.fixture(scope="module")
 def state(config, made):
-    sizes = {"image_size": config.image_size, "num_concepts": CONCEPTS}
-    sizes |= {"embedding_size": EMBEDDING, "queue_length": QUEUE}
     optimizer = from_config.make_optimizer(config, steps_per_epoch=1)
-    create = partial(train_state.create, 0, Towers(), optimizer, **sizes)
+    create = partial(create_state, optimizer, queue_length=QUEUE)
     return jax.device_put(jax.jit(create)(), made.layout.state)
 
 
@@ -123,7 +121,7 @@ def test_lists_that_are_sorted_are_no_loops(config):
 
 def test_the_plan_names_the_numbers_that_it_rests_on(config, made):
     text = scaling_plan.describe(made, config, scaling_plan.ACCELERATORS["v5e"], 1000, 5)
-    side = from_config.train_size(config)
+    side = data_from_config.train_size(config)
     assert f"{1000 * side**2 * 3 / 1e9:.1f} GB" in text
     assert f"| {1000 * 5 // BATCH} |" in text.replace("  ", "")
     assert "all-reduce" in text
