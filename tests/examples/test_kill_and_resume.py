@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from examples import kill_and_resume
-from examples.kill_and_resume import Result, Schedule, Seen, Trial
+from examples.kill_and_resume import Result, Trial
+from examples.watched_training import PHASES, Schedule
 from kamcl_jax.checkpoints import Checkpoints, folder_of
 
 STEPS_PER_EPOCH, LAST, LOG_EVERY = 10, 20, 4
@@ -96,44 +97,12 @@ def test_missing_arrays_and_other_rows_are_differences(result):
     assert kill_and_resume.differences(result, other) == ["history: train", "step"]
 
 
-COMPILED = "note\na step takes 0.01 GB on one device\n"
-BAR = "training:  11%|#         | {}/60 [00:03<00:27,  1.46step/s, loss 3.1]\r"
-VALIDATED = "epoch 1: validation mR 58.89  (i2t_r1 33.3)\n"
-
-
-@pytest.mark.parametrize(
-    ("output", "phase"),
-    [
-        ("", "compiling"),
-        ("drawing:  50%|#####     | 15/30 [00:03<00:27]", "compiling"),
-        (COMPILED + BAR.format(0), "step"),
-        (COMPILED + BAR.format(0) + BAR.format(14), "step"),
-        (COMPILED + BAR.format(0) + BAR.format(15), "validation"),
-        (COMPILED + BAR.format(0) + BAR.format(15) + VALIDATED + BAR.format(15), "step"),
-        (COMPILED + BAR.format(15), "step"),  # goes on from an epoch's end
-        (COMPILED + BAR.format(45) + BAR.format(60), "validation"),
-        (COMPILED + BAR.format(45) + BAR.format(60) + VALIDATED + BAR.format(60), "report"),
-        ("already trained to step 60: reporting on the best checkpoint\n", "report"),
-    ],
-)
-def test_phases_are_seen_in_the_output(output, phase, tmp_path):
-    seen = kill_and_resume.look(output, tmp_path)
-    assert Schedule(epoch=15, last=60).phases(seen) == [phase]
-
-
-def test_an_unfinished_checkpoint_is_seen_in_the_folder(tmp_path):
-    (tmp_path / "checkpoints" / "14.orbax-checkpoint-tmp").mkdir(parents=True)
-    seen = kill_and_resume.look(COMPILED + BAR.format(0) + BAR.format(15), tmp_path)
-    assert seen == Seen(compiled=True, step=15, validated=0, writing=True)
-    assert Schedule(epoch=15, last=60).phases(seen) == ["validation", "writing"]
-
-
 def test_a_plan_has_each_phase_once_and_the_report_last():
     for seed in range(20):
         phases, steps = zip(
             *kill_and_resume.plan(Schedule(15, 60), np.random.default_rng(seed)), strict=True
         )
-        assert sorted(phases) == sorted(kill_and_resume.PHASES)
+        assert sorted(phases) == sorted(PHASES)
         assert phases[-1] == "report"
         steps = [step for phase, step in zip(phases, steps, strict=True) if phase != "compiling"]
         assert sorted(steps) == steps
