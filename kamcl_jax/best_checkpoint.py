@@ -1,9 +1,9 @@
 """Scores the checkpoint of the best validation on the test split and writes the report."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_collections
 
@@ -17,12 +17,14 @@ from kamcl_jax import (
     run_folder,
     run_record,
 )
-from kamcl_jax.checkpoints import Checkpoints, DamagedCheckpointError, Record
+from kamcl_jax.checkpoints import Checkpoints, DamagedCheckpointError
 from kamcl_jax.config_check import ConfigError
 from kamcl_jax.evaluation import Encoders
 from kamcl_jax.from_config import Experiment
 from kamcl_jax.history import History
 from kamcl_jax.metrics import chance_metrics
+
+T = TypeVar("T")
 
 
 def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[st
     """
     run_folder.check_shared(workdir)
     with open_checkpoints(workdir) as checkpoints:
-        stored = _latest_record(checkpoints)
+        stored = _first_readable(reversed(checkpoints.steps), checkpoints.record)
         if config is None:
             config = from_config.on_these_devices(run_record.config_of(stored))
         experiment = from_config.build(config, trains=False)
@@ -72,26 +74,37 @@ def open_checkpoints(workdir: Path) -> Iterator[Checkpoints]:
         yield checkpoints
 
 
-def _latest_record(checkpoints: Checkpoints) -> Record:
-    """Returns the newest record that can be read."""
-    *others, oldest = reversed(checkpoints.steps)
-    for step in others:
-        with contextlib.suppress(DamagedCheckpointError):
-            return checkpoints.record(step)
-    return checkpoints.record(oldest)
-
-
 def _best(experiment: Experiment, checkpoints: Checkpoints) -> tuple[int, dict[str, Any]]:
     """Returns the step and what is needed of the best checkpoint that can be read."""
     like, places = experiment.abstract_state, experiment.layout.state
-    needed = ("params", "batch_stats", "skipped")
-    *others, last = checkpoints.best_first
+
+    def read(step: int) -> tuple[int, dict[str, Any]]:
+        needed = ("params", "batch_stats", "skipped")
+        return step, checkpoints.restore_fields(step, like, places, needed)
+
+    def tell(error: DamagedCheckpointError) -> None:
+        hosts.warn(f"{error}; the next best one takes its place")
+
+    return _first_readable(checkpoints.best_first, read, tell)
+
+
+def _first_readable(
+    steps: Iterable[int],
+    read: Callable[[int], T],
+    tell: Callable[[DamagedCheckpointError], None] = lambda error: None,
+) -> T:
+    """Reads the first of one or more checkpoints that is not damaged.
+
+    Raises:
+      DamagedCheckpointError: the last of them is damaged, too.
+    """
+    *others, last = steps
     for step in others:
         try:
-            return step, checkpoints.restore_fields(step, like, places, needed)
+            return read(step)
         except DamagedCheckpointError as error:
-            hosts.warn(f"{error}; the next best one takes its place")
-    return last, checkpoints.restore_fields(last, like, places, needed)
+            tell(error)
+    return read(last)
 
 
 def make_encoders(experiment: Experiment) -> Encoders:
