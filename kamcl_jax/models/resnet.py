@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from kamcl_jax.models.batch_norm import BatchNorm
 from kamcl_jax.models.convolution import Convolution
+from kamcl_jax.models.max_pool import max_pool
 
 BLOCKS_PER_STAGE = {
     18: (2, 2, 2, 2),
@@ -104,7 +105,7 @@ class ResNet(nn.Module):
             del module
             x = Convolution(self.width, 7, 2, name="conv1")(x)
             x = nn.relu(BatchNorm(name="bn1")(x, train=train))
-            return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            return max_pool(x)
 
         def run(module, x):
             return module(x, train=train)

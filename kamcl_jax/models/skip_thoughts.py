@@ -111,19 +111,23 @@ def gru_states(
     return _run(kernel, projected, mask, lengths, keep_gates=False)[0]
 
 
-def _gate_products(kernel: jax.Array, state: jax.Array, mask: jax.Array) -> list[jax.Array]:
-    # Three products: a batched one is not faster, and a fused one has no place for the masks.
-    return [(state * mask[g]) @ kernel[g] for g in range(len(GATES))]
+def _by_gate(kernel: jax.Array) -> list[jax.Array]:
+    """Takes the kernel apart outside of a loop: inside, XLA copies the slices at every step."""
+    return [kernel[gate] for gate in range(len(GATES))]
 
 
 def _run(kernel, projected, mask, lengths, keep_gates):
     steps, _, batch, hidden = projected.shape
     buffer = jnp.zeros((steps, batch, hidden), projected.dtype)
     gates = jnp.zeros((steps, 4, batch, hidden), projected.dtype) if keep_gates else None
+    kernels = _by_gate(kernel)
 
     def step(t, carry):
         state, states, gates = carry
-        from_reset, from_update, from_candidate = _gate_products(kernel, state, mask)
+        # Three products: a batched one is not faster, and a fused one has no place for the masks.
+        from_reset, from_update, from_candidate = (
+            (state * gate_mask) @ gate for gate_mask, gate in zip(mask, kernels, strict=True)
+        )
         reset = jax.nn.sigmoid(projected[t, 0] + from_reset)
         update = jax.nn.sigmoid(projected[t, 1] + from_update)
         candidate = jnp.tanh(projected[t, 2] + reset * from_candidate)
@@ -148,7 +152,7 @@ def _backward(saved, gradient):
     kernel, mask, lengths, states, gates = saved
     steps, batch, hidden = states.shape
     before = jnp.concatenate([jnp.zeros_like(states[:1]), states[:-1]])
-    transposed = kernel.swapaxes(1, 2)
+    kernels = _by_gate(kernel)
 
     def step(count, carry):
         t = last - 1 - count
@@ -160,8 +164,8 @@ def _backward(saved, gradient):
         d_reset = d_candidate * from_candidate * reset * (1 - reset)
         products = (d_reset, d_update, d_candidate * reset)
         to_earlier = d_state * update
-        for g, product in enumerate(products):
-            to_earlier += (product @ transposed[g]) * mask[g]
+        for gate_mask, gate, product in zip(mask, kernels, products, strict=True):
+            to_earlier += (product @ gate.T) * gate_mask
         d_projected = d_projected.at[t].set(jnp.stack([d_reset, d_update, d_candidate]))
         return to_earlier, d_projected
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kamcl_jax.models.batch_norm import BatchNorm
+from kamcl_jax.models.batch_norm import BatchNorm, normalise_batch
 from kamcl_jax.precision import cast_floats
 
 X = np.random.default_rng(0).normal(3, 2, (4, 3, 3, 5)).astype(np.float32)
@@ -61,3 +61,26 @@ def test_statistics_of_float64_are_float64():
         rows = X.reshape(-1, 5).astype(np.float64)
         expected = (rows - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)
         np.testing.assert_allclose(y.reshape(-1, 5), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3, 5), (2, 5)])
+def test_gradients_are_those_of_the_formula(shape):
+    generator = np.random.default_rng(2)
+    x, weight = generator.normal(3, 2, (2, *shape)).astype(np.float32)
+    scale, bias = generator.normal(1, 0.3, (2, 5)).astype(np.float32)
+
+    def plain(x, scale, bias):
+        axes = tuple(range(x.ndim - 1))
+        centred = x - x.mean(axes)
+        return centred / jnp.sqrt((centred**2).mean(axes) + 1e-5) * scale + bias
+
+    def loss(normalise):
+        return lambda *inputs: jnp.sum(weight * normalise(*inputs) ** 2)
+
+    def ours(*inputs):
+        return normalise_batch(*inputs, 1e-5)[0]
+
+    got = jax.grad(loss(ours), (0, 1, 2))(x, scale, bias)
+    expected = jax.grad(loss(plain), (0, 1, 2))(x, scale, bias)
+    for ours_of, plain_of in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours_of, plain_of, rtol=1e-3, atol=1e-3)
