@@ -138,21 +138,18 @@ def report(
     best, variables = _best(experiment, checkpoints)
     skipped = variables.pop("skipped")
     test, settings = experiment.data.test, experiment.config.evaluation
-    scores, similarity = evaluation.score(
-        encoders, variables, test, settings.batch_size, settings.ties
-    )
+    embeddings = evaluation.embed(encoders, variables, test, settings.batch_size)
     results = {
-        "test": scores,
+        **evaluation.look_closer(embeddings, test, settings.ties),
         "val": history.validation_at(best),
         "chance": chance_metrics(test.image_of_caption),
         "best_step": best,
         "best_epoch": best / experiment.steps_per_epoch,
         "skipped_updates": int(skipped),
         "seconds": history.seconds,
-        **evaluation.look_closer(similarity, test, settings.ties),
     }
     if hosts.is_first():
-        reporting.write(workdir / "report", experiment, history, results, similarity)
+        reporting.write(workdir / "report", experiment, history, results, embeddings)
     hosts.say(result_tables.summary(results))
     hosts.say(f"report: {workdir / 'report' / 'report.md'}")
     return results

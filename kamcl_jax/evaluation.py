@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from input_pipeline.stored_arrays import SelectedRows
 from kamcl_jax import (
     augmentation,
     bootstrap,
+    compiler_options,
     losses,
     metrics,
     precision,
@@ -23,6 +25,7 @@ from kamcl_jax import (
     scene_classes,
     sharding,
 )
+from kamcl_jax.score_blocks import Array, Embeddings, Scores
 from kamcl_jax.sharding import Layout
 
 Rows = np.ndarray | SelectedRows
@@ -74,10 +77,15 @@ def make_encoders(model: nn.Module, layout: Layout, dtype: DTypeLike | None = No
         word_concepts = word_concepts.astype(jnp.float32)
         return apply(variables, "encode_texts", tokens, lengths, word_concepts)
 
-    whole, split = layout.whole, layout.batch
+    split = layout.batch
+    compiled = partial(
+        jax.jit,
+        out_shardings=layout.whole,
+        compiler_options=compiler_options.for_mesh(layout.mesh),
+    )
     return Encoders(
-        jax.jit(images, in_shardings=(None, split), out_shardings=whole),
-        jax.jit(texts, in_shardings=(None, split, split, split), out_shardings=whole),
+        compiled(images, in_shardings=(None, split)),
+        compiled(texts, in_shardings=(None, split, split, split)),
         layout,
     )
 
@@ -101,13 +109,35 @@ def embed_texts(
     return _collect(lambda arrays: encoders.texts(variables, *arrays), batches)
 
 
+def embed(encoders: Encoders, variables: Any, examples: Examples, batch_size: int) -> Embeddings:
+    """Embeds the images and captions of a split; unit vectors, so that their scores are cosines.
+
+    Args:
+      encoders: from `make_encoders`.
+      variables: of the model.
+      examples: the split.
+      batch_size: of the encoding.
+    """
+    return Embeddings(
+        images=embed_images(encoders, variables, examples.images, batch_size),
+        captions=embed_texts(
+            encoders,
+            variables,
+            examples.tokens,
+            examples.lengths,
+            examples.word_concepts,
+            batch_size,
+        ),
+    )
+
+
 def score(
     encoders: Encoders,
     variables: Any,
     examples: Examples,
     batch_size: int,
     ties: str = "expected",
-) -> tuple[dict[str, float], np.ndarray]:
+) -> tuple[dict[str, float], Embeddings]:
     """Scores a split.
 
     Args:
@@ -118,46 +148,36 @@ def score(
       ties: see `metrics.retrieval_metrics`.
 
     Returns:
-      The split's retrieval metrics and its cosine similarities f32[N, M].
+      The split's retrieval metrics and its embeddings.
 
     Raises:
       ValueError: `ties` is not one of `ranking.TIES`.
     """
-    images = embed_images(encoders, variables, examples.images, batch_size)
-    texts = embed_texts(
-        encoders,
-        variables,
-        examples.tokens,
-        examples.lengths,
-        examples.word_concepts,
-        batch_size,
-    )
-    similarity = images @ texts.T
-    scores = metrics.retrieval_metrics(similarity, examples.image_of_caption, ties)
-    return scores, similarity
+    embeddings = embed(encoders, variables, examples, batch_size)
+    return metrics.retrieval_metrics(embeddings, examples.image_of_caption, ties), embeddings
 
 
-def look_closer(similarity: np.ndarray, examples: Examples, ties: str) -> dict[str, Any]:
-    """Returns what a report says of the test split beside the official scores.
+def look_closer(scores: Scores | Array, examples: Examples, ties: str) -> dict[str, Any]:
+    """Returns what a report says of the test split: the official scores, and more.
 
     Args:
-      similarity: f32[N, M], as `score` returns it.
+      scores: f32[N, M], images by captions, or the embeddings that `embed` returns.
       examples: the test split.
       ties: see `metrics.retrieval_metrics`.
 
     Returns:
-      `test_equal_texts`: the metrics where every image or caption with the query's text is right;
-      `intervals`: 95 % intervals over images of `test` and `test_equal_texts`, see
+      `test`: the official metrics; `test_equal_texts`: the metrics where every image or caption
+      with the query's text is right; `intervals`: 95 % intervals over images of both, see
       `bootstrap.intervals`; `classes`: official recalls of the scene classes, see
       `scene_classes.breakdown`, or None.
 
     Raises:
       ValueError: `ties` is not one of `ranking.TIES`.
     """
-    images = examples.image_of_caption
-    official = ranking.both_ways(similarity, images, ties)
-    equal = ranking.both_ways(similarity, images, ties, equal_texts.numbered(examples.captions))
+    images, texts = examples.image_of_caption, equal_texts.numbered(examples.captions)
+    official, equal = ranking.both_ways_for_each(scores, images, [None, texts], ties)
     return {
+        "test": metrics.of_ranks(official, ties),
         "test_equal_texts": metrics.of_ranks(equal, ties),
         "intervals": {
             "test": bootstrap.intervals(official, images),

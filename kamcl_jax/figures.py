@@ -1,5 +1,6 @@
 """The pictures of a report: curves of training, scene classes, queries and what they retrieve."""
 
+import dataclasses
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,23 @@ MISS = "#bbbbbb"
 BAR = "#4575b4"
 TOP = 5
 DOTS_PER_INCH = 110
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieved:
+    """What a caption retrieves.
+
+    Attributes:
+      caption: row of the caption.
+      images: rows of the images that it retrieves, the best first.
+      scores: of these images.
+      rank: of the image that it describes, 1 = first; a fraction where scores tie.
+    """
+
+    caption: int
+    images: Sequence[int]
+    scores: Sequence[float]
+    rank: float
 
 
 def loss_curves(
@@ -111,32 +129,27 @@ def class_bars(path: Path, rows: Sequence[dict[str, Any]], overall: float) -> No
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
-def contact_sheet(
-    path: Path, examples: Examples, similarity: np.ndarray, queries: Sequence[int]
-) -> None:
-    """Draws captions with the five images that they retrieve; hits are framed.
+def contact_sheet(path: Path, examples: Examples, retrieved: Sequence[Retrieved]) -> None:
+    """Draws captions with the images that they retrieve; hits are framed.
 
     Args:
       path: of the PNG.
       examples: the split.
-      similarity: f32[N, M], images by captions.
-      queries: rows of the captions to show.
+      retrieved: for each caption to show, up to `TOP` images.
     """
-    figure = Figure(figsize=(11, 1.75 * len(queries)), layout="constrained")
-    axes = figure.subplots(len(queries), TOP + 1, squeeze=False, width_ratios=[1.4] + [1] * TOP)
-    for row, query in zip(axes, queries, strict=True):
-        _write_caption(row[0], examples.captions[query])
-        order = np.argsort(-similarity[:, query], kind="stable")
-        match = examples.image_of_caption[query]
-        place = int(np.flatnonzero(order == match)[0]) + 1
-        row[0].text(0, 0.02, f"match at rank {place}", fontsize=8, color="grey")
-        for axis, rank in zip(row[1:], range(TOP), strict=True):
-            if rank >= len(order):
-                axis.axis("off")
-                continue
-            image = order[rank]
+    rows = len(retrieved)
+    figure = Figure(figsize=(11, 1.75 * rows), layout="constrained")
+    axes = figure.subplots(rows, TOP + 1, squeeze=False, width_ratios=[1.4] + [1] * TOP)
+    for row, found in zip(axes, retrieved, strict=True):
+        _write_caption(row[0], examples.captions[found.caption])
+        match = examples.image_of_caption[found.caption]
+        row[0].text(0, 0.02, f"match at rank {found.rank:.10g}", fontsize=8, color="grey")
+        for axis in row[1 + len(found.images) :]:
+            axis.axis("off")
+        for place, (image, score) in enumerate(zip(found.images, found.scores, strict=True), 1):
+            axis = row[place]
             axis.imshow(examples.images[image])
-            axis.set_title(f"{rank + 1}: {similarity[image, query]:.3f}", fontsize=8)
+            axis.set_title(f"{place}: {score:.3f}", fontsize=8)
             _frame(axis, hit=image == match)
     figure.suptitle("captions and the five images they retrieve; the match is framed in green")
     figure.savefig(path, dpi=DOTS_PER_INCH)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from kamcl_jax import ranking
+from kamcl_jax.score_blocks import Array, Scores
 
 RECALL_AT = (1, 5, 10)
 RECALLS = tuple(f"{way}_r{k}" for way in ranking.WAYS for k in RECALL_AT)
@@ -12,15 +13,15 @@ RECALLS = tuple(f"{way}_r{k}" for way in ranking.WAYS for k in RECALL_AT)
 
 
 def retrieval_metrics(
-    similarity: np.ndarray,
+    scores: Scores | Array,
     image_of_caption: np.ndarray,
     ties: str = "expected",
     text_of_caption: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Returns the field's metrics of a score matrix.
+    """Returns the field's metrics of all scores of a split.
 
     Args:
-      similarity: f32[N, M], images by captions.
+      scores: f32[N, M], images by captions, or an object of such; see `score_blocks`.
       image_of_caption: int[M].
       ties: "expected" gives tied scores their expected rank over random orders of the tied;
         "argsort" does as the KAMCL release: they stay as NumPy's sort leaves them, and the median
@@ -36,7 +37,7 @@ def retrieval_metrics(
     Raises:
       ValueError: `ties` is not one of `ranking.TIES`.
     """
-    return of_ranks(ranking.both_ways(similarity, image_of_caption, ties, text_of_caption), ties)
+    return of_ranks(ranking.both_ways(scores, image_of_caption, ties, text_of_caption), ties)
 
 
 def of_ranks(ranks: Mapping[str, np.ndarray], ties: str = "expected") -> dict[str, float]:

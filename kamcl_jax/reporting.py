@@ -1,6 +1,7 @@
 """The report of a run: metrics.json, pictures and report.md."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import numpy as np
 
 from input_pipeline import equal_texts
 from input_pipeline.examples import Examples
-from kamcl_jax import bootstrap, config_check, figures, result_tables
+from kamcl_jax import bootstrap, config_check, figures, nearest, ranking, result_tables
+from kamcl_jax.figures import Retrieved
 from kamcl_jax.from_config import Experiment
 from kamcl_jax.history import History
+from kamcl_jax.score_blocks import Embeddings
 
 QUERIES_SHOWN = 8
 TIES = {
@@ -41,7 +44,7 @@ def write(
     experiment: Experiment,
     history: History,
     results: dict[str, Any],
-    similarity: np.ndarray,
+    embeddings: Embeddings,
 ) -> None:
     """Writes the report.
 
@@ -50,7 +53,7 @@ def write(
       experiment: what was trained.
       history: of the training.
       results: as `training.train` returns them.
-      similarity: f32[N, M] of the test split.
+      embeddings: of the test split.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_text(json.dumps(results, indent=2) + "\n")
@@ -64,7 +67,8 @@ def write(
         )
         figures.recall_curves(folder / "recalls.png", history.validation, results["chance"]["mR"])
     queries = queries_to_show(len(test.captions), experiment.config.seed)
-    figures.contact_sheet(folder / "retrieved.png", test, similarity, queries)
+    retrieved = retrieve(embeddings, test, queries, experiment.config.evaluation.ties)
+    figures.contact_sheet(folder / "retrieved.png", test, retrieved)
     if results["classes"]:
         figures.class_bars(folder / "classes.png", results["classes"], results["test"]["mR"])
     (folder / "report.md").write_text(document(experiment, history, results))
@@ -75,6 +79,30 @@ def queries_to_show(num_captions: int, seed: int) -> list[int]:
     generator = np.random.Generator(np.random.PCG64([seed, num_captions]))
     count = min(QUERIES_SHOWN, num_captions)
     return sorted(generator.choice(num_captions, count, replace=False).tolist())
+
+
+def retrieve(
+    embeddings: Embeddings, examples: Examples, queries: Sequence[int], ties: str
+) -> list[Retrieved]:
+    """Finds the images nearest to some captions.
+
+    Args:
+      embeddings: of the split.
+      examples: the split.
+      queries: rows of the captions.
+      ties: as the report's scores count them; among the nearest, the lower row comes first.
+
+    Raises:
+      ValueError: `ties` is not one of `ranking.TIES`.
+    """
+    rows = np.asarray(queries)
+    asked = Embeddings(embeddings.images, embeddings.captions[rows])
+    ranks = ranking.text_to_image_ranks(asked, examples.image_of_caption[rows], ties)
+    scores, images = nearest.top_k(asked.captions, asked.images, figures.TOP)
+    return [
+        Retrieved(query, images[row].tolist(), scores[row].tolist(), float(ranks[row]))
+        for row, query in enumerate(queries)
+    ]
 
 
 def document(experiment: Experiment, history: History, results: dict[str, Any]) -> str:

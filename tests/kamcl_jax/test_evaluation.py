@@ -67,6 +67,7 @@ def test_looking_closer_gives_equal_texts_intervals_and_classes(ties):
     texts = equal_texts.numbered(captions)
     equal = ranking.both_ways(similarity, image_of_caption, ties, texts)
     assert closer == {
+        "test": metrics.retrieval_metrics(similarity, image_of_caption, ties),
         "test_equal_texts": metrics.retrieval_metrics(similarity, image_of_caption, ties, texts),
         "intervals": {
             "test": bootstrap.intervals(official, image_of_caption),

@@ -47,7 +47,8 @@ def test_texts_are_drawn_as_they_are(tmp_path):
         image_of_caption=np.zeros(1, int),
         images=np.zeros((2, 8, 8, 3), np.uint8),
     )
-    figures.contact_sheet(tmp_path / "sheet.png", split, np.ones((2, 1), np.float32), [0])
+    retrieved = figures.Retrieved(caption=0, images=[0, 1], scores=[1.0, 1.0], rank=1.5)
+    figures.contact_sheet(tmp_path / "sheet.png", split, [retrieved])
     named = [{**row, "class": text} for row in rows(2)]
     figures.class_bars(tmp_path / "classes.png", named, 50)
     for name in ("sheet.png", "classes.png"):

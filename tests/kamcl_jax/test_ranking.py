@@ -2,11 +2,14 @@
 
 import itertools
 import tracemalloc
+import weakref
 
+import jax
 import numpy as np
 import pytest
 
 from kamcl_jax import ranking
+from kamcl_jax.score_blocks import Embeddings, Matrix
 
 GENERATOR = np.random.default_rng(0)
 ONE_TO_THREE = np.array([2, 0, 0, 1, 2, 2, 3])
@@ -69,6 +72,138 @@ def test_ranks_equal_plain_loops(levels, num_texts, ties, place):
         right = matching(ONE_TO_THREE, np.arange(7) if texts is None else texts, 4)
         found = ranking.both_ways(similarity, ONE_TO_THREE, ties, texts)
         assert_ranks_equal(found, plain_ranks(similarity, right, place))
+
+
+def masked_ranks(scores, right):
+    """Expected ranks of the rows' right items, all at once, by a mask as large as the scores."""
+    best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
+    greater = (~(scores <= best)).sum(axis=1)
+    tied, right_tied = ((scores == best) & mask for mask in (~right, right))
+    return 1 + greater + tied.sum(axis=1) / (right_tied.sum(axis=1) + 1)
+
+
+def random_scores(shape, levels):
+    """Many ties, some infinities, some values that are no numbers."""
+    scores = GENERATOR.integers(0, levels, shape).astype(np.float32)
+    odd = GENERATOR.random(shape)
+    scores[odd < 0.06], scores[odd < 0.04], scores[odd < 0.02] = np.inf, -np.inf, np.nan
+    return scores
+
+
+def texts_of(kind, image_of_caption):
+    """No text twice, some texts often, one text that all images share, or one text alone."""
+    texts = 7 * GENERATOR.permutation(len(image_of_caption))
+    if kind == "some":
+        texts = GENERATOR.integers(0, 1 + len(texts) // 3, len(texts))
+    elif kind == "shared by all images":
+        texts[np.unique(image_of_caption, return_index=True)[1]] = 3
+    elif kind == "one":
+        texts[:] = 5
+    return texts
+
+
+@pytest.mark.parametrize("kind", ["distinct", "some", "shared by all images", "one"])
+@pytest.mark.parametrize(("cells", "pairs"), [(2**25, 2**21), (211, 2**21), (90, 13)])
+def test_ranks_equal_those_by_a_mask(kind, cells, pairs, monkeypatch):
+    monkeypatch.setattr(ranking, "BLOCK_CELLS", cells)
+    monkeypatch.setattr(ranking, "PAIRS_PER_BLOCK", pairs)
+    image_of_caption = GENERATOR.permutation(np.repeat(np.arange(17), 1 + np.arange(17) % 4))
+    texts = texts_of(kind, image_of_caption)
+    right = matching(image_of_caption, texts, 17)
+    own = matching(image_of_caption, np.arange(len(texts)), 17)
+    for levels in (1, 4, 1000):
+        scores = random_scores(right.shape, levels)
+        found = ranking.both_ways_for_each(Matrix(scores), image_of_caption, [None, texts])
+        for ranks, mask in zip(found, (own, right), strict=True):
+            expected = {"i2t": masked_ranks(scores, mask), "t2i": masked_ranks(scores.T, mask.T)}
+            assert_ranks_equal(ranks, expected)
+
+
+@pytest.mark.parametrize("ties", ranking.TIES)
+@pytest.mark.parametrize("cells", [2**25, 150])
+def test_embeddings_rank_as_the_matrix_of_their_products(ties, cells, monkeypatch):
+    monkeypatch.setattr(ranking, "BLOCK_CELLS", cells)
+    image_of_caption = np.repeat(np.arange(17), 1 + np.arange(17) % 4)
+    # Products of small whole numbers are exact in any order, and many are the same.
+    images, captions = (
+        GENERATOR.integers(-1, 2, (count, 4)).astype(np.float32)
+        for count in (17, len(image_of_caption))
+    )
+    texts = texts_of("some", image_of_caption)
+    for of_caption in (None, texts):
+        assert_ranks_equal(
+            ranking.both_ways(Embeddings(images, captions), image_of_caption, ties, of_caption),
+            ranking.both_ways(images @ captions.T, image_of_caption, ties, of_caption),
+        )
+
+
+@pytest.mark.parametrize("cells", [2**25, 777])
+def test_equal_embeddings_tie_to_the_last_bit_whatever_their_place(cells, monkeypatch):
+    monkeypatch.setattr(ranking, "BLOCK_CELLS", cells)
+    collapsed = GENERATOR.standard_normal((1, 64)).astype(np.float32)
+    images, captions = np.repeat(collapsed, 37, axis=0), np.repeat(collapsed, 111, axis=0)
+    ranks = ranking.both_ways(Embeddings(images, captions), np.arange(111) // 3)
+    np.testing.assert_array_equal(ranks["i2t"], 1 + 108 / 4)
+    np.testing.assert_array_equal(ranks["t2i"], 1 + 36 / 2)
+
+
+class Watched(Embeddings):
+    """Remembers the sizes of blocks and how many are alive when the next is asked for."""
+
+    def __init__(self, images, captions):
+        super().__init__(images, captions)
+        object.__setattr__(self, "sizes", [])
+        object.__setattr__(self, "alive", [0])
+        object.__setattr__(self, "blocks", [])
+
+    def on_device(self):
+        return self
+
+    def _watch(self, block):
+        self.alive.append(sum(known() is not None for known in self.blocks))
+        self.blocks.append(weakref.ref(block))
+        self.sizes.append(block.size)
+        return block
+
+    def rows(self, images):
+        return self._watch(super().rows(images))
+
+    def columns(self, captions):
+        return self._watch(super().columns(captions))
+
+
+@pytest.mark.parametrize("texts", [None, np.zeros(900, int)])
+def test_no_more_scores_are_held_than_two_blocks(texts, monkeypatch):
+    monkeypatch.setattr(ranking, "BLOCK_CELLS", 2**13)
+    monkeypatch.setattr(ranking, "PAIRS_PER_BLOCK", 2**11)
+    images, captions = np.ones((300, 2), np.float32), np.ones((900, 2), np.float32)
+    watched = Watched(images, captions)
+    ranking.both_ways(watched, np.arange(900) // 3, text_of_caption=texts)
+    assert len(watched.sizes) >= 300 * 900 * 2 / 2**13
+    assert max(watched.sizes) <= 2**13
+    assert max(watched.alive) <= 1  # and the one that is made then
+
+
+def test_counting_needs_no_second_block_of_scores():
+    block = jax.ShapeDtypeStruct((64, 4096), np.float32)
+    pairs = jax.ShapeDtypeStruct((256,), np.int32)
+    memory = ranking._counts.lower(block, [(pairs, pairs)]).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < block.size
+
+
+def test_lists_of_right_answers_are_parted_where_one_text_is_everywhere(monkeypatch):
+    monkeypatch.setattr(ranking, "PAIRS_PER_BLOCK", 1000)
+    listed = []
+    padded = ranking._padded
+    monkeypatch.setattr(
+        ranking,
+        "_padded",
+        lambda pairs, queries: listed.append(len(pairs[0])) or padded(pairs, queries),
+    )
+    scores = GENERATOR.random((60, 300), np.float32)
+    ranks = ranking.both_ways(scores, np.arange(300) // 5, text_of_caption=np.zeros(300))
+    assert max(listed) <= 1000
+    assert_ranks_equal(ranks, {"i2t": np.ones(60), "t2i": np.ones(300)})
 
 
 def random_split(levels, num_images=30, num_texts=40):

@@ -7,7 +7,9 @@ import pytest
 from conftest import tiny_config
 
 from kamcl_jax import evaluation, metrics, reporting
+from kamcl_jax.figures import Retrieved
 from kamcl_jax.history import History
+from kamcl_jax.score_blocks import Embeddings
 
 IMAGES_OF_CAPTIONS = np.array([0, 0, 1, 2, 3, 3], np.int32)
 DISTINCT = ["a port", "ships", "quays", "a beach", "sand", "waves"]
@@ -45,18 +47,18 @@ def experiment():
 
 def report(folder, experiment):
     """Writes the report of made-up scores and returns its text."""
-    similarity = np.random.default_rng(0).random((4, 6), np.float32)
+    scores = np.random.default_rng(0).random((4, 6), np.float32)
+    embeddings = Embeddings(images=np.eye(4, dtype=np.float32), captions=scores.T)
     test = experiment.data.test
     results = {
-        "test": metrics.retrieval_metrics(similarity, test.image_of_caption),
         "val": None,
         "chance": metrics.chance_metrics(test.image_of_caption),
         "best_step": 1,
         "best_epoch": 1.0,
         "seconds": 0.0,
-        **evaluation.look_closer(similarity, test, "expected"),
+        **evaluation.look_closer(embeddings, test, "expected"),
     }
-    reporting.write(folder, experiment, History(), results, similarity)
+    reporting.write(folder, experiment, History(), results, embeddings)
     return (folder / "report.md").read_text()
 
 
@@ -81,3 +83,15 @@ def test_the_report_has_an_interval_for_every_score(experiment, tmp_path):
     lines = report(tmp_path, experiment(SHARED, NUMBERS)).splitlines()
     rows = [line for line in lines if line.startswith("| test") and " to " in line[46:]]
     assert [row.count(" to ") for row in rows] == [5, 5, 5, 5]  # one is "image to text"
+
+
+def test_the_report_shows_the_nearest_images_and_the_rank_of_the_match():
+    examples = SimpleNamespace(image_of_caption=np.array([0, 2, 1], np.int32))
+    embeddings = Embeddings(
+        images=np.array([[1, 0], [0, 1], [1, 0]], np.float32),
+        captions=np.array([[0, 1], [1, 0], [3, 2]], np.float32),
+    )
+    assert reporting.retrieve(embeddings, examples, [1, 2], "expected") == [
+        Retrieved(caption=1, images=[0, 2, 1], scores=[1, 1, 0], rank=1.5),
+        Retrieved(caption=2, images=[0, 2, 1], scores=[3, 3, 2], rank=3),
+    ]

@@ -1,0 +1,115 @@
+"""Which items are right for a query, as short lists in place of a mask over all scores."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Lists:
+    """Lists of numbers, one after another.
+
+    Attributes:
+      values: i64[V], of list 0, then of list 1, ...
+      starts: i64[L + 1], where each list starts; the last is V.
+    """
+
+    values: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of_pairs(cls, lists: np.ndarray, values: np.ndarray, num_lists: int) -> "Lists":
+        """Collects pairs of a list's number and a value, int[P] each; repeated ones count once."""
+        order = np.lexsort((values, lists))
+        lists, values = lists[order], values[order]
+        first = np.ones(len(lists), bool)
+        first[1:] = (lists[1:] != lists[:-1]) | (values[1:] != values[:-1])
+        ends = np.cumsum(np.bincount(lists[first], minlength=num_lists))
+        return cls(values[first], np.concatenate([[0], ends]))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """i64[L]."""
+        return np.diff(self.starts)
+
+    def joined(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Joins some lists.
+
+        Args:
+          numbers: int[B], of the lists.
+
+        Returns:
+          i64[P], the place in `numbers` that each value is of, ascending; and the values, i64[P].
+        """
+        lengths = self.lengths[numbers]
+        places = np.repeat(np.arange(len(numbers)), lengths)
+        ends = np.cumsum(lengths)
+        before = np.repeat(self.starts[numbers] - ends + lengths, lengths)
+        return places, self.values[before + np.arange(len(places))]
+
+
+@dataclasses.dataclass(frozen=True)
+class RightItems:
+    """The right items of each of Q queries.
+
+    An item is right if it has a text of the query's. Lists of texts take memory in proportion to
+    the captions; lists of items might take as much as all scores.
+
+    Attributes:
+      texts_of_query: Q lists.
+      items_of_text: a list for each text.
+    """
+
+    texts_of_query: Lists
+    items_of_text: Lists
+
+    def counts(self) -> np.ndarray:
+        """Returns how many items are right for each query, i64[Q]."""
+        texts = self.texts_of_query
+        sums = np.concatenate([[0], np.cumsum(self.items_of_text.lengths[texts.values])])
+        return np.diff(sums[texts.starts])
+
+    def pairs(self, queries: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Returns each right item of some queries.
+
+        Args:
+          queries: `slice(start, stop)` within Q.
+
+        Returns:
+          i64[P], the query, 0 = the first of the slice, ascending; and the item, i64[P]. No pair
+          comes twice.
+        """
+        query, texts = self.texts_of_query.joined(np.arange(queries.start, queries.stop))
+        place, items = self.items_of_text.joined(texts)
+        return query[place], items
+
+
+def both_ways(
+    image_of_caption: np.ndarray, num_images: int, text_of_caption: np.ndarray | None = None
+) -> dict[str, RightItems]:
+    """Returns the right captions of images and the right images of captions.
+
+    Args:
+      image_of_caption: int[M], row of the image that each caption describes.
+      num_images: N.
+      text_of_caption: int[M], equal for captions of equal text: a caption is right for an image
+        that has a caption of that text. None: each caption is a text of its own.
+
+    Returns:
+      `i2t`, of N queries, and `t2i`, of M.
+    """
+    captions = np.arange(len(image_of_caption))
+    texts, num_texts = captions, len(captions)
+    if text_of_caption is not None:
+        found, texts = np.unique(text_of_caption, return_inverse=True)
+        num_texts = len(found)
+    return {
+        "i2t": RightItems(
+            Lists.of_pairs(image_of_caption, texts, num_images),
+            Lists.of_pairs(texts, captions, num_texts),
+        ),
+        "t2i": RightItems(
+            Lists.of_pairs(captions, texts, len(captions)),
+            Lists.of_pairs(texts, image_of_caption, num_texts),
+        ),
+    }

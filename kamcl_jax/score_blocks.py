@@ -1,0 +1,142 @@
+"""Scores of images and captions, a block of queries at a time: given, or products of embeddings."""
+
+import dataclasses
+from functools import partial
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = np.ndarray | jax.Array
+
+
+class Scores(Protocol):
+    """Scores of N images and M captions, higher = more alike, of which blocks can be had.
+
+    The scores of one block are comparable among each other exactly: equal pairs of embeddings
+    score the same to the last bit. Between blocks they may differ by rounding.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, M)."""
+
+    def rows(self, images: slice) -> jax.Array:
+        """Returns the scores of some images with all captions, f32[B, M].
+
+        Args:
+          images: `slice(start, stop)` within N.
+        """
+
+    def columns(self, captions: slice) -> jax.Array:
+        """Returns the scores of some captions with all images, f32[B, N].
+
+        Args:
+          captions: `slice(start, stop)` within M.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """Scores that are given.
+
+    Attributes:
+      values: f32[N, M], images by captions, on the host or a device; other types are read as f32.
+    """
+
+    values: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, M)."""
+        num_images, num_captions = self.values.shape
+        return num_images, num_captions
+
+    def rows(self, images: slice) -> jax.Array:
+        """See `Scores`."""
+        return part(self.values, images)
+
+    def columns(self, captions: slice) -> jax.Array:
+        """See `Scores`."""
+        # Turned, since counting along rows costs a fifth of counting down columns (on a CPU).
+        return _turned(part(self.values, captions, axis=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Embeddings:
+    """Scores that are inner products of embeddings; of unit vectors, cosines.
+
+    Attributes:
+      images: f32[N, E], on the host or a device.
+      captions: f32[M, E], likewise.
+    """
+
+    images: Array
+    captions: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, M)."""
+        return len(self.images), len(self.captions)
+
+    def rows(self, images: slice) -> jax.Array:
+        """See `Scores`."""
+        return products(part(self.images, images), self.captions)
+
+    def columns(self, captions: slice) -> jax.Array:
+        """See `Scores`."""
+        return products(part(self.captions, captions), self.images)
+
+    def on_device(self) -> "Embeddings":
+        """Returns the same, copied once for all blocks to the default device of this process."""
+        return Embeddings(_on_device(self.images), _on_device(self.captions))
+
+
+def of(scores: Scores | Array) -> Scores:
+    """Returns scores that are ready for block after block.
+
+    Args:
+      scores: f32[N, M], images by captions, or an object of such.
+    """
+    if isinstance(scores, np.ndarray | jax.Array):
+        return Matrix(scores)
+    return scores.on_device() if isinstance(scores, Embeddings) else scores
+
+
+@jax.jit
+def products(queries: Array, items: Array) -> jax.Array:
+    """Returns all inner products of f32[Q, E] and f32[N, E] -> f32[Q, N], in full precision."""
+    return jax.lax.dot_general(
+        queries,
+        items,
+        (((1,), (1,)), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,  # an accelerator's default rounds to fewer bits
+    )
+
+
+def part(values: Array, block: slice, axis: int = 0) -> jax.Array:
+    """Returns `values` from `block.start` to `block.stop` along an axis, as f32 on the device.
+
+    One compilation serves all blocks of a size.
+    """
+    size = block.stop - block.start
+    if size == values.shape[axis]:
+        return _on_device(values)
+    if isinstance(values, np.ndarray):
+        return _on_device(values[block] if axis == 0 else values[:, block])
+    return _slice(values, block.start, size, axis)
+
+
+def _on_device(values: Array) -> jax.Array:
+    return jnp.asarray(values, jnp.float32)
+
+
+@partial(jax.jit, static_argnames=("size", "axis"))
+def _slice(values: jax.Array, start: int, size: int, axis: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(values, start, size, axis).astype(jnp.float32)
+
+
+@jax.jit
+def _turned(values: jax.Array) -> jax.Array:
+    return values.T
