@@ -55,6 +55,7 @@ class ImageEncoder(nn.Module):
       width: of the ResNet's first stage.
       rematerialise: whether the ResNet's blocks are computed again in the backward pass instead of
         kept, see `ResNet`.
+      pooling_kernel: of the aggregator, one of `pooling.KERNELS`.
     """
 
     num_concepts: int
@@ -62,13 +63,17 @@ class ImageEncoder(nn.Module):
     depth: int = 18
     width: int = 64
     rematerialise: bool = False
+    pooling_kernel: str = "counting"
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Encoded:
         """Encodes f32[B, S, S, 3], normalised, of the one size S the parameters were made for."""
         resnet = ResNet(self.depth, self.width, self.rematerialise, name="resnet")
         stages = resnet(images, train=train)
-        latent = HierarchicalAggregator(self.embedding_size, name="aggregator")(stages)
+        aggregator = HierarchicalAggregator(
+            self.embedding_size, self.pooling_kernel, name="aggregator"
+        )
+        latent = aggregator(stages)
         return ConceptHead(self.num_concepts, name="concept_head")(latent)
 
 
@@ -119,12 +124,13 @@ class TextEncoder(nn.Module):
         words = initializers.dense(self.embedding_size, self.hidden_width, "state_linear")(states)
         items = jnp.concatenate([words, SharedMLP(name="mlp")(words)], axis=1)
         present = jnp.arange(tokens.shape[1]) < lengths[:, None]
-        pooled = GPO(name="word_gpo")(items, jnp.concatenate([present, present], axis=1))
+        present = jnp.concatenate([present, present], axis=1)
+        pooled = GPO(name="word_gpo")(items.swapaxes(1, 2), present)
         sentence = jnp.tanh(pooled)
         named = initializers.dense(self.embedding_size, self.num_concepts, "concept_linear")(
             word_concepts
         )
-        latent = GPO(name="gpo")(jnp.stack([sentence, named], axis=1))
+        latent = GPO(name="gpo")(jnp.stack([sentence, named], axis=2))
         return ConceptHead(self.num_concepts, name="concept_head")(latent)
 
 

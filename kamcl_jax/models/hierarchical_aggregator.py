@@ -41,16 +41,18 @@ class HierarchicalAggregator(nn.Module):
 
     Attributes:
       embedding_size: E, width of the result.
+      pooling_kernel: that ranks the low-level features, by far the most; one of `pooling.KERNELS`.
     """
 
     embedding_size: int
+    pooling_kernel: str = "counting"
 
     @nn.compact
     def __call__(self, stages: Sequence[jax.Array]) -> jax.Array:
         """Maps the four stages, f32[B, H_s, W_s, C_s], to the latent vector f32[B, E]."""
         levels = jnp.stack([self.final(stages), self.low(stages), self.high(stages)], axis=1)
         items = jnp.concatenate([SharedMLP(name="mlp")(levels), levels], axis=1)
-        return GPO(name="gpo")(items)
+        return GPO(name="gpo")(items.swapaxes(1, 2))
 
     @nn.nowrap
     def final(self, stages: Sequence[jax.Array]) -> jax.Array:
@@ -60,7 +62,7 @@ class HierarchicalAggregator(nn.Module):
         brought to E by a linear layer.
         """
         batch, _, _, channels = stages[3].shape
-        pooled = GPO(name="final_gpo")(stages[3].reshape(batch, -1, channels))
+        pooled = GPO(name="final_gpo")(stages[3].reshape(batch, -1, channels).swapaxes(1, 2))
         if channels == self.embedding_size:
             return pooled
         return initializers.dense(self.embedding_size, channels, "final_linear")(pooled)
@@ -70,7 +72,8 @@ class HierarchicalAggregator(nn.Module):
         """GPO over the channel maps of stages 1 and 2, then linear -> f32[B, E]."""
         maps = jnp.concatenate([stages[0], upsample_to(stages[1], stages[0])], axis=-1)
         batch, _, _, channels = maps.shape
-        pooled = GPO(name="low_gpo")(maps.reshape(batch, -1, channels).swapaxes(1, 2))
+        low_gpo = GPO(kernel=self.pooling_kernel, name="low_gpo")
+        pooled = low_gpo(maps.reshape(batch, -1, channels))
         return initializers.dense(self.embedding_size, pooled.shape[-1], "low_linear")(pooled)
 
     @nn.nowrap

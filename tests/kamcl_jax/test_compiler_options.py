@@ -31,3 +31,8 @@ def test_an_unknown_option_is_left_out(monkeypatch):
         assert jax.jit(jnp.square, compiler_options=options)(3.0) == 9
     finally:
         compiler_options._known.cache_clear()
+
+
+def test_double_precision_is_left_to_xla():
+    with jax.enable_x64(True):
+        assert compiler_options.for_mesh(MESH) is None

@@ -14,44 +14,55 @@ GENERATOR = np.random.default_rng(0)
 
 @pytest.mark.parametrize("levels", [3, 10_000])
 def test_pool_sorted_equals_a_sort_ties_included(levels):
-    x = GENERATOR.integers(0, levels, (2, 9, 5)).astype(np.float32)
+    x = GENERATOR.integers(0, levels, (2, 5, 9)).astype(np.float32)
     w = GENERATOR.random(9).astype(np.float32)
-    expected = np.einsum("n,bnd->bd", w, -np.sort(-x, axis=1))
+    expected = np.einsum("n,bdn->bd", w, -np.sort(-x, axis=-1))
     np.testing.assert_allclose(pooling.pool_sorted(x, w), expected, rtol=1e-5)
 
 
 def test_long_lists_rank_as_short_ones_do(monkeypatch):
-    x = GENERATOR.integers(0, 4, (2, 9, 5)).astype(np.float32)
+    x = GENERATOR.integers(0, 4, (2, 5, 9)).astype(np.float32)
     counted = pooling.descending_ranks(x)
     monkeypatch.setattr(pooling, "COUNT_UP_TO", 8)
     np.testing.assert_array_equal(pooling.descending_ranks(x), counted)
 
 
+@pytest.mark.parametrize("entries", [1, 2 * 4 * 9, 2 * 2 * 9, 2 * 9 * 100])
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_ranks_are_those_of_a_stable_sort_in_blocks_of_any_size(monkeypatch, entries, dtype):
+    monkeypatch.setattr(pooling, "BLOCK_ENTRIES", entries)
+    x = GENERATOR.integers(-3, 4, (2, 5, 9)).astype(np.float32)
+    x[0, 0] = [0.0, -0.0, 1, -1, 0.0, np.inf, -np.inf, np.inf, -np.inf]
+    ranks = pooling.descending_ranks(jnp.asarray(x, dtype))
+    order = np.argsort(-x, axis=-1, kind="stable")
+    np.testing.assert_array_equal(ranks, np.argsort(order, axis=-1))
+
+
 def test_the_longest_counted_list_is_ranked_whole():
     x = GENERATOR.permutation(pooling.COUNT_UP_TO).astype(np.float32)
-    ranks = pooling.descending_ranks(x[None, :, None])[0, :, 0]
+    ranks = pooling.descending_ranks(x[None, None])[0, 0]
     np.testing.assert_array_equal(ranks, np.argsort(np.argsort(-x)))
 
 
 def test_pool_sorted_leaves_out_invalid_items_wherever_they_stand():
-    x = GENERATOR.normal(size=(3, 8, 4)).astype(np.float32)
+    x = GENERATOR.normal(size=(3, 4, 8)).astype(np.float32)
     valid = np.array([[1, 0, 1, 1, 0, 0, 1, 0], [1] * 8, [0, 0, 0, 0, 0, 0, 0, 1]], bool)
     w = np.zeros((3, 8), np.float32)
     expected = []
     for sample, keep in enumerate(valid):
         count = keep.sum()
         w[sample, :count] = GENERATOR.random(count)
-        expected.append(w[sample, :count] @ -np.sort(-x[sample][keep], axis=0))
+        expected.append(w[sample, :count] @ -np.sort(-x[sample][:, keep], axis=1).T)
     np.testing.assert_allclose(pooling.pool_sorted(x, w, valid), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_are_those_of_the_sort():
-    x = GENERATOR.normal(size=(2, 7, 3)).astype(np.float32)
+    x = GENERATOR.normal(size=(2, 3, 7)).astype(np.float32)
     w = GENERATOR.random(7).astype(np.float32)
     c = GENERATOR.normal(size=(2, 3)).astype(np.float32)
 
     def by_sort(x, w):
-        return jnp.sum(c * jnp.einsum("n,bnd->bd", w, -jnp.sort(-x, axis=1)))
+        return jnp.sum(c * jnp.einsum("n,bdn->bd", w, -jnp.sort(-x, axis=-1)))
 
     def by_rank(x, w):
         return jnp.sum(c * pooling.pool_sorted(x, w))
@@ -90,7 +101,7 @@ def numpy_weights(params, count, width=32, temperature=0.1):
 @pytest.fixture(scope="module")
 def gpo():
     module = GPO()
-    variables = module.init(jax.random.key(0), jnp.zeros((1, 3, 2)))
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 2, 3)))
     return module, variables
 
 
@@ -106,12 +117,12 @@ def test_weights_of_every_length_equal_the_rule(gpo):
 
 def test_pooling_does_not_depend_on_order_padding_or_neighbours(gpo):
     module, variables = gpo
-    x = GENERATOR.normal(size=(2, 5, 4)).astype(np.float32)
+    x = GENERATOR.normal(size=(2, 4, 5)).astype(np.float32)
     alone = module.apply(variables, x)
-    shuffled = module.apply(variables, x[:, ::-1])
+    shuffled = module.apply(variables, x[..., ::-1])
     np.testing.assert_allclose(shuffled, alone, rtol=1e-5, atol=1e-6)
-    padded = np.full((3, 9, 4), 7.0, np.float32)
-    padded[:2, [0, 3, 4, 6, 8]] = x
+    padded = np.full((3, 4, 9), 7.0, np.float32)
+    padded[:2, :, [0, 3, 4, 6, 8]] = x
     valid = np.zeros((3, 9), bool)
     valid[:2, [0, 3, 4, 6, 8]] = True
     valid[2] = True
@@ -136,7 +147,7 @@ def test_weights_of_bfloat16_parameters_are_computed_in_float32(gpo):
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_bfloat16_features_are_pooled_near_float32(masked):
-    x = jnp.asarray(GENERATOR.normal(size=(2, 200, 3)), jnp.bfloat16)
+    x = jnp.asarray(GENERATOR.normal(size=(2, 3, 200)), jnp.bfloat16)
     weights = GENERATOR.random(200).astype(np.float32)
     weights /= weights.sum()
     valid = None
@@ -159,7 +170,7 @@ def test_bfloat16_features_are_pooled_near_float32(masked):
 
 
 def test_nothing_as_large_as_bfloat16_features_is_kept_in_float32():
-    features = jax.ShapeDtypeStruct((2, 50, 3), jnp.bfloat16)
+    features = jax.ShapeDtypeStruct((2, 3, 50), jnp.bfloat16)
     weights = jax.ShapeDtypeStruct((50,), jnp.float32)
     kept = jax.eval_shape(lambda x, w: jax.vjp(pooling.pool_sorted, x, w)[1], features, weights)
     large = [x.dtype for x in jax.tree.leaves(kept) if x.size >= 2 * 50 * 3]
