@@ -41,6 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.min_word_count = 5
     config.data.pad_concepts = False  # True: num_concepts wide even where the words are fewer
     config.data.labels_by = "image"  # or "position": the release's, mostly of other images
+    config.data.residency = "auto"  # or "device", "host": where the training split lies
     config.data.max_tokens = 0  # longer captions are cut; 0 = as long as the longest
 
     config.concepts = ml_collections.ConfigDict()
@@ -66,6 +67,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.image_encoder.depth = 18  # ResNet-18, 34, 50 or 101
     config.image_encoder.width = 64  # channels of its first stage
     config.image_encoder.rematerialise = False  # True: recompute blocks in the backward pass
+    config.image_encoder.pooling_kernel = "counting"  # or "pallas": for one GPU, not measured yet
     config.image_encoder.pretrained = ""  # torchvision's .pth or .safetensors; "" = random weights
 
     config.text_encoder = ml_collections.ConfigDict()

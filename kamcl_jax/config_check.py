@@ -7,7 +7,8 @@ import ml_collections
 from configs import base
 from input_pipeline.datasets.preparing import BAD_IMAGES
 from input_pipeline.settings import CHOICES as DATA_CHOICES
-from kamcl_jax.models.resnet import BLOCKS_PER_STAGE
+from kamcl_jax.models.pooling import COUNT_UP_TO, KERNELS
+from kamcl_jax.models.resnet import BLOCKS_PER_STAGE, BOTTLENECK_FROM
 from kamcl_jax.objective import NEGATIVES
 from kamcl_jax.ranking import TIES
 from kamcl_jax.sharding import QUEUES
@@ -29,12 +30,14 @@ FREE_TO_CHANGE = frozenset(
         "evaluation.batch_size",
         "evaluation.ties",
         "image_encoder.rematerialise",
+        "image_encoder.pooling_kernel",
         "image_encoder.pretrained",
         "text_encoder.pretrained",
         "data.dir",
         "data.prepared_dir",
         "data.bad_images",
         "data.split_sizes",
+        "data.residency",
         "data.options.images",
         "data.options.captions",
     }
@@ -97,8 +100,10 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "not_finite": NOT_FINITE,
     "mesh.queue": QUEUES,
+    "image_encoder.pooling_kernel": KERNELS,
     "data.bad_images": BAD_IMAGES,
     "data.split_sizes": ("report", "require"),
+    "data.residency": ("auto", "device", "host"),
     **{f"data.{name}": choices for name, choices in DATA_CHOICES.items()},
     "evaluation.ties": TIES,
 }
@@ -160,6 +165,13 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(
             f"config.image_encoder.depth is {fields['image_encoder.depth']}; known are {known}"
         )
+    bottleneck = fields["image_encoder.depth"] >= BOTTLENECK_FROM
+    maps = 3 * fields["image_encoder.width"] * (4 if bottleneck else 1)
+    if fields["image_encoder.pooling_kernel"] == "pallas" and maps > COUNT_UP_TO:
+        raise ConfigError(
+            f"config.image_encoder.pooling_kernel='pallas' ranks up to {COUNT_UP_TO} maps; stages "
+            f"1 and 2 of this network have {maps}"
+        )
     if fields["queue_length"] < fields["batch_size"]:
         raise ConfigError(
             f"config.queue_length {fields['queue_length']} is smaller than config.batch_size "
@@ -198,6 +210,24 @@ def check_division(config: ml_collections.ConfigDict, num_devices: int) -> None:
         raise ConfigError(
             f"config.queue_length {config.queue_length} is not a multiple of the {num_devices} "
             "devices that share the queue (config.mesh.queue='sharded')"
+        )
+
+
+def check_kernel(config: ml_collections.ConfigDict, platform: str, num_devices: int) -> None:
+    """Checks that the devices can run the kernel that ranks the low-level features.
+
+    Args:
+      config: checked.
+      platform: of the mesh's devices, as JAX names it.
+      num_devices: of the mesh.
+
+    Raises:
+      ConfigError: it is not for these devices.
+    """
+    if config.image_encoder.pooling_kernel == "pallas" and (platform, num_devices) != ("gpu", 1):
+        raise ConfigError(
+            "config.image_encoder.pooling_kernel='pallas' runs on one GPU; the mesh's devices are "
+            f"{num_devices} of the kind {platform!r}"
         )
 
 

@@ -133,17 +133,19 @@ def check_with_devices(config: ml_collections.ConfigDict, *, trains: bool = True
         mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     except ValueError as error:
         raise ConfigError(f"config.mesh cannot be: {error}") from None
+    config_check.check_kernel(config, mesh.devices.flat[0].platform, mesh.size)
     if trains:
         config_check.check_division(config, mesh.size)
     return mesh
 
 
 def on_these_devices(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns a config whose mesh fits the devices here, whatever a checkpoint was trained on."""
+    """Returns a config that fits the devices here, whatever a checkpoint was trained on."""
     config = config.copy_and_resolve_references()
     config.mesh.data = -1
     config.mesh.fsdp = 1
     config.mesh.queue = "replicated"
+    config.image_encoder.pooling_kernel = "counting"
     return config
 
 
@@ -183,6 +185,7 @@ def make_model(
             depth=image.depth,
             width=image.width,
             rematerialise=image.rematerialise,
+            pooling_kernel=image.pooling_kernel,
         ),
         TextEncoder(
             num_tokens=num_tokens,

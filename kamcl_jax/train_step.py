@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from kamcl_jax import augmentation, momentum
+from kamcl_jax import augmentation, compiler_options, momentum, resident_data
 from kamcl_jax.encoding import Batch, encode
 from kamcl_jax.momentum import Mask
 from kamcl_jax.objective import (
@@ -24,7 +24,7 @@ from kamcl_jax.objective import (
 from kamcl_jax.sharding import Layout
 from kamcl_jax.train_state import TrainState
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
 NOT_FINITE = ("stop", "skip")
 
 
@@ -64,6 +64,8 @@ def make_train_step(
     settings: StepSettings,
     layout: Layout,
     observe: Observe | None = None,
+    *,
+    resident: bool = False,
 ) -> Any:
     """Returns the jitted step `(state, batch) -> (state, metrics)`, a `TrainStep`.
 
@@ -78,16 +80,21 @@ def make_train_step(
       settings: everything else.
       layout: from `sharding.make_layout` or `sharding.replicated`.
       observe: adds to the metrics, for who wants to see gradients or logits.
+      resident: whether the step takes `resident_data.CaptionNumbers`, of a training split that lies
+        on the devices, and looks up the batch itself.
     """
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        if resident:
+            batch = resident_data.batch_of(batch, layout)
         return train_step(state, batch, model, optimizer, settings, layout, observe)
 
     return jax.jit(
         step,
-        in_shardings=(layout.state, layout.batch),
+        in_shardings=(layout.state, resident_data.places(layout) if resident else layout.batch),
         out_shardings=(layout.state, layout.whole),
         donate_argnums=0,
+        compiler_options=compiler_options.for_mesh(layout.mesh),
     )
 
 

@@ -3,11 +3,9 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import ml_collections
 
 from input_pipeline import loader
@@ -18,9 +16,9 @@ from kamcl_jax import (
     evaluation,
     from_config,
     hosts,
+    residency,
     run_folder,
     run_record,
-    sharding,
     step_metrics,
 )
 from kamcl_jax.checkpoints import CheckpointError, Checkpoints, DamagedCheckpointError, folder_of
@@ -30,6 +28,7 @@ from kamcl_jax.history import History
 from kamcl_jax.interruption import Stopped, StopRequest
 from kamcl_jax.pretrained import starting_weights
 from kamcl_jax.progress import Progress
+from kamcl_jax.residency import StepInput
 from kamcl_jax.step_metrics import StepMetrics
 from kamcl_jax.train_state import TrainState
 from kamcl_jax.train_step import TrainStep, make_train_step
@@ -139,16 +138,26 @@ def write_config(experiment: Experiment, workdir: Path) -> None:
         (workdir / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
 
 
-def _compiled_step(experiment: Experiment) -> TrainStep:
-    step = make_train_step(
-        experiment.model, experiment.optimizer, experiment.settings, experiment.layout
-    )
-    compiled = compiled_step.compile_step(
-        step, experiment.abstract_state, experiment.abstract_batch(), experiment.layout
-    )
-    taken = compiled_step.memory(compiled)
-    hosts.say(compiled_step.describe(taken, experiment.layout))
-    return compiled
+def _compiled_step(experiment: Experiment) -> tuple[TrainStep, StepInput]:
+    """Returns the compiled step and where its batches come from."""
+    layout = experiment.layout
+    for step_input in residency.candidates(experiment):
+        step = make_train_step(
+            experiment.model,
+            experiment.optimizer,
+            experiment.settings,
+            layout,
+            resident=step_input.resident,
+        )
+        compiled = compiled_step.compile_step(
+            step, experiment.abstract_state, step_input.abstract, layout
+        )
+        taken = compiled_step.memory(compiled)
+        if step_input.fits(taken.peak):
+            break
+    hosts.say(step_input.describe())
+    hosts.say(compiled_step.describe(taken, layout, step_input.table_bytes))
+    return compiled, step_input
 
 
 def _run_steps(
@@ -164,8 +173,8 @@ def _run_steps(
     started = time.perf_counter() - history.seconds
     metrics = StepMetrics(history.pending)
     with StopRequest() as stop:
-        train_step = _compiled_step(experiment)
-        batches = loader.prefetched(_batch_of_step(experiment), range(first_step, last_step))
+        train_step, step_input = _compiled_step(experiment)
+        batches = loader.prefetched(step_input.open(), range(first_step, last_step))
         progress = Progress(
             workdir, first_step=first_step, last_step=last_step, shown=hosts.is_first()
         )
@@ -271,17 +280,3 @@ def _validate(
     progress.resume_clock()
     history.validation.append({"step": step, "epoch": epoch, **scores})
     return scores
-
-
-def _batch_of_step(experiment: Experiment) -> Callable[[int], dict[str, jax.Array]]:
-    """Returns step -> the step's batch on the devices; each process reads its own rows."""
-    config, examples = experiment.config, experiment.data.train
-    rows = sharding.local_rows(experiment.layout, config.batch_size)
-
-    def fetch(step: int):
-        captions = loader.batch_captions(
-            config.seed, step, len(examples.captions), config.batch_size
-        )
-        return sharding.put_batch(experiment.layout, loader.make_batch(examples, captions[rows]))
-
-    return fetch

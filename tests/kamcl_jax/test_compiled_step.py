@@ -67,6 +67,9 @@ def test_the_sentence_has_the_numbers():
     assert compiled_step.describe(taken, layout) == (
         "a step takes 5.00 GB on each of 8 devices: 2.00 for state and batch, 3.00 within the step"
     )
+    assert ": 0.50 for state and batch, 1.50 for the training data, 3.00 within the step" in (
+        compiled_step.describe(taken, layout, table_bytes=1_500_000_000)
+    )
 
 
 def test_the_compiled_step_is_the_step(tiny, compiled):

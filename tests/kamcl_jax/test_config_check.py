@@ -24,7 +24,13 @@ from kamcl_jax.config_check import ConfigError
             16,
             r"config.augmentation.resize 16 is smaller than config.image_size",
         ),
+        (
+            "image_encoder.pooling_kernel",
+            "triton",
+            r"config.image_encoder.pooling_kernel is 'triton'; it must be one of 'counting', ",
+        ),
         ("data.vocabulary_from", "test", r"config.data.vocabulary_from is 'test'"),
+        ("data.residency", "gpu", r"config.data.residency is 'gpu'; it must be one of 'auto', "),
     ],
 )
 def test_a_mistake_is_named_with_its_field_and_value(field, value, sentence):
@@ -72,6 +78,29 @@ def test_devices_must_share_a_sharded_queue_evenly():
         config_check.check_division(config, num_devices=4)
 
 
+@pytest.mark.parametrize(("depth", "width"), [(18, 86), (50, 22)])
+def test_the_kernel_ranks_as_many_maps_as_a_byte_counts(depth, width):
+    config = tiny_config()
+    config.image_encoder.update({"depth": depth, "width": width})
+    config_check.check(config)
+    config.image_encoder.pooling_kernel = "pallas"
+    with pytest.raises(ConfigError, match=r"pooling_kernel='pallas' ranks up to 256 maps; .* 2"):
+        config_check.check(config)
+    config.image_encoder.width = width - 1
+    config_check.check(config)
+
+
+def test_the_kernel_is_for_one_gpu():
+    config = tiny_config()
+    config_check.check_kernel(config, "cpu", num_devices=8)
+    config.image_encoder.pooling_kernel = "pallas"
+    config_check.check_kernel(config, "gpu", num_devices=1)
+    for platform, count in (("cpu", 1), ("gpu", 2), ("tpu", 1)):
+        sentence = rf"pooling_kernel='pallas' runs on one GPU; .* {count} of the kind '{platform}'"
+        with pytest.raises(ConfigError, match=sentence):
+            config_check.check_kernel(config, platform, count)
+
+
 def test_a_batch_must_fit_into_the_training_split():
     with pytest.raises(ConfigError, match=r"batch_size 8 is larger than the training split of 7"):
         config_check.check_against_data(tiny_config(), num_captions=7)
@@ -81,6 +110,7 @@ def test_a_run_goes_on_with_its_own_config_only():
     config = tiny_config()
     trained = config_check.flatten(config)
     config.num_epochs = 99
+    config.data.residency = "device"
     config_check.check_against_checkpoint(config, trained)
     config.momentum = 0.5
     config.image_encoder.width = 5

@@ -1,9 +1,11 @@
 import jax
 import numpy as np
 import optax
+import pytest
 from conftest import tiny_config
 
 from kamcl_jax import from_config
+from kamcl_jax.config_check import ConfigError
 
 
 def first_moments(clip_norm, gradients):
@@ -25,8 +27,26 @@ def test_clipping_acts_on_the_gradients_that_are_used():
 def test_a_config_of_other_devices_fits_these():
     config = tiny_config()
     config.mesh.update({"data": 64, "fsdp": 16, "queue": "sharded"})
+    config.image_encoder.pooling_kernel = "pallas"
     fitting = from_config.on_these_devices(config)
     assert from_config.check_with_devices(fitting).size == jax.device_count()
     fitting.batch_size = 7  # evaluation fills up its batches
     assert from_config.check_with_devices(fitting, trains=False).size == jax.device_count()
     assert config.mesh.data == 64
+
+
+def test_a_kernel_of_a_gpu_is_refused_where_there_is_none():
+    config = tiny_config()
+    config.image_encoder.pooling_kernel = "pallas"
+    with pytest.raises(ConfigError, match=r"pooling_kernel='pallas' runs on one GPU"):
+        from_config.check_with_devices(config)
+
+
+def test_the_kernel_reaches_the_low_level_features_alone():
+    config = tiny_config()
+    config.image_encoder.pooling_kernel = "pallas"
+    image = from_config.make_model(config, num_tokens=5, num_concepts=4).image
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), np.float32)
+    made = jax.make_jaxpr(lambda x: image.init_with_output(jax.random.key(0), x, train=False))
+    kernels = str(made(images)).count("name=count_ahead")
+    assert kernels == 2  # compiled and, for a CPU, interpreted
