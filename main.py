@@ -18,6 +18,7 @@ from configs import rsicd
 from input_pipeline.errors import DataError
 from kamcl_jax import (
     best_checkpoint,
+    compilation_cache,
     concept_report,
     conversion,
     folds,
@@ -25,6 +26,7 @@ from kamcl_jax import (
     preparation,
     training,
 )
+from kamcl_jax.benchmark import run as benchmark
 from kamcl_jax.checkpoints import CheckpointError, silence_writers
 from kamcl_jax.config_check import ConfigError
 from kamcl_jax.interruption import Stopped
@@ -66,7 +68,7 @@ _GOLDEN = flags.DEFINE_string(
     "golden", None, "parity: .npz of what the PyTorch original computes from known weights."
 )
 _TORCH_CHECKOUT = flags.DEFINE_string(
-    "torch_checkout", None, "parity: clone of the PyTorch original, to be run beside ours."
+    "torch_checkout", None, "parity, benchmark: clone of the PyTorch original, run beside ours."
 )
 _PRECISION = flags.DEFINE_enum(
     "precision", "float64", ["float64", "float32"], "parity: of our arithmetic, with --golden."
@@ -87,6 +89,8 @@ def main(argv: list[str]) -> None:
     _check_flags(str(_MODE.value), mode)
     try:
         _join_hosts(str(_MODE.value))
+        if _MODE.value in MODEL_MODES:
+            compilation_cache.enable()
         mode.run()
     except Stopped as stopped:
         _end(f"\n{stopped}", stopped.exit_status)
@@ -127,7 +131,7 @@ def _end(sentence: str, status: int) -> NoReturn:
 def _join_hosts(mode: str) -> None:
     place = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _DISTRIBUTED.value:
-        if mode not in ("train", "evaluate", "folds"):
+        if mode not in MODEL_MODES:
             raise ConfigError(f"--mode={mode} runs in one process: leave out --distributed")
         hosts.initialise(*place)
     elif any(value is not None for value in place):
@@ -158,6 +162,11 @@ def _convert() -> None:
 
 def _concepts() -> None:
     concept_report.report(_load_config(), _path(_WORKDIR) / "concepts" if _WORKDIR.value else None)
+
+
+def _benchmark() -> None:
+    checkout = _path(_TORCH_CHECKOUT) if _TORCH_CHECKOUT.value else None
+    benchmark.run(_load_config(), _path(_WORKDIR), checkout)
 
 
 def _parity() -> None:
@@ -203,6 +212,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 _RUN = ("config", "workdir")
+MODEL_MODES = ("train", "evaluate", "folds")  # may take several processes; keep what they compile
 
 MODES = {
     "train": Mode(_RUN, lambda: training.train(_load_config(), _path(_WORKDIR))),
@@ -212,6 +222,7 @@ MODES = {
     "concepts": Mode(("config",), _concepts),
     "convert": Mode((*_RUN, ("from_torch", "to_torch")), _convert),
     "parity": Mode((("golden", "torch_checkout"),), _parity),
+    "benchmark": Mode(_RUN, _benchmark),
 }
 
 _MODE = flags.DEFINE_enum("mode", None, list(MODES), "What to do.", required=True)

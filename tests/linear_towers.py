@@ -1,4 +1,4 @@
-"""A model that is called like a `DualEncoder` and compiles in no time."""
+"""Models that are called like a `DualEncoder` and compile in no time."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from kamcl_jax import train_state
 from kamcl_jax.models.batch_norm import BatchNorm
+from kamcl_jax.models.encoders import DualEncoder
 
 
 class Towers(nn.Module):
@@ -29,6 +30,26 @@ class Towers(nn.Module):
             concepts = jax.nn.sigmoid(nn.Dense(12, name=f"{name}_concepts")(latent))
             towers.append((latent, concepts))
         return tuple(towers)
+
+
+class Tower(nn.Module):
+    """Called like an image or text encoder; encodes the mean of its first input."""
+
+    embedding_size: int
+    num_concepts: int
+
+    @nn.compact
+    def __call__(self, *inputs, train):
+        features = inputs[0].reshape(len(inputs[0]), -1).mean(1, keepdims=True)
+        outputs = nn.Dense(self.embedding_size + self.num_concepts)(features)
+        outputs = BatchNorm()(outputs, train=train)
+        embedding = outputs[:, : self.embedding_size]
+        return embedding, jax.nn.sigmoid(outputs[:, self.embedding_size :])
+
+
+def dual_encoder(embedding_size: int, num_concepts: int) -> DualEncoder:
+    """A `DualEncoder` of two such towers, with dropout in none."""
+    return DualEncoder(Tower(embedding_size, num_concepts), Tower(embedding_size, num_concepts))
 
 
 def create_state(

@@ -1,51 +1,32 @@
 """Runs the authors' PyTorch program out of a user's checkout, on the CPU.
 
-The checkout's code runs as it is. What it needs around it is put in place for the time of an
-import or a call and undone afterwards: its folder on `sys.path`, its module names, `.cuda()`
-without a GPU, constructors that would download weights. Nothing is written into the checkout.
-
 PyTorch is optional, so it is imported inside of functions.
 """
 
-import contextlib
-import importlib
-import sys
-import textwrap
-import types
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
+from kamcl_jax.parity import torch_checkout
+from kamcl_jax.parity.torch_checkout import (
+    NUM_CONCEPTS,
+    TorchOriginalError,
+    last_line,
+    surroundings,
+)
 from kamcl_jax.pretrained.torch_layout import StateDict
 
 Batch = Mapping[str, np.ndarray]
 """image f32[B, 256, 256, 3], normalised; tokens i32[B, T], padded with 0 to the longest caption;
 word_concepts f32[B, 512]; image_concepts f32[B, 512]. Other entries are ignored."""
 
-IMAGE_SIZE, NUM_CONCEPTS = 256, 512
+IMAGE_SIZE = 256
 """Fixed in the original's layers."""
 
 MARGIN = 0.2
 """Of the triplet loss; the original's option files all say so."""
-
-# A module comes after those it imports, so that the first to fail is the one to blame.
-_MODULES = ("layers.gpo", "layers.seq2vec", "layers.KAMCL_utils", "layers.KAMCL", "utils")
-_TOP_LEVEL = ("layers", "utils")
-
-# Package -> the module of it that is imported.
-_THIRD_PARTY = {
-    "torchvision": "torchvision.models.resnet",
-    "skipthoughts": "skipthoughts",
-    "xlwt": "xlwt",
-}
-
-
-class TorchOriginalError(ValueError):
-    """The original cannot be run, told in one sentence."""
 
 
 class TorchOriginal:
@@ -77,7 +58,7 @@ class TorchOriginal:
             self._model.load_state_dict(tensors, strict=True)
         except RuntimeError as error:
             raise TorchOriginalError(
-                f"the state does not fit the PyTorch original: {_last_line(error)}"
+                f"the state does not fit the PyTorch original: {last_line(error)}"
             ) from None
         self._optimizer = None
 
@@ -102,7 +83,7 @@ class TorchOriginal:
 
         inputs = _inputs(batch, self._dtype)
         self._model.eval()
-        with torch.no_grad(), _on_the_cpu(self._dtype):
+        with torch.no_grad(), surroundings(self._dtype):
             visual, visual_concept = self._model.visualmodelQ(inputs[0])
             text, text_concept = self._model.textmodelQ(*inputs[1:])
             sims = self._model(0, *inputs)[0]
@@ -144,7 +125,7 @@ class TorchOriginal:
             )
         optimizer = self._optimizer_with(learning_rate, epsilon)
         self._model.train()
-        with _on_the_cpu(self._dtype):
+        with surroundings(self._dtype):
             sims, image_concept, text_concept, *logits_and_targets = self._model(epoch, *inputs)
             no_ids = None  # an argument that the loss does not look at
             losses = self._loss(
@@ -199,180 +180,9 @@ def load_original(
       TorchOriginalError: the folder is no such checkout, PyTorch is missing, or the checkout's
         code fails.
     """
-    checkout = Path(checkout).resolve()
-    _check_files(checkout)
-    _check_torch()
-    with (
-        _importing_from(checkout) as stand_ins,
-        _nothing_downloaded(stand_ins),
-        _on_the_cpu(dtype),
-    ):
-        modules = {name: _import_from_checkout(name, checkout) for name in _MODULES}
-        try:
-            words = [str(number) for number in range(vocabulary_size)]
-            model = modules["layers.KAMCL"].BaseModel(_options(), words, K=queue_length)
-            loss = modules["utils"].calcul_loss
-        except Exception as error:
-            raise TorchOriginalError(
-                f"the model of the checkout {checkout} cannot be built: {_last_line(error)}"
-            ) from error
-    return TorchOriginal(model, loss, stand_ins, dtype)
-
-
-def _check_files(checkout: Path) -> None:
-    if not checkout.is_dir():
-        raise TorchOriginalError(f"the checkout of the PyTorch original, {checkout}, is no folder")
-    for name in sorted(f"{module.replace('.', '/')}.py" for module in _MODULES):
-        if not (checkout / name).is_file():
-            raise TorchOriginalError(
-                f"{checkout} is no checkout of github.com/mcx-mcx/KAMCL: it has no {name}"
-            )
-
-
-def _check_torch() -> None:
-    try:
-        importlib.import_module("torch")
-    except (ImportError, OSError) as error:  # OSError: of its shared libraries
-        raise TorchOriginalError(
-            "running the PyTorch original needs PyTorch (pip install torch), "
-            f"which cannot be imported: {_last_line(error)}"
-        ) from error
-
-
-def _import_from_checkout(name: str, checkout: Path) -> types.ModuleType:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # it is not our code: anything may come
-        raise TorchOriginalError(
-            f"the module {name} of the checkout {checkout} cannot be imported: {_last_line(error)}"
-        ) from error
-
-
-def _options() -> dict[str, Any]:
-    """The original's model options, as far as they are read."""
-    text_encoder = {"arch": "skipthoughts", "dir_st": "", "dropout": 0.0, "fixed_emb": False}
-    return {"seq2vec": text_encoder, "embed": {"embed_dim": NUM_CONCEPTS}}
-
-
-@contextlib.contextmanager
-def _on_the_cpu(dtype: type) -> Iterator[None]:
-    """Makes `.cuda()` do nothing, hides GPUs, and makes new tensors of this dtype."""
-    import torch
-
-    def unmoved(self: Any, *_args: Any, **_options: Any) -> Any:
-        return self
-
-    def absent() -> bool:
-        return False
-
-    with (
-        mock.patch.object(torch.Tensor, "cuda", unmoved),
-        mock.patch.object(torch.nn.Module, "cuda", unmoved),
-        mock.patch.object(torch.cuda, "is_available", absent),
-    ):
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(getattr(torch, np.dtype(dtype).name))
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(default)
-
-
-@contextlib.contextmanager
-def _importing_from(checkout: Path) -> Iterator[tuple[str, ...]]:
-    """Lets the checkout's modules be imported under their own names, and puts in stand-ins.
-
-    Those that are imported live on in the model; `sys.modules` forgets them.
-
-    Args:
-      checkout: its folder.
-
-    Yields:
-      The third-party packages that have a stand-in.
-    """
-    before, wrote_bytecode = dict(sys.modules), sys.dont_write_bytecode
-    borrowed = [*_TOP_LEVEL]
-    _forget(borrowed)
-    sys.path.insert(0, str(checkout))
-    sys.dont_write_bytecode = True
-    # The folder has no __init__.py: found by path, any installed package of the name would win.
-    sys.modules["layers"] = types.ModuleType("layers")
-    sys.modules["layers"].__path__ = [str(checkout / "layers")]
-    try:
-        for package, module in _THIRD_PARTY.items():
-            if not _can_import(module):
-                borrowed.append(package)
-                _forget([package])  # a failed import leaves parts behind
-                sys.modules.update(_stand_ins(package))
-        yield tuple(borrowed[len(_TOP_LEVEL) :])
-    finally:
-        sys.dont_write_bytecode = wrote_bytecode
-        sys.path.remove(str(checkout))
-        _forget(borrowed)
-        _forget_files_in(checkout, keep=before)
-        sys.modules.update({n: m for n, m in before.items() if _package(n) in borrowed})
-
-
-def _package(module: str) -> str:
-    return module.partition(".")[0]
-
-
-def _forget(packages: list[str]) -> None:
-    for name in [name for name in sys.modules if _package(name) in packages]:
-        del sys.modules[name]
-
-
-def _forget_files_in(folder: Path, keep: Mapping[str, types.ModuleType]) -> None:
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name not in keep and file and Path(file).is_relative_to(folder):
-            del sys.modules[name]
-
-
-def _can_import(module: str) -> bool:
-    # A torchvision that does not match its PyTorch warns and raises RuntimeError.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            importlib.import_module(module)
-        except Exception:
-            return False
-    return True
-
-
-def _stand_ins(package: str) -> dict[str, types.ModuleType]:
-    from kamcl_jax.parity import torch_stand_ins
-
-    return torch_stand_ins.modules(package)
-
-
-@contextlib.contextmanager
-def _nothing_downloaded(stand_ins: tuple[str, ...]) -> Iterator[None]:
-    """Keeps real third-party packages from reading or downloading weights at construction.
-
-    Also gives PyTorch back a name that the original imports, never calls, and PyTorch gives up.
-    """
-    with contextlib.ExitStack() as stack:
-        clip_grad = importlib.import_module("torch.nn.utils.clip_grad")
-        if not hasattr(clip_grad, "clip_grad_norm"):
-            clip = clip_grad.clip_grad_norm_
-            stack.enter_context(mock.patch.object(clip_grad, "clip_grad_norm", clip, create=True))
-        if "torchvision" not in stand_ins:
-            resnet = sys.modules[_THIRD_PARTY["torchvision"]]
-            for name in ("resnet18", "resnet50", "resnet101"):
-                untrained = _without_arguments(getattr(resnet, name))
-                stack.enter_context(mock.patch.object(resnet, name, untrained))
-        if "skipthoughts" not in stand_ins:
-            from kamcl_jax.parity.torch_stand_ins import SKIP_THOUGHTS_LOADERS
-
-            encoder = sys.modules["skipthoughts"].BayesianUniSkip
-            for name, loader in SKIP_THOUGHTS_LOADERS.items():
-                stack.enter_context(mock.patch.object(encoder, name, loader))
-        yield
-
-
-def _without_arguments(build: Callable[[], Any]) -> Callable[..., Any]:
-    return lambda *_args, **_options: build()
+    program = torch_checkout.load_model(checkout, vocabulary_size, queue_length, dtype)
+    loss = program.modules["utils"].calcul_loss
+    return TorchOriginal(program.model, loss, program.stand_ins, dtype)
 
 
 def _inputs(batch: Batch, dtype: type) -> tuple[Any, Any, Any]:
@@ -401,9 +211,3 @@ def _tensor(array: np.ndarray) -> Any:
 def _array(tensor: Any) -> np.ndarray:
     # A copy: the next step writes into parameters where they are.
     return tensor.detach().cpu().numpy().copy()
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # PyTorch lists every tensor that does not fit in one line.
-    return textwrap.shorten(lines[-1], 200) if lines else type(error).__name__

@@ -1,8 +1,8 @@
 """Stand-ins for third-party packages that the PyTorch original imports and a machine may lack.
 
-They have the names, shapes and order of the packages' parameters and compute the same; pretrained
-weights, dropout and everything else that a comparison does not need is left out. This module
-imports PyTorch, which is optional: import it where PyTorch is known to be there.
+They have the names, shapes and order of the packages' parameters and compute the same, operation by
+operation; pretrained weights and everything else that a comparison does not need is left out. This
+module imports PyTorch, which is optional: import it where PyTorch is known to be there.
 """
 
 import types
@@ -69,6 +69,9 @@ class ResNet18(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
+GATES = ("r", "i", "n")
+
+
 class GRUCell(nn.Module):
     """One step of the skip-thoughts GRU: biases on the input's side only."""
 
@@ -81,20 +84,37 @@ class GRUCell(nn.Module):
         self.weight_hi = nn.Linear(hidden_size, hidden_size, bias=False)
         self.weight_hn = nn.Linear(hidden_size, hidden_size, bias=False)
 
-    def forward(self, x: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-        """Takes f32[B, input_size] and the state f32[B, hidden_size] to the next state."""
-        reset = torch.sigmoid(self.weight_ir(x) + self.weight_hr(state))
-        keep = torch.sigmoid(self.weight_ii(x) + self.weight_hi(state))
-        new = torch.tanh(self.weight_in(x) + reset * self.weight_hn(state))
+    def forward(
+        self, x: torch.Tensor, state: torch.Tensor, masks: dict[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Takes f32[B, input_size] and the state f32[B, hidden_size] to the next state.
+
+        Args:
+          x: of this step.
+          state: before it.
+          masks: of the dropout, for each gate `r`, `i`, `n` one of the input and one of the state,
+            `xr`, `hr` and so on; none drops nothing.
+        """
+        drop = masks or {}
+        from_x = {gate: _dropped(x, drop.get(f"x{gate}")) for gate in GATES}
+        from_state = {gate: _dropped(state, drop.get(f"h{gate}")) for gate in GATES}
+        reset = torch.sigmoid(self.weight_ir(from_x["r"]) + self.weight_hr(from_state["r"]))
+        keep = torch.sigmoid(self.weight_ii(from_x["i"]) + self.weight_hi(from_state["i"]))
+        new = torch.tanh(self.weight_in(from_x["n"]) + reset * self.weight_hn(from_state["n"]))
         return (1 - keep) * new + keep * state
+
+
+def _dropped(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    return values if mask is None else values * mask
 
 
 class GRU(nn.Module):
     """The skip-thoughts GRU over a sequence, from a state of zeros."""
 
-    def __init__(self, input_size: int, hidden_size: int):
+    def __init__(self, input_size: int, hidden_size: int, dropout: float = 0.0):
         super().__init__()
         self.hidden_size = hidden_size
+        self.dropout = dropout
         self.gru_cell = GRUCell(input_size, hidden_size)
 
     def forward(
@@ -111,11 +131,24 @@ class GRU(nn.Module):
         """
         steps = x.shape[1] if max_length is None else int(max_length)
         state = x.new_zeros(x.shape[0], self.hidden_size)
+        masks = self._masks(x, state)
         states = []
         for step in range(steps):
-            state = self.gru_cell(x[:, step], state)
+            state = self.gru_cell(x[:, step], state, masks)
             states.append(state)
         return torch.stack(states, dim=1), state
+
+    def _masks(self, x: torch.Tensor, state: torch.Tensor) -> dict[str, torch.Tensor] | None:
+        """Draws the variational dropout of one sequence: the same in all of its steps."""
+        if not self.training or not self.dropout:
+            return None
+        keep = 1 - self.dropout
+        like = {"x": x[:, 0], "h": state}
+        return {
+            f"{of}{gate}": torch.empty_like(values).bernoulli_(keep).div_(keep)
+            for of, values in like.items()
+            for gate in GATES
+        }
 
 
 class BayesianUniSkip(nn.Module):
@@ -135,18 +168,13 @@ class BayesianUniSkip(nn.Module):
           dir_st: taken for the package's signature, as `save` is; nothing is read or written.
           vocab: one word for each row of the embedding but row 0, the padding.
           save: see `dir_st`.
-          dropout: must be 0.
+          dropout: variational, of the GRU in training.
           fixed_emb: keeps the embedding out of training.
-
-        Raises:
-          NotImplementedError: there is dropout.
         """
         super().__init__()
-        if dropout:
-            raise NotImplementedError("the stand-in for skipthoughts has no dropout")
         self.embedding = nn.Embedding(len(vocab) + 1, WORD_WIDTH, padding_idx=0)
         self.embedding.weight.requires_grad_(not fixed_emb)
-        self.rnn = GRU(WORD_WIDTH, HIDDEN_WIDTH)
+        self.rnn = GRU(WORD_WIDTH, HIDDEN_WIDTH, dropout)
 
     def _process_lengths(self, tokens: torch.Tensor) -> list[int]:
         return (tokens != 0).sum(dim=1).tolist()

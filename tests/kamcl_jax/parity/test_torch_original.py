@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fake_checkout import MODEL, write
 
 from kamcl_jax.models.resnet import ResNet
 from kamcl_jax.parity.torch_original import TorchOriginalError, load_original
@@ -18,60 +19,10 @@ from kamcl_jax.pretrained.resnet_layout import resnet_layout
 CHECKOUT = os.environ.get("KAMCL_TORCH_CHECKOUT")
 WORDS, QUEUE, BATCH = 20, 4, 2
 
-# A program with the original's outside: same modules, third parties, constructor and results.
-FAKE = {
-    "layers/gpo.py": "import torch\nassert not torch.cuda.is_available()",
-    "layers/seq2vec.py": "import skipthoughts\nfrom skipthoughts import BayesianUniSkip as Encoder",
-    "layers/KAMCL_utils.py": "from torchvision.models.resnet import resnet18, resnet50, resnet101",
-    "layers/KAMCL.py": """
-import torch
-import torchvision.models as models
-from torch.nn.utils.clip_grad import clip_grad_norm
-from layers import gpo, seq2vec
-from .KAMCL_utils import *
-
-class Tower(torch.nn.Module):
-    def __init__(self, make):
-        super().__init__()
-        self.inner, self.linear = make, torch.nn.Linear(512, 512).cuda()
-
-    def forward(self, *arrays):
-        concepts = torch.sigmoid(self.linear(arrays[-1].flatten(1)[:, :512].cuda()))
-        return concepts, concepts
-
-class BaseModel(torch.nn.Module):
-    def __init__(self, opt, vocab_words, K):
-        super().__init__()
-        text = opt["seq2vec"]
-        encoder = seq2vec.Encoder(text["dir_st"], vocab_words, dropout=text["dropout"])
-        self.visualmodelQ, self.textmodelQ = Tower(resnet18(pretrained=True)), Tower(encoder)
-        self.K = K
-
-    def forward(self, epoch, image, tokens, word_concepts):
-        image, text = self.visualmodelQ(image)[0], self.textmodelQ(tokens, word_concepts)[0]
-        sims = image @ text.T
-        if not self.training:
-            return sims, image, text
-        target = torch.zeros(len(image), dtype=torch.long).cuda()
-        return sims, image, text, sims, sims.T, target, target
-""",
-    "utils.py": """
-import torch
-import xlwt
-
-def calcul_loss(epoch, labels, sims, size, margin, image, text, ids, *rest):
-    entropy = torch.nn.CrossEntropyLoss().cuda()(rest[0], rest[2])
-    return entropy + epoch * margin, entropy, sims.sum(), labels.sum()
-""",
-}
-
 
 @pytest.fixture
 def fake_checkout(tmp_path) -> Path:
-    for name, source in FAKE.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(source)
-    return tmp_path
+    return write(tmp_path, MODEL)
 
 
 def make_batch() -> dict[str, np.ndarray]:
@@ -116,7 +67,7 @@ def test_missing_checkout(tmp_path):
         load_original(tmp_path / "nowhere", WORDS)
 
 
-@pytest.mark.parametrize("missing", sorted(FAKE))
+@pytest.mark.parametrize("missing", sorted(MODEL))
 def test_incomplete_checkout_names_the_file(fake_checkout, missing):
     (fake_checkout / missing).unlink()
     with pytest.raises(TorchOriginalError, match=f"is no checkout of .*: it has no {missing}"):
@@ -240,6 +191,24 @@ def test_stand_in_gru_is_the_skip_thoughts_one(steps):
         states, last = gru(torch.tensor(x), max_length=steps)
     np.testing.assert_allclose(states, numpy_gru(weights, x[:, :steps]), atol=1e-6)
     np.testing.assert_array_equal(states[:, -1], last)
+
+
+def test_stand_in_gru_drops_the_same_entries_in_all_steps():
+    torch = pytest.importorskip("torch")
+    from kamcl_jax.parity.torch_stand_ins import GRU
+
+    x = torch.ones(64, 3, 4)
+    gru, seen = GRU(4, 5, dropout=0.25), []
+    gru.gru_cell.weight_ir.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    dropping = gru(x)[0]
+    first, second, third = seen
+    torch.testing.assert_close(first, second)
+    torch.testing.assert_close(first, third)
+    assert first.unique().tolist() == [0, pytest.approx(4 / 3)]
+    assert 0.6 < float((first > 0).float().mean()) < 0.9
+    assert not torch.equal(dropping, gru(x)[0])  # another sequence, another mask
+    gru.eval()
+    torch.testing.assert_close(gru(x)[0], gru(x)[0])
 
 
 def test_stand_in_encoder_agrees_with_the_real_package(monkeypatch):

@@ -1,0 +1,521 @@
+"""Measures how the training step and the evaluation grow with every size that may grow.
+
+python examples/growth.py --out=runs/growth
+
+It varies one size at a time of a narrow KAMCL (ResNet-18 of width 16, GRU of 256, embeddings of
+128, float32), on noise, and writes growth.md, growth.png and growth.json; about six minutes on two
+cores. `--largest` adds the evaluation of 100k images and 500k captions, `--axes` chooses.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import ml_collections
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from configs import base
+from kamcl_jax import (
+    compilation_cache,
+    compiled_step,
+    from_config,
+    ranking,
+    sharding,
+)
+from kamcl_jax.benchmark.retrieval_speed import five_captions_each
+from kamcl_jax.benchmark.roofline import compiled_cost, uncounted_loop_cost
+from kamcl_jax.benchmark.subject import device_words
+from kamcl_jax.figures import BAR, DOTS_PER_INCH, MISS
+from kamcl_jax.markdown import table
+from kamcl_jax.score_blocks import Embeddings
+from kamcl_jax.train_state import TrainState
+from kamcl_jax.train_step import make_train_step
+
+Point = dict[str, float]
+"""What was measured at one size of an axis: `size`, `seconds` and the axis's own figures."""
+
+VOCABULARY = 1226
+"""Rows of the word embedding; RSICD's."""
+
+EVALUATED_WIDTH = 512
+"""Of the embeddings that are ranked; the published one."""
+
+TRIALS = 3
+SHORT = 3.0
+"""Seconds that the trials of a step go on for: short steps are disturbed easily."""
+
+LONG = 20.0
+"""Seconds from which a ranking is not repeated: its compilation is no matter there."""
+
+GB, MB = 1e9, 1e6
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Of a training step; an axis of growth is one of the fields.
+
+    Attributes:
+      batch: pairs on each device.
+      image: pixels of a side.
+      queue: keys a modality.
+      words: of the longest caption.
+      devices: that share the batch.
+    """
+
+    batch: int = 16
+    image: int = 128
+    queue: int = 2**13
+    words: int = 16
+    devices: int = 1
+
+
+def narrow_config() -> ml_collections.ConfigDict:
+    """Returns the published training but for its widths, so that a sweep takes minutes."""
+    config = base.get_config()
+    config.embedding_size = 128
+    config.num_concepts = 128
+    config.image_encoder.width = 16
+    config.text_encoder.word_width = 128
+    config.text_encoder.hidden_width = 256
+    return config
+
+
+def config_of(sizes: Sizes) -> ml_collections.ConfigDict:
+    """Returns the narrow training of these sizes."""
+    config = narrow_config()
+    config.batch_size = sizes.batch * sizes.devices
+    config.image_size = sizes.image
+    config.queue_length = sizes.queue
+    return config
+
+
+def noise_state(config: ml_collections.ConfigDict) -> TrainState:
+    """Returns a train state of positive noise: initialisation would take long to compile."""
+    generator = np.random.default_rng(0)
+
+    def fill(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if np.issubdtype(leaf.dtype, np.floating):
+            return (0.02 * generator.random(leaf.shape, np.float32)).astype(leaf.dtype)
+        return np.zeros(leaf.shape, leaf.dtype)
+
+    state = from_config.abstract_state(config, VOCABULARY, config.num_concepts)
+    return jax.tree.map(fill, state)
+
+
+def noise(config: ml_collections.ConfigDict, words: int) -> dict[str, np.ndarray]:
+    """Returns a training batch as `from_config.abstract_batch` describes it.
+
+    Args:
+      config: of the training.
+      words: of the longest captions; the shortest have half as many.
+    """
+    generator = np.random.default_rng(0)
+    shapes = from_config.abstract_batch(config, words, config.num_concepts)
+    lengths = generator.integers(-(-words // 2), words + 1, config.batch_size, dtype=np.int32)
+    lengths[0] = words
+    tokens = generator.integers(1, VOCABULARY, shapes["tokens"].shape, dtype=np.int32)
+    tokens[np.arange(words) >= lengths[:, None]] = 0
+    concepts = shapes["word_concepts"].shape
+    return {
+        "image": generator.integers(0, 256, shapes["image"].shape, dtype=np.uint8),
+        "tokens": tokens,
+        "lengths": lengths,
+        "word_concepts": (generator.random(concepts) < 0.02).astype(np.float32),
+        "image_concepts": generator.random(concepts, np.float32),
+    }
+
+
+@functools.cache
+def measure_step(sizes: Sizes) -> Point:
+    """Compiles and times a training step; the median of three or more, after one not counted.
+
+    Args:
+      sizes: of the step; what was measured once is remembered.
+
+    Returns:
+      `seconds` of a step, and of each device `flops` by XLA's count, with all rounds of the
+      loops, and bytes of `memory`.
+
+    Raises:
+      ValueError: there are fewer devices.
+    """
+    config = config_of(sizes)
+    layout = sharding.replicated(sharding.make_mesh(data=sizes.devices))
+    step = make_train_step(
+        from_config.make_model(config, VOCABULARY, config.num_concepts),
+        from_config.make_optimizer(config, steps_per_epoch=1),
+        from_config.make_settings(config, steps_per_epoch=1),
+        layout,
+    )
+    shapes = from_config.abstract_batch(config, sizes.words, config.num_concepts)
+    state = jax.device_put(noise_state(config), layout.state)
+    batch = sharding.put_batch(layout, noise(config, sizes.words))
+    loops = uncounted_loop_cost(step.trace(state, batch).jaxpr, sizes.words)
+    abstract = from_config.abstract_state(config, VOCABULARY, config.num_concepts)
+    compiled = compiled_step.compile_step(step, abstract, shapes, layout)
+    seconds: list[float] = []
+    while len(seconds) <= TRIALS or sum(seconds[1:]) < SHORT:
+        started = time.perf_counter()
+        state, _ = jax.block_until_ready(compiled(state, batch))
+        seconds.append(time.perf_counter() - started)
+    return {
+        "seconds": statistics.median(seconds[1:]),
+        # The loops are counted in the program for all devices, the rest in that of one.
+        "flops": compiled_cost(compiled).flops + loops.flops / sizes.devices,
+        "memory": compiled_step.memory(compiled).peak,
+    }
+
+
+def measure_ranking(images: int) -> Point:
+    """Times ranking both ways from random embeddings, five captions an image.
+
+    Args:
+      images: of the test set.
+
+    Returns:
+      `seconds`, without compilation unless it is no matter; bytes of this process's memory at its
+      `peak` and `before` the ranking; bytes that the whole `matrix` of scores would take.
+    """
+    generator = np.random.default_rng(0)
+    image_of_caption = five_captions_each(images)
+    embeddings = Embeddings(
+        _unit_vectors(generator, images), _unit_vectors(generator, len(image_of_caption))
+    )
+    jax.block_until_ready(jax.numpy.zeros(1))  # the backend is there
+    before = _peak_memory()
+    seconds = []
+    while len(seconds) <= TRIALS and (not seconds or seconds[0] < LONG):
+        seconds.append(_seconds(lambda: ranking.both_ways(embeddings, image_of_caption)))
+    return {
+        "seconds": statistics.median(seconds[1:] or seconds),
+        "peak": _peak_memory(),
+        "before": before,
+        "matrix": 4.0 * images * len(image_of_caption),
+    }
+
+
+def _unit_vectors(generator: np.random.Generator, count: int) -> np.ndarray:
+    """Returns f32[count, EVALUATED_WIDTH]."""
+    vectors = generator.standard_normal((count, EVALUATED_WIDTH), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def _peak_memory() -> float:
+    """Returns the most bytes that this process has held so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One size that grows.
+
+    Attributes:
+      title: of its part of the report.
+      label: of the size, with its unit.
+      sizes: ascending.
+      largest: sizes that `--largest` adds.
+      alone: whether every size is measured by a process of its own.
+    """
+
+    title: str
+    label: str
+    sizes: tuple[int, ...]
+    largest: tuple[int, ...] = ()
+    alone: bool = False
+
+
+EVALUATION = "evaluation"
+
+AXES = {
+    "batch": Axis("Batch", "pairs a step", (8, 16, 64, 256)),
+    "image": Axis("Image size", "pixels of a side", (64, 128, 256, 512)),
+    "queue": Axis("Queue", "keys a modality", (2**10, 2**13, 2**16, 2**20)),
+    "words": Axis("Caption length", "words of the longest caption", (8, 16, 32, 128)),
+    "devices": Axis("Devices", "simulated devices", (1, 2, 4, 8), alone=True),
+    EVALUATION: Axis(
+        "Evaluation", "test images (5 captions each)", (1000, 10_000, 30_000), (100_000,), True
+    ),
+}
+"""By name: a field of `Sizes`, or the evaluation."""
+
+
+def measure(axis: str, size: int) -> Point:
+    """Measures one size of an axis in this process.
+
+    Args:
+      axis: of `AXES`.
+      size: the others are those of `Sizes`.
+    """
+    if axis == EVALUATION:
+        return {"size": size, **measure_ranking(size)}
+    point = measure_step(dataclasses.replace(Sizes(), **{axis: size}))
+    if axis == "devices":
+        # Simulated devices take turns on the cores: only their work means something.
+        point["work"] = point["seconds"] * (os.cpu_count() or 1) / size
+    return {"size": size, **point}
+
+
+def measure_alone(axis: str, size: int) -> Point:
+    """Measures one size of an axis in a process of its own, on simulated devices if it has some.
+
+    Args:
+      axis: of `AXES`.
+      size: as for `measure`.
+
+    Raises:
+      subprocess.CalledProcessError: it fails; its own words stand on stderr.
+    """
+    environment = dict(os.environ)
+    if axis == "devices":
+        simulated = f"--xla_force_host_platform_device_count={size}"
+        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {simulated}".strip()
+        environment["JAX_PLATFORMS"] = "cpu"
+    command = [sys.executable, str(Path(__file__).resolve()), f"--measure={axis}:{size}"]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def sweep(names: Sequence[str], out: Path, *, largest: bool = False) -> str:
+    """Measures axes and writes the report after each, so that nothing is lost.
+
+    Axes that the folder's growth.json has from before stay in the report.
+
+    Args:
+      names: of `AXES`.
+      out: folder of growth.md, growth.png and growth.json; made if it is not there.
+      largest: whether to add the largest sizes.
+
+    Returns:
+      The text of growth.md.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    measured: dict[str, list[Point]] = {}
+    if (out / "growth.json").exists():
+        measured = json.loads((out / "growth.json").read_text())
+    text = ""
+    for name in names:
+        axis, measured[name] = AXES[name], []
+        for size in axis.sizes + (axis.largest if largest else ()):
+            point = (measure_alone if axis.alone else measure)(name, size)
+            measured[name].append(point)
+            print(f"{name} {size}: {point['seconds']:.3f} s", file=sys.stderr, flush=True)
+        text = write(out, measured)
+    return text
+
+
+def write(out: Path, measured: Mapping[str, Sequence[Point]]) -> str:
+    """Writes growth.json, growth.md and growth.png, and returns the text of growth.md.
+
+    Args:
+      out: folder.
+      measured: points of each axis.
+    """
+    (out / "growth.json").write_text(json.dumps(measured, indent=1) + "\n")
+    text = report(measured)
+    (out / "growth.md").write_text(text)
+    draw(out / "growth.png", measured)
+    return text
+
+
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Returns p of value ~ size^p between the last two points; NaN if there is only one.
+
+    Args:
+      sizes: ascending.
+      values: positive, as many.
+    """
+    if len(sizes) < 2:
+        return math.nan
+    return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
+
+
+Column = tuple[str, Callable[[Point], str]]
+
+_SECONDS: Column = ("seconds", lambda point: f"{point['seconds']:.3f}")
+_OF_STEP: tuple[Column, ...] = (
+    _SECONDS,
+    ("GFLOP a device", lambda point: f"{point['flops'] / 1e9:.2f}"),
+    ("MB a device", lambda point: f"{point['memory'] / MB:.0f}"),
+)
+_OF_DEVICES: tuple[Column, ...] = (
+    ("core seconds a device", lambda point: f"{point['work']:.3f}"),
+    *_OF_STEP,
+)
+_OF_EVALUATION: tuple[Column, ...] = (
+    _SECONDS,
+    ("GB at the peak", lambda point: f"{point['peak'] / GB:.2f}"),
+    ("of it before ranking", lambda point: f"{point['before'] / GB:.2f}"),
+    ("GB of all scores", lambda point: f"{point['matrix'] / GB:.2f}"),
+)
+
+
+def _columns(name: str) -> tuple[Column, ...]:
+    return {EVALUATION: _OF_EVALUATION, "devices": _OF_DEVICES}.get(name, _OF_STEP)
+
+
+def report(measured: Mapping[str, Sequence[Point]]) -> str:
+    """Returns the tables of all axes in Markdown.
+
+    Args:
+      measured: points of each axis.
+    """
+    sizes, config = Sizes(), narrow_config()
+    parts = [
+        f"Measured on {device_words()}; medians of {TRIALS} trials or more, after one that is not "
+        f"counted (a ranking of more than {LONG:.0f} s: one trial). "
+        f"Training steps of a ResNet-{config.image_encoder.depth} of width "
+        f"{config.image_encoder.width}, a GRU of {config.text_encoder.hidden_width} and "
+        f"embeddings of {config.embedding_size} in {config.dtype}, on noise. Unless the table "
+        f"says otherwise: {sizes.batch} pairs on each device, {sizes.image} pixels, {sizes.queue} "
+        f"keys a modality, {sizes.words} words, one device. Memory is what XLA plans for state, "
+        "batch and step."
+    ]
+    parts += [_axis_text(name, points) for name, points in _ordered(measured)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _ordered(measured: Mapping[str, Sequence[Point]]) -> list[tuple[str, Sequence[Point]]]:
+    """Returns the axes in the order of `AXES`."""
+    return [(name, measured[name]) for name in AXES if name in measured]
+
+
+def _axis_text(name: str, points: Sequence[Point]) -> str:
+    """Returns the heading, the table and the exponent of an axis."""
+    axis, columns = AXES[name], _columns(name)
+    head = [axis.label, *(title for title, _ in columns)]
+    rows = [[f"{point['size']:,}", *(write(point) for _, write in columns)] for point in points]
+    title = axis.title
+    if name == EVALUATION:
+        title += f": ranking both ways from embeddings of {EVALUATED_WIDTH}"
+    return "\n\n".join([f"### {title}", table(head, rows, left=0), _growth(name, points)])
+
+
+def _growth(name: str, points: Sequence[Point]) -> str:
+    """Returns the sentence on an axis's exponent."""
+    if len(points) < 2:
+        return "One size only: no exponent."
+    drawn = "work" if name == "devices" else "seconds"
+    sizes = [point["size"] for point in points]
+    power = exponent(sizes, [point[drawn] for point in points])
+    what = "work of a device" if name == "devices" else "time"
+    return f"Between the last two sizes the {what} grows with the size to the power of {power:.2f}."
+
+
+def draw(path: Path, measured: Mapping[str, Sequence[Point]]) -> None:
+    """Draws a small plot with two logarithmic scales for each axis.
+
+    Args:
+      path: of the PNG.
+      measured: points of each axis, one axis at least.
+    """
+    panels: list[tuple[str, str, str]] = []
+    for name, _ in _ordered(measured):
+        if name == "devices":
+            panels.append((name, "work", "core seconds a step and device"))
+        else:
+            panels.append((name, "seconds", "seconds" if name == EVALUATION else "seconds a step"))
+        if name == EVALUATION:
+            panels.append((name, "peak", "GB of memory"))
+    across = min(len(panels), 4)
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(3.4 * across, 3.2 * down), layout="constrained")
+    places = figure.subplots(down, across, squeeze=False).flat
+    for place, (name, field, label) in zip(places, panels, strict=False):
+        _panel(place, name, measured[name], field, label)
+    for place in places[len(panels) :]:
+        place.axis("off")
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def _panel(place: Axes, name: str, points: Sequence[Point], field: str, label: str) -> None:
+    """Draws one field of an axis's points, and proportional growth beside it."""
+    unit = GB if field == "peak" else 1.0
+    sizes = [point["size"] for point in points]
+    values = [point[field] / unit for point in points]
+    power = exponent(sizes, values)
+    place.plot(sizes, values, color=BAR, marker="o", linewidth=1.5, label="measured")
+    if field == "peak":
+        matrix = [point["matrix"] / unit for point in points]
+        place.plot(sizes, matrix, color=MISS, linestyle="--", label="all scores at once")
+    elif field == "seconds":
+        straight = [values[-1] * size / sizes[-1] for size in sizes]
+        place.plot(sizes, straight, color=MISS, linestyle="--", label="proportional")
+    place.set(xscale="log", yscale="log", xlabel=AXES[name].label, ylabel=label)
+    low, high = place.get_ylim()
+    if high < 10 * low:  # a decade, so that what is nearly constant looks so
+        middle = math.sqrt(low * high)
+        place.set_ylim(middle / math.sqrt(10), middle * math.sqrt(10))
+    end = "" if math.isnan(power) else f": size$^{{{power:.2f}}}$ at the end"
+    place.set_title(f"{AXES[name].title}{end}", fontsize=10)
+    place.set_xticks(sizes, [_short(size) for size in sizes], fontsize=8)
+    place.xaxis.set_minor_locator(NullLocator())
+    place.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    place.grid(alpha=0.3)
+    place.legend(fontsize=8)
+
+
+def _short(size: float) -> str:
+    """Returns a size as an axis has room for it: 8192 -> "8k"."""
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if size >= unit:
+            return f"{size / unit:.0f}{letter}"
+    return f"{size:.0f}"
+
+
+def chosen(names: str) -> list[str]:
+    """Returns the axes of a list with commas.
+
+    Raises:
+      argparse.ArgumentTypeError: one is unknown.
+    """
+    found = names.split(",")
+    for name in found:
+        if name not in AXES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(AXES)}")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures, writes, prints."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/growth"), help="folder")
+    parser.add_argument("--axes", type=chosen, default=list(AXES), help=",".join(AXES))
+    parser.add_argument("--largest", action="store_true", help="also 100k images x 500k captions")
+    parser.add_argument("--measure", metavar="AXIS:SIZE", help="one point only, printed as JSON")
+    flags = parser.parse_args(arguments)
+    compilation_cache.enable()
+    if flags.measure:
+        axis, _, size = flags.measure.partition(":")
+        if axis not in AXES or not size.isdecimal() or int(size) < 1:
+            parser.error(f"--measure={flags.measure} is not AXIS:SIZE, as batch:8")
+        print(json.dumps(measure(axis, int(size))))
+        return
+    print(sweep(flags.axes, flags.out, largest=flags.largest))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What a compiled program computes and moves, and how near to the machine's limits it comes."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+_PRODUCTS = ("dot_general", "conv_general_dilated")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Work of a program on one device.
+
+    Attributes:
+      flops: floating point operations.
+      bytes: read and written by all of its operations, as if no cache were there between them.
+    """
+
+    flops: float
+    bytes: float
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.flops + other.flops, self.bytes + other.bytes)
+
+    @property
+    def intensity(self) -> float:
+        """Operations a byte."""
+        return self.flops / self.bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """The least time that the machine's measured rates allow for a cost (Williams et al. 2009).
+
+    Attributes:
+      compute_seconds: of the operations, at the rate of a matrix product.
+      memory_seconds: of the bytes, at the rate of a copy.
+    """
+
+    compute_seconds: float
+    memory_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """The larger one of the two."""
+        return max(self.compute_seconds, self.memory_seconds)
+
+    @property
+    def bound(self) -> str:
+        """What the larger one is, "compute" or "memory"."""
+        return "compute" if self.compute_seconds >= self.memory_seconds else "memory"
+
+
+def roofline(cost: Cost, flops_per_second: float, bytes_per_second: float) -> Roofline:
+    """Returns the roofline of a cost on a machine of these rates."""
+    return Roofline(cost.flops / flops_per_second, cost.bytes / bytes_per_second)
+
+
+def compiled_cost(compiled: Any) -> Cost:
+    """Returns XLA's analysis of an executable; it counts the body of a loop once."""
+    analysis = compiled.cost_analysis()
+    if isinstance(analysis, list):  # one a program, in older releases of JAX
+        analysis = analysis[0]
+    return Cost(float(analysis["flops"]), float(analysis["bytes accessed"]))
+
+
+def uncounted_loop_cost(jaxpr: Any, while_rounds: int) -> Cost:
+    """Returns the matrix products and convolutions of loops beyond the first round.
+
+    That is what XLA's analysis leaves out, but for the loops' elementwise operations.
+
+    Args:
+      jaxpr: of the traced program, a `ClosedJaxpr`.
+      while_rounds: of every loop whose rounds depend on the data.
+    """
+    total = Cost(0.0, 0.0)
+    for equation, times in _products(jaxpr.jaxpr, while_rounds, 1):
+        one = _product_cost(equation)
+        total += Cost((times - 1) * one.flops, (times - 1) * one.bytes)
+    return total
+
+
+def _products(jaxpr: Any, while_rounds: int, times: int) -> Iterator[tuple[Any, int]]:
+    """Yields every product and how often it is computed."""
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if name in _PRODUCTS:
+            yield equation, times
+        rounds = {"scan": equation.params.get("length", 1), "while": while_rounds}.get(name, 1)
+        for inner in _inner(equation.params.values()):
+            yield from _products(inner, while_rounds, times * rounds)
+
+
+def _inner(values: Any) -> Iterator[Any]:
+    """Yields the programs among an equation's parameters."""
+    for value in values:
+        if isinstance(value, tuple | list):
+            yield from _inner(value)
+        elif hasattr(value, "eqns"):
+            yield value
+        elif hasattr(value, "jaxpr") and hasattr(value.jaxpr, "eqns"):
+            yield value.jaxpr
+
+
+def _product_cost(equation: Any) -> Cost:
+    left, right = (variable.aval for variable in equation.invars)
+    (result,) = (variable.aval for variable in equation.outvars)
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        terms = math.prod(left.shape[axis] for axis in contracted)
+    else:
+        kernel = equation.params["dimension_numbers"].rhs_spec
+        outputs = right.shape[kernel[0]]
+        terms = right.size // outputs // math.prod(equation.params["lhs_dilation"])
+    moved = sum(x.size * x.dtype.itemsize for x in (left, right, result))
+    return Cost(2.0 * result.size * terms, float(moved))

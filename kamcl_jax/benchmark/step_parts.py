@@ -1,0 +1,324 @@
+"""Where a training step's time goes.
+
+The towers take most of it. They are timed by their absence: the step's time less that of a step in
+which one of them is replaced, for the queries or for the keys, by a stand-in with one small linear
+map. Its parameters stay, so that averaging and Adam have as much to do, and the losses compute the
+same gradients. Both steps are compiled from `train_step.train_step`. What comes before and after
+the towers (augmentation, losses, update) is short and would drown in the noise of a difference; it
+is timed by itself, compiled from the functions that the step calls.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from kamcl_jax import augmentation, compiled_step, from_config, momentum, sharding, train_state
+from kamcl_jax.benchmark import roofline
+from kamcl_jax.benchmark.roofline import Cost
+from kamcl_jax.benchmark.subject import Subject
+from kamcl_jax.benchmark.trials import Action, Timing
+from kamcl_jax.encoding import Encodings
+from kamcl_jax.models.encoders import DualEncoder, Encoded
+from kamcl_jax.objective import loss_terms, similarities
+from kamcl_jax.sharding import Layout
+from kamcl_jax.train_state import TrainState
+from kamcl_jax.train_step import StepSettings, make_train_step
+
+WHOLE, LOSSES, REST = "whole step", "losses", "rest"
+AUGMENTATION, UPDATE = "augmentation", "update"
+IMAGE_QUERIES, IMAGE_KEYS, TEXT = "image queries", "image keys", "text"
+
+LEFT_OUT = (IMAGE_QUERIES, IMAGE_KEYS, TEXT)
+"""Parts that are timed by their absence."""
+
+ALONE = (AUGMENTATION, LOSSES, UPDATE)
+"""Parts that are timed by themselves."""
+
+PARTS = (AUGMENTATION, IMAGE_QUERIES, IMAGE_KEYS, TEXT, LOSSES, UPDATE)
+
+_STAND_IN = "stand_in"
+# Part -> towers that are replaced, for queries and for keys.
+_REPLACED = {
+    IMAGE_QUERIES: (("image",), ()),
+    IMAGE_KEYS: ((), ("image",)),
+    TEXT: (("text",), ("text",)),
+}
+
+
+class Replaceable(nn.Module):
+    """A tower that gives way to a stand-in where its statistics hold the stand-in's kernel.
+
+    Queries and keys have statistics of their own, so that either can be replaced.
+
+    Attributes:
+      tower: an image or text encoder; its parameters keep their names.
+    """
+
+    tower: nn.Module
+
+    def setup(self) -> None:
+        """Puts the tower's parameters where this module's would be."""
+        nn.share_scope(self, self.tower)
+
+    def __call__(self, *inputs: jax.Array, train: bool) -> Encoded:
+        """Encodes as the tower does, or maps the last input by the kernel f32[F, E + N]."""
+        if not self.has_variable("batch_stats", _STAND_IN):
+            return self.tower(*inputs, train=train)
+        kept: Any = self.get_variable("batch_stats", _STAND_IN)
+        kernel, width = kept["kernel"], kept["width"].shape[0]
+        features = inputs[-1].astype(kernel.dtype)
+        if features.ndim == 4:
+            features = features.mean((1, 2))
+        # A parameter takes part: without one the gradient of the losses would be left out, too.
+        learned = min(jax.tree.leaves(self.variables["params"]), key=lambda leaf: leaf.size)
+        outputs = features @ kernel + learned.mean().astype(kernel.dtype)
+        return outputs[:, :width], jax.nn.sigmoid(outputs[:, width:])
+
+
+def replaceable(model: DualEncoder) -> DualEncoder:
+    """Returns the model with towers that can give way to stand-ins."""
+    return DualEncoder(Replaceable(model.image), Replaceable(model.text))
+
+
+def stand_in(features: int, embedding_size: int, num_concepts: int) -> dict[str, jax.Array]:
+    """Returns the statistics that replace a tower.
+
+    Args:
+      features: of the stand-in's input: 3 colours, or the word concepts.
+      embedding_size: E.
+      num_concepts: N.
+    """
+    shape = (features, embedding_size + num_concepts)
+    kernel = jax.random.normal(jax.random.key(0), shape) / features**0.5
+    # The widths are told by a shape, the only thing that is known while compiling.
+    return {"kernel": kernel, "width": jnp.zeros((embedding_size, 0))}
+
+
+def own_statistics(
+    part: str, state: TrainState, num_concepts: int, embedding_size: int
+) -> dict[str, Any]:
+    """Returns the fields of a state that replace the towers of a part.
+
+    Args:
+      part: one of `LEFT_OUT`.
+      state: of the whole step.
+      num_concepts: N.
+      embedding_size: E.
+    """
+    features = {"image": 3, "text": num_concepts}
+
+    def replaced(statistics: Any, towers: tuple[str, ...]) -> Any:
+        kept = {name: stats for name, stats in statistics.items() if name not in towers}
+        stand_ins = {
+            tower: {_STAND_IN: stand_in(features[tower], embedding_size, num_concepts)}
+            for tower in towers
+        }
+        # Copies: the state is donated to the step.
+        return {**jax.tree.map(jnp.copy, kept), **stand_ins}
+
+    queries, keys = _REPLACED[part]
+    return {
+        "batch_stats": replaced(state.batch_stats, queries),
+        "key_batch_stats": replaced(state.key_batch_stats, keys),
+    }
+
+
+@dataclasses.dataclass
+class Variant:
+    """A compiled step, whole or without a part.
+
+    Attributes:
+      compiled: the executable.
+      batch: on the devices.
+      own: the fields of the state that the variant has for itself.
+    """
+
+    compiled: Any
+    batch: Any
+    own: dict[str, Any]
+
+
+class Steps:
+    """The whole step and those without a part, on one state that goes from each to the next."""
+
+    def __init__(self, subject: Subject):
+        """Compiles the whole step, and measures how long that takes."""
+        self._subject = subject
+        config = subject.config
+        create = partial(
+            train_state.create,
+            config.seed,
+            subject.model,
+            subject.optimizer,
+            image_size=config.image_size,
+            num_concepts=subject.num_concepts,
+            embedding_size=config.embedding_size,
+            queue_length=config.queue_length,
+            momentum_mask=from_config.momentum_mask(config),
+        )
+        layout = from_config.make_layout(config, subject.mesh, jax.eval_shape(create))
+        options = from_config.UNOPTIMISED if jax.default_backend() == "cpu" else None
+        make = jax.jit(create, out_shardings=layout.state, compiler_options=options)
+        self.layout: Layout = layout
+        self.state: TrainState = make()
+        self.variants: dict[str, Variant] = {}
+        step = make_train_step(subject.model, subject.optimizer, subject.settings, layout)
+        batch = sharding.put_batch(layout, subject.batch)
+        started = time.perf_counter()
+        compiled = _compile(step, self.state, batch, layout)
+        self.compile_seconds = time.perf_counter() - started
+        self.variants[WHOLE] = Variant(compiled, batch, {})
+        self.cost: Cost = roofline.compiled_cost(compiled)
+        self.loop_cost: Cost = roofline.uncounted_loop_cost(
+            step.trace(self.state, batch).jaxpr, subject.longest
+        )
+        self.memory = compiled_step.memory(compiled)
+
+    def add(self, part: str) -> None:
+        """Compiles the step without one of `LEFT_OUT`."""
+        subject = self._subject
+        sizes = (subject.num_concepts, subject.config.embedding_size)
+        own = own_statistics(part, self.state, *sizes)
+        state = self.state.replace(**own)
+        layout = from_config.make_layout(subject.config, subject.mesh, _abstract(state))
+        own = {n: jax.device_put(value, getattr(layout.state, n)) for n, value in own.items()}
+        step = make_train_step(
+            replaceable(subject.model), subject.optimizer, subject.settings, layout
+        )
+        batch = self.variants[WHOLE].batch
+        self.variants[part] = Variant(_compile(step, state, batch, layout), batch, own)
+
+    def action(self, name: str) -> Action:
+        """Returns what takes a step of a variant and waits for its end."""
+        return lambda: self.take(name)
+
+    def take(self, name: str) -> None:
+        """Takes a step of a variant."""
+        variant = self.variants[name]
+        shared = {field: getattr(self.state, field) for field in variant.own}
+        after, _ = variant.compiled(self.state.replace(**variant.own), variant.batch)
+        variant.own = {field: getattr(after, field) for field in variant.own}
+        self.state = jax.block_until_ready(after.replace(**shared))
+
+    def alone(self, part: str) -> Action:
+        """Returns what does one of `ALONE`, on the step's own arrays."""
+        return {AUGMENTATION: self._augmentation, LOSSES: self._losses, UPDATE: self._update}[
+            part
+        ]()
+
+    def _augmentation(self) -> Action:
+        augment = augmenter(self._subject.settings, self.layout)
+        images = self.variants[WHOLE].batch["image"]
+        return lambda: jax.block_until_ready(augment(images))
+
+    def _losses(self) -> Action:
+        objective, layout = self._subject.settings.objective, self.layout
+
+        @jax.jit
+        def compute(
+            queries: Encodings, keys: Encodings, state: TrainState, labels: jax.Array
+        ) -> Any:
+            def loss(queries: Encodings) -> jax.Array:
+                queues = (state.image_queue.keys, state.text_queue.keys)
+                compared = similarities(queries, keys, *queues, objective, layout)
+                return loss_terms(compared, queries, labels, state.step, objective)[0]
+
+            return jax.value_and_grad(loss)(queries)
+
+        queries, keys = (self._encodings(seed) for seed in (0, 1))
+        labels = self.variants[WHOLE].batch["image_concepts"]
+        return lambda: jax.block_until_ready(compute(queries, keys, self.state, labels))
+
+    def _update(self) -> Action:
+        optimizer, settings = self._subject.optimizer, self._subject.settings
+
+        def update(state: TrainState, gradients: Any, keys: Encodings) -> TrainState:
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            return state.replace(
+                params=optax.apply_updates(state.params, updates),
+                key_params=momentum.average(
+                    state.key_params, state.params, settings.momentum, settings.momentum_mask
+                ),
+                opt_state=opt_state,
+                image_queue=momentum.push(state.image_queue, keys.image),
+                text_queue=momentum.push(state.text_queue, keys.text),
+            )
+
+        places = self.layout.state
+        compiled = jax.jit(
+            update,
+            in_shardings=(places, places.params, None),
+            out_shardings=places,
+            donate_argnums=0,
+        )
+        gradients = jax.tree.map(lambda x: 1e-3 * jnp.ones_like(x), self.state.params)
+        keys = self._encodings(1)
+
+        def run() -> None:
+            self.state = jax.block_until_ready(compiled(self.state, gradients, keys))
+
+        return run
+
+    def _encodings(self, seed: int) -> Encodings:
+        subject = self._subject
+        drawn = random_encodings(
+            seed,
+            len(subject.batch["lengths"]),
+            subject.config.embedding_size,
+            subject.num_concepts,
+        )
+        return jax.device_put(drawn, self.layout.batch)
+
+
+def augmenter(settings: StepSettings, layout: Layout) -> Callable[[jax.Array], jax.Array]:
+    """Returns what makes a step's images of a batch's: uint8[B, R, R, 3] -> f32[B, S, S, 3]."""
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        cropped = augmentation.random_rotation_and_crop(
+            key, images, settings.image_size, settings.max_rotation
+        )
+        return augmentation.normalise(cropped)
+
+    return partial(jax.jit(augment, out_shardings=layout.batch), jax.random.key(0))
+
+
+def random_encodings(seed: int, batch: int, embedding_size: int, num_concepts: int) -> Encodings:
+    """Returns unit vectors f32[B, E] and probabilities f32[B, N]."""
+    vectors_key, concepts_key = jax.random.split(jax.random.key(seed))
+    vectors = jax.random.normal(vectors_key, (2, batch, embedding_size))
+    vectors /= jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+    concepts = jax.random.uniform(concepts_key, (2, batch, num_concepts))
+    return Encodings(*vectors, *concepts)
+
+
+def split(timings: dict[str, Timing]) -> dict[str, float]:
+    """Returns the seconds of each part, and the rest of the whole step.
+
+    Args:
+      timings: of `WHOLE`, of the step without each of `LEFT_OUT`, and of each of `ALONE`.
+
+    Returns:
+      `PARTS` and `REST` -> seconds, which add up to the whole. A part that is lost in the noise
+      may come out negative; nothing is cut off.
+    """
+    whole = timings[WHOLE].median
+    parts = {
+        part: timings[part].median if part in ALONE else whole - timings[part].median
+        for part in PARTS
+    }
+    return {**parts, REST: whole - sum(parts.values())}
+
+
+def _compile(step: Any, state: TrainState, batch: Any, layout: Layout) -> Any:
+    return compiled_step.compile_step(step, _abstract(state), _abstract(batch), layout)
+
+
+def _abstract(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

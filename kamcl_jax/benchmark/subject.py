@@ -1,0 +1,151 @@
+"""What is timed: a config's model and one batch, of its data or, where those are missing, drawn."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from input_pipeline import loader
+from input_pipeline.examples import Examples, RetrievalData
+from kamcl_jax import data_from_config, from_config
+from kamcl_jax.models.encoders import DualEncoder
+from kamcl_jax.train_step import StepSettings
+
+HostBatch = dict[str, np.ndarray]
+
+WORDS, MAX_TOKENS = 1225, 34
+"""Of RSICD's training captions; for a config without data."""
+
+WORDS_OF_CAPTION = (11.4, 3.2)
+"""Mean and standard deviation, likewise."""
+
+_BATCHES_LOOKED_AT = 101
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A config's training step without the loop around it.
+
+    Attributes:
+      config: frozen copy.
+      mesh: of the devices.
+      data: of the config; None where its files are missing.
+      model: both towers.
+      optimizer: with its learning rate.
+      settings: numbers of the step.
+      num_tokens: rows of the word embedding.
+      num_concepts: width of labels and word concepts.
+      batch: one training batch over all devices. Of the data, it is one whose longest caption is
+        as long as usual: the text encoder's time depends on it.
+    """
+
+    config: ml_collections.FrozenConfigDict
+    mesh: Mesh
+    data: RetrievalData | None
+    model: DualEncoder
+    optimizer: optax.GradientTransformation
+    settings: StepSettings
+    num_tokens: int
+    num_concepts: int
+    batch: HostBatch
+
+    @property
+    def longest(self) -> int:
+        """Words of the batch's longest caption."""
+        return int(self.batch["lengths"].max())
+
+
+def make(config: ml_collections.ConfigDict) -> Subject:
+    """Builds what a config describes, with random data if its files are not there.
+
+    Args:
+      config: as `configs.base` describes it.
+
+    Raises:
+      ConfigError: a field that cannot be.
+      DataError: the data are there and cannot be used.
+    """
+    if has_data(config):
+        experiment = from_config.build(config)
+        data = experiment.data
+        return Subject(
+            config=experiment.config,
+            mesh=experiment.layout.mesh,
+            data=data,
+            model=experiment.model,
+            optimizer=experiment.optimizer,
+            settings=experiment.settings,
+            num_tokens=len(data.vocabulary) + 1,
+            num_concepts=data.num_concepts,
+            batch=typical_batch(data.train, config.seed, config.batch_size),
+        )
+    mesh = from_config.check_with_devices(config)
+    num_tokens, steps_per_epoch = WORDS + 1, 1
+    return Subject(
+        config=ml_collections.FrozenConfigDict(config),
+        mesh=mesh,
+        data=None,
+        model=from_config.make_model(config, num_tokens, config.num_concepts),
+        optimizer=from_config.make_optimizer(config, steps_per_epoch),
+        settings=from_config.make_settings(config, steps_per_epoch),
+        num_tokens=num_tokens,
+        num_concepts=config.num_concepts,
+        batch=random_batch(config),
+    )
+
+
+def has_data(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether a config's data set is drawn or its folder is there."""
+    folder = Path(os.path.expanduser(config.data.dir))
+    places = (folder, data_from_config.prepared_dir(config))
+    return config.data.name == "synthetic" or any(place.is_dir() for place in places)
+
+
+def typical_batch(examples: Examples, seed: int, batch_size: int) -> HostBatch:
+    """Returns one of the first batches of a training: its longest caption has the usual length."""
+    captions, batches = len(examples.captions), []
+    for step in range(min(_BATCHES_LOOKED_AT, captions // batch_size)):
+        rows = loader.batch_captions(seed, step, captions, batch_size)
+        batches.append((int(examples.lengths[rows].max()), step, rows))
+    batches.sort(key=lambda batch: batch[:2])
+    return loader.make_batch(examples, batches[len(batches) // 2][2])
+
+
+def random_batch(config: ml_collections.ConfigDict, seed: int = 0) -> HostBatch:
+    """Returns a training batch of noise with captions as long as RSICD's.
+
+    Args:
+      config: sizes of the batch.
+      seed: of the noise.
+    """
+    longest = min(MAX_TOKENS, config.data.max_tokens or MAX_TOKENS)
+    shapes = from_config.abstract_batch(config, longest, config.num_concepts)
+    generator = np.random.default_rng(seed)
+    mean, deviation = WORDS_OF_CAPTION
+    size = config.batch_size
+    lengths = generator.normal(mean, deviation, size).round().clip(1, longest).astype(np.int32)
+    tokens = generator.integers(1, WORDS, (size, longest), dtype=np.int32)
+    tokens[np.arange(longest) >= lengths[:, None]] = 0
+    concepts = shapes["word_concepts"].shape
+    return {
+        "image": generator.integers(0, 256, shapes["image"].shape, dtype=np.uint8),
+        "tokens": tokens,
+        "lengths": lengths,
+        "word_concepts": (generator.random(concepts) < 0.01).astype(np.float32),
+        "image_concepts": ((generator.random(concepts) < 0.01) * generator.random(concepts)).astype(
+            np.float32
+        ),
+    }
+
+
+def device_words() -> str:
+    """Returns what computes, in words."""
+    devices = jax.devices()
+    kind = devices[0].device_kind
+    cores = f", {os.cpu_count()} cores" if jax.default_backend() == "cpu" else ""
+    return f"{len(devices)} x {kind}{cores}"

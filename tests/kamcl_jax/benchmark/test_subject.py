@@ -1,0 +1,65 @@
+from types import SimpleNamespace
+
+import numpy as np
+from conftest import tiny_config
+
+from kamcl_jax import from_config
+from kamcl_jax.benchmark import retrieval_speed, subject
+
+
+def test_a_random_batch_has_the_shapes_of_a_training_batch():
+    config = tiny_config()
+    batch = subject.random_batch(config)
+    shapes = from_config.abstract_batch(config, subject.MAX_TOKENS, config.num_concepts)
+    for name, shape in shapes.items():
+        assert (batch[name].shape, batch[name].dtype) == (shape.shape, shape.dtype)
+    assert ((batch["tokens"] > 0).sum(1) == batch["lengths"]).all()
+    assert batch["tokens"].max() <= subject.WORDS
+
+
+def test_captions_are_cut_where_the_config_cuts_them():
+    config = tiny_config()
+    config.data.max_tokens = 4
+    batch = subject.random_batch(config)
+    assert batch["tokens"].shape[1] == 4
+    assert batch["lengths"].max() <= 4
+
+
+def test_a_config_without_files_has_a_subject_of_noise(tmp_path):
+    config = tiny_config()
+    config.data.name = "rsicd"
+    config.data.dir = str(tmp_path / "nowhere")
+    assert not subject.has_data(config)
+    timed = subject.make(config)
+    assert timed.data is None
+    assert timed.num_concepts == config.num_concepts
+    assert timed.longest == timed.batch["lengths"].max()
+    (tmp_path / "nowhere").mkdir()
+    assert subject.has_data(config)  # whatever is in it: what is wrong will be told
+
+
+def split_of(lengths, images):
+    count = len(lengths)
+    return SimpleNamespace(
+        captions=["text"] * count,
+        image_of_caption=np.repeat(np.arange(images), count // images),
+        images=np.zeros((images, 2, 2, 3), np.uint8),
+        tokens=np.ones((count, 9), np.int32),
+        lengths=np.array(lengths, np.int32),
+        word_concepts=np.zeros((count, 3), np.uint8),
+        image_concepts=np.zeros((images, 3), np.float32),
+    )
+
+
+def test_the_batch_is_one_whose_longest_caption_is_as_usual():
+    # One caption a batch: the median of the lengths, whatever their order.
+    assert subject.typical_batch(split_of([9, 2, 3, 8, 4], 5), seed=0, batch_size=1)["lengths"] == 4
+
+
+def test_a_split_is_cut_behind_an_image():
+    examples = split_of([1] * 12, images=4)
+    for captions, images in ((2, 1), (3, 1), (6, 2), (8, 2), (100, 4)):
+        encoded = retrieval_speed.first_captions(examples, captions, batch_size=5)
+        assert len(encoded.images) == images
+        assert encoded.captions == 3 * images
+        assert encoded.image_of_caption.max() == images - 1
