@@ -176,8 +176,7 @@ def measure_step(sizes: Sizes) -> Point:
         seconds.append(time.perf_counter() - started)
     return {
         "seconds": statistics.median(seconds[1:]),
-        # The loops are counted in the program for all devices, the rest in that of one.
-        "flops": compiled_cost(compiled).flops + loops.flops / sizes.devices,
+        "flops": (compiled_cost(compiled) + loops / sizes.devices).flops,
         "memory": compiled_step.memory(compiled).peak,
     }
 

@@ -23,6 +23,9 @@ class Cost:
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.flops + other.flops, self.bytes + other.bytes)
 
+    def __truediv__(self, devices: int) -> "Cost":
+        return Cost(self.flops / devices, self.bytes / devices)
+
     @property
     def intensity(self) -> float:
         """Operations a byte."""
@@ -71,7 +74,7 @@ def uncounted_loop_cost(jaxpr: Any, while_rounds: int) -> Cost:
     That is what XLA's analysis leaves out, but for the loops' elementwise operations.
 
     Args:
-      jaxpr: of the traced program, a `ClosedJaxpr`.
+      jaxpr: of the traced program, a `ClosedJaxpr`: over all devices, where XLA's is of one.
       while_rounds: of every loop whose rounds depend on the data.
     """
     total = Cost(0.0, 0.0)

@@ -176,9 +176,8 @@ class Steps:
         self.compile_seconds = time.perf_counter() - started
         self.variants[WHOLE] = Variant(compiled, batch, {})
         self.cost: Cost = roofline.compiled_cost(compiled)
-        self.loop_cost: Cost = roofline.uncounted_loop_cost(
-            step.trace(self.state, batch).jaxpr, subject.longest
-        )
+        loops = roofline.uncounted_loop_cost(step.trace(self.state, batch).jaxpr, subject.longest)
+        self.loop_cost: Cost = loops / layout.mesh.size
         self.memory = compiled_step.memory(compiled)
 
     def add(self, part: str) -> None:

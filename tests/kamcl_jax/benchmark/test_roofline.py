@@ -85,3 +85,7 @@ def test_the_machine_is_measured(monkeypatch):
         action()
     assert machine.flops_per_second(2.0) == 64**3
     assert machine.bytes_per_second(0.5) == 4 * 2**12
+
+
+def test_devices_share_a_cost():
+    assert Cost(8.0, 4.0) / 4 == Cost(2.0, 1.0)
