@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import math
 import os
 import resource
 import statistics
@@ -26,11 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import ml_collections
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
 
 from configs import base
+from examples import growth_report
+from examples.growth_report import EVALUATION, Axis, Point
 from kamcl_jax import (
     compilation_cache,
     compiled_step,
@@ -38,17 +36,13 @@ from kamcl_jax import (
     ranking,
     sharding,
 )
+from kamcl_jax.benchmark import trials
 from kamcl_jax.benchmark.retrieval_speed import five_captions_each
 from kamcl_jax.benchmark.roofline import compiled_cost, uncounted_loop_cost
-from kamcl_jax.benchmark.subject import device_words
-from kamcl_jax.figures import BAR, DOTS_PER_INCH, MISS
-from kamcl_jax.markdown import table
+from kamcl_jax.benchmark.subject import HostBatch, device_words, noise_batch
 from kamcl_jax.score_blocks import Embeddings
 from kamcl_jax.train_state import TrainState
 from kamcl_jax.train_step import make_train_step
-
-Point = dict[str, float]
-"""What was measured at one size of an axis: `size`, `seconds` and the axis's own figures."""
 
 VOCABULARY = 1226
 """Rows of the word embedding; RSICD's."""
@@ -62,8 +56,6 @@ SHORT = 3.0
 
 LONG = 20.0
 """Seconds from which a ranking is not repeated: its compilation is no matter there."""
-
-GB, MB = 1e9, 1e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,27 +110,17 @@ def noise_state(config: ml_collections.ConfigDict) -> TrainState:
     return jax.tree.map(fill, state)
 
 
-def noise(config: ml_collections.ConfigDict, words: int) -> dict[str, np.ndarray]:
-    """Returns a training batch as `from_config.abstract_batch` describes it.
+def noise(config: ml_collections.ConfigDict, words: int) -> HostBatch:
+    """Returns a training batch of noise.
 
     Args:
       config: of the training.
       words: of the longest captions; the shortest have half as many.
     """
     generator = np.random.default_rng(0)
-    shapes = from_config.abstract_batch(config, words, config.num_concepts)
     lengths = generator.integers(-(-words // 2), words + 1, config.batch_size, dtype=np.int32)
     lengths[0] = words
-    tokens = generator.integers(1, VOCABULARY, shapes["tokens"].shape, dtype=np.int32)
-    tokens[np.arange(words) >= lengths[:, None]] = 0
-    concepts = shapes["word_concepts"].shape
-    return {
-        "image": generator.integers(0, 256, shapes["image"].shape, dtype=np.uint8),
-        "tokens": tokens,
-        "lengths": lengths,
-        "word_concepts": (generator.random(concepts) < 0.02).astype(np.float32),
-        "image_concepts": generator.random(concepts, np.float32),
-    }
+    return noise_batch(config, lengths, words, VOCABULARY, generator)
 
 
 @functools.cache
@@ -169,13 +151,13 @@ def measure_step(sizes: Sizes) -> Point:
     loops = uncounted_loop_cost(step.trace(state, batch).jaxpr, sizes.words)
     abstract = from_config.abstract_state(config, VOCABULARY, config.num_concepts)
     compiled = compiled_step.compile_step(step, abstract, shapes, layout)
-    seconds: list[float] = []
-    while len(seconds) <= TRIALS or sum(seconds[1:]) < SHORT:
-        started = time.perf_counter()
+
+    def take() -> None:
+        nonlocal state
         state, _ = jax.block_until_ready(compiled(state, batch))
-        seconds.append(time.perf_counter() - started)
+
     return {
-        "seconds": statistics.median(seconds[1:]),
+        "seconds": trials.alternate({"step": take}, trials.Budget(TRIALS, SHORT))["step"].median,
         "flops": (compiled_cost(compiled) + loops / sizes.devices).flops,
         "memory": compiled_step.memory(compiled).peak,
     }
@@ -228,27 +210,6 @@ def _seconds(act: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-@dataclasses.dataclass(frozen=True)
-class Axis:
-    """One size that grows.
-
-    Attributes:
-      title: of its part of the report.
-      label: of the size, with its unit.
-      sizes: ascending.
-      largest: sizes that `--largest` adds.
-      alone: whether every size is measured by a process of its own.
-    """
-
-    title: str
-    label: str
-    sizes: tuple[int, ...]
-    largest: tuple[int, ...] = ()
-    alone: bool = False
-
-
-EVALUATION = "evaluation"
-
 AXES = {
     "batch": Axis("Batch", "pairs a step", (8, 16, 64, 256)),
     "image": Axis("Image size", "pixels of a side", (64, 128, 256, 512)),
@@ -256,7 +217,12 @@ AXES = {
     "words": Axis("Caption length", "words of the longest caption", (8, 16, 32, 128)),
     "devices": Axis("Devices", "simulated devices", (1, 2, 4, 8), alone=True),
     EVALUATION: Axis(
-        "Evaluation", "test images (5 captions each)", (1000, 10_000, 30_000), (100_000,), True
+        "Evaluation",
+        "test images (5 captions each)",
+        (1000, 10_000, 30_000),
+        largest=(100_000,),
+        alone=True,
+        detail=f": ranking both ways from embeddings of {EVALUATED_WIDTH}",
     ),
 }
 """By name: a field of `Sizes`, or the evaluation."""
@@ -334,56 +300,16 @@ def write(out: Path, measured: Mapping[str, Sequence[Point]]) -> str:
       measured: points of each axis.
     """
     (out / "growth.json").write_text(json.dumps(measured, indent=1) + "\n")
-    text = report(measured)
+    text = growth_report.report(measured, AXES, _introduction())
     (out / "growth.md").write_text(text)
-    draw(out / "growth.png", measured)
+    growth_report.draw(out / "growth.png", measured, AXES)
     return text
 
 
-def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Returns p of value ~ size^p between the last two points; NaN if there is only one.
-
-    Args:
-      sizes: ascending.
-      values: positive, as many.
-    """
-    if len(sizes) < 2:
-        return math.nan
-    return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
-
-
-Column = tuple[str, Callable[[Point], str]]
-
-_SECONDS: Column = ("seconds", lambda point: f"{point['seconds']:.3f}")
-_OF_STEP: tuple[Column, ...] = (
-    _SECONDS,
-    ("GFLOP a device", lambda point: f"{point['flops'] / 1e9:.2f}"),
-    ("MB a device", lambda point: f"{point['memory'] / MB:.0f}"),
-)
-_OF_DEVICES: tuple[Column, ...] = (
-    ("core seconds a device", lambda point: f"{point['work']:.3f}"),
-    *_OF_STEP,
-)
-_OF_EVALUATION: tuple[Column, ...] = (
-    _SECONDS,
-    ("GB at the peak", lambda point: f"{point['peak'] / GB:.2f}"),
-    ("of it before ranking", lambda point: f"{point['before'] / GB:.2f}"),
-    ("GB of all scores", lambda point: f"{point['matrix'] / GB:.2f}"),
-)
-
-
-def _columns(name: str) -> tuple[Column, ...]:
-    return {EVALUATION: _OF_EVALUATION, "devices": _OF_DEVICES}.get(name, _OF_STEP)
-
-
-def report(measured: Mapping[str, Sequence[Point]]) -> str:
-    """Returns the tables of all axes in Markdown.
-
-    Args:
-      measured: points of each axis.
-    """
+def _introduction() -> str:
+    """Returns what all tables share."""
     sizes, config = Sizes(), narrow_config()
-    parts = [
+    return (
         f"Measured on {device_words()}; medians of {TRIALS} trials or more, after one that is not "
         f"counted (a ranking of more than {LONG:.0f} s: one trial). "
         f"Training steps of a ResNet-{config.image_encoder.depth} of width "
@@ -392,97 +318,7 @@ def report(measured: Mapping[str, Sequence[Point]]) -> str:
         f"says otherwise: {sizes.batch} pairs on each device, {sizes.image} pixels, {sizes.queue} "
         f"keys a modality, {sizes.words} words, one device. Memory is what XLA plans for state, "
         "batch and step."
-    ]
-    parts += [_axis_text(name, points) for name, points in _ordered(measured)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _ordered(measured: Mapping[str, Sequence[Point]]) -> list[tuple[str, Sequence[Point]]]:
-    """Returns the axes in the order of `AXES`."""
-    return [(name, measured[name]) for name in AXES if name in measured]
-
-
-def _axis_text(name: str, points: Sequence[Point]) -> str:
-    """Returns the heading, the table and the exponent of an axis."""
-    axis, columns = AXES[name], _columns(name)
-    head = [axis.label, *(title for title, _ in columns)]
-    rows = [[f"{point['size']:,}", *(write(point) for _, write in columns)] for point in points]
-    title = axis.title
-    if name == EVALUATION:
-        title += f": ranking both ways from embeddings of {EVALUATED_WIDTH}"
-    return "\n\n".join([f"### {title}", table(head, rows, left=0), _growth(name, points)])
-
-
-def _growth(name: str, points: Sequence[Point]) -> str:
-    """Returns the sentence on an axis's exponent."""
-    if len(points) < 2:
-        return "One size only: no exponent."
-    drawn = "work" if name == "devices" else "seconds"
-    sizes = [point["size"] for point in points]
-    power = exponent(sizes, [point[drawn] for point in points])
-    what = "work of a device" if name == "devices" else "time"
-    return f"Between the last two sizes the {what} grows with the size to the power of {power:.2f}."
-
-
-def draw(path: Path, measured: Mapping[str, Sequence[Point]]) -> None:
-    """Draws a small plot with two logarithmic scales for each axis.
-
-    Args:
-      path: of the PNG.
-      measured: points of each axis, one axis at least.
-    """
-    panels: list[tuple[str, str, str]] = []
-    for name, _ in _ordered(measured):
-        if name == "devices":
-            panels.append((name, "work", "core seconds a step and device"))
-        else:
-            panels.append((name, "seconds", "seconds" if name == EVALUATION else "seconds a step"))
-        if name == EVALUATION:
-            panels.append((name, "peak", "GB of memory"))
-    across = min(len(panels), 4)
-    down = -(-len(panels) // across)
-    figure = Figure(figsize=(3.4 * across, 3.2 * down), layout="constrained")
-    places = figure.subplots(down, across, squeeze=False).flat
-    for place, (name, field, label) in zip(places, panels, strict=False):
-        _panel(place, name, measured[name], field, label)
-    for place in places[len(panels) :]:
-        place.axis("off")
-    figure.savefig(path, dpi=DOTS_PER_INCH)
-
-
-def _panel(place: Axes, name: str, points: Sequence[Point], field: str, label: str) -> None:
-    """Draws one field of an axis's points, and proportional growth beside it."""
-    unit = GB if field == "peak" else 1.0
-    sizes = [point["size"] for point in points]
-    values = [point[field] / unit for point in points]
-    power = exponent(sizes, values)
-    place.plot(sizes, values, color=BAR, marker="o", linewidth=1.5, label="measured")
-    if field == "peak":
-        matrix = [point["matrix"] / unit for point in points]
-        place.plot(sizes, matrix, color=MISS, linestyle="--", label="all scores at once")
-    elif field == "seconds":
-        straight = [values[-1] * size / sizes[-1] for size in sizes]
-        place.plot(sizes, straight, color=MISS, linestyle="--", label="proportional")
-    place.set(xscale="log", yscale="log", xlabel=AXES[name].label, ylabel=label)
-    low, high = place.get_ylim()
-    if high < 10 * low:  # a decade, so that what is nearly constant looks so
-        middle = math.sqrt(low * high)
-        place.set_ylim(middle / math.sqrt(10), middle * math.sqrt(10))
-    end = "" if math.isnan(power) else f": size$^{{{power:.2f}}}$ at the end"
-    place.set_title(f"{AXES[name].title}{end}", fontsize=10)
-    place.set_xticks(sizes, [_short(size) for size in sizes], fontsize=8)
-    place.xaxis.set_minor_locator(NullLocator())
-    place.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    place.grid(alpha=0.3)
-    place.legend(fontsize=8)
-
-
-def _short(size: float) -> str:
-    """Returns a size as an axis has room for it: 8192 -> "8k"."""
-    for unit, letter in ((1e6, "M"), (1e3, "k")):
-        if size >= unit:
-            return f"{size / unit:.0f}{letter}"
-    return f"{size:.0f}"
+    )
 
 
 def chosen(names: str) -> list[str]:

@@ -8,9 +8,7 @@ The three take turns, so that a device that slows down slows all of them, and mu
 """
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,16 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kamcl_jax.benchmark import trials
 from kamcl_jax.markdown import table
-from kamcl_jax.models.pooling import COUNT_UP_TO, descending_ranks
+from kamcl_jax.models.pooling import COUNT_UP_TO, descending_ranks, sorted_ranks
 
 Ranks = Callable[[jax.Array], jax.Array]
-
-
-def sorted_ranks(values: jax.Array) -> jax.Array:
-    """Ranks f32[B, D, N] by two sorts -> u8[B, D, N]; N is at most `COUNT_UP_TO`."""
-    order = jnp.argsort(values, axis=-1, descending=True, stable=True)
-    return jnp.argsort(order, axis=-1).astype(jnp.uint8)
 
 
 def ways(platform: str) -> dict[str, Ranks]:
@@ -61,13 +54,13 @@ def median_seconds(ranks: dict[str, Ranks], values: jax.Array, repeats: int) -> 
     for name, found in others:
         if not jnp.array_equal(found, expected):
             raise ValueError(f"{first} and {name} disagree")
-    taken: dict[str, list[float]] = {name: [] for name in compiled}
-    for _ in range(repeats):
-        for name, run in compiled.items():
-            start = time.perf_counter()
-            run(values).block_until_ready()
-            taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+    actions = {name: _action(run, values) for name, run in compiled.items()}
+    budget = trials.Budget(rounds=repeats, seconds=0, most_rounds=repeats)
+    return {name: timing.median for name, timing in trials.alternate(actions, budget).items()}
+
+
+def _action(run: Ranks, values: jax.Array) -> trials.Action:
+    return lambda: run(values).block_until_ready()
 
 
 def describe(values: jax.Array, seconds: dict[str, float]) -> str:

@@ -28,7 +28,7 @@ from kamcl_jax import compiled_step, config_check, from_config, sharding
 from kamcl_jax.compiled_step import GB, Collective, StepMemory
 from kamcl_jax.markdown import table
 from kamcl_jax.models.pooling import COUNT_UP_TO
-from kamcl_jax.models.resnet import BOTTLENECK_FROM
+from kamcl_jax.models.resnet import stage_channels
 from kamcl_jax.sharding import Layout
 from kamcl_jax.train_state import TrainState
 from kamcl_jax.train_step import make_train_step
@@ -163,14 +163,14 @@ def loops(config: ml_collections.ConfigDict, devices: int, tokens: int) -> list[
     rows = config.batch_size // (devices * config.gradient_accumulation)
     entry = 2 if config.dtype == "bfloat16" else 4
     hidden, image = config.text_encoder.hidden_width, config.image_encoder
-    channels = image.width * (4 if image.depth >= BOTTLENECK_FROM else 1)
+    channels = stage_channels(image.depth, image.width)
     passes = ENCODES + 1  # backward, too; the kernel's gradient is one product after the loop
     # The kernel; inputs, gates and states of the rows.
     moved = (3 * hidden**2 + 9 * rows * hidden) * entry
     gru = Loop("GRU", tokens, passes * 6 * rows * hidden**2, passes * moved)
     pooled = {
-        "low-level features": (3 * channels, (config.image_size // 4) ** 2),
-        "final features": ((config.image_size // 32) ** 2, 8 * channels),
+        "low-level features": (channels[0] + channels[1], (config.image_size // 4) ** 2),
+        "final features": ((config.image_size // 32) ** 2, channels[3]),
         "words": (2 * tokens, config.embedding_size),
     }
     counted = [

@@ -8,7 +8,7 @@ from configs import base
 from input_pipeline.datasets.preparing import BAD_IMAGES
 from input_pipeline.settings import CHOICES as DATA_CHOICES
 from kamcl_jax.models.pooling import COUNT_UP_TO, KERNELS
-from kamcl_jax.models.resnet import BLOCKS_PER_STAGE, BOTTLENECK_FROM
+from kamcl_jax.models.resnet import BLOCKS_PER_STAGE, stage_channels
 from kamcl_jax.objective import NEGATIVES
 from kamcl_jax.ranking import TIES
 from kamcl_jax.sharding import QUEUES
@@ -165,8 +165,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(
             f"config.image_encoder.depth is {fields['image_encoder.depth']}; known are {known}"
         )
-    bottleneck = fields["image_encoder.depth"] >= BOTTLENECK_FROM
-    maps = 3 * fields["image_encoder.width"] * (4 if bottleneck else 1)
+    first, second, *_ = stage_channels(fields["image_encoder.depth"], fields["image_encoder.width"])
+    maps = first + second
     if fields["image_encoder.pooling_kernel"] == "pallas" and maps > COUNT_UP_TO:
         raise ConfigError(
             f"config.image_encoder.pooling_kernel='pallas' ranks up to {COUNT_UP_TO} maps; stages "

@@ -1,6 +1,9 @@
 """Builds what a config describes; here and in `data_from_config` its fields become arguments."""
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,23 +62,15 @@ class Experiment:
 
     def initial_state(self) -> TrainState:
         """Returns the state at step 0, placed by the layout."""
-        # Run once: on a CPU, optimising it takes three times as long as not doing so.
-        cpu = jax.default_backend() == "cpu"
-        make = jax.jit(
-            self._make_state,
-            out_shardings=self.layout.state,
-            compiler_options=UNOPTIMISED if cpu else None,
+        make = partial(make_state, self.config, self.model, self.optimizer, self.data.num_concepts)
+        state = starting_weights.starting_state(
+            self.config, run_once(make, self.layout.state), self.data.vocabulary.words
         )
-        words = self.data.vocabulary.words
-        state = starting_weights.starting_state(self.config, make(), words)
         return jax.device_put(state, self.layout.state)
 
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the shapes and dtypes of a training batch."""
         return abstract_batch(self.config, self.data.train.tokens.shape[1], self.data.num_concepts)
-
-    def _make_state(self) -> TrainState:
-        return _make_state(self.config, self.model, self.optimizer, self.data.num_concepts)
 
 
 def build(config: ml_collections.ConfigDict, *, trains: bool = True) -> Experiment:
@@ -228,7 +223,7 @@ def abstract_state(
     """
     model = make_model(config, num_tokens, num_concepts)
     optimizer = make_optimizer(config, steps_per_epoch=1)
-    return jax.eval_shape(lambda: _make_state(config, model, optimizer, num_concepts))
+    return jax.eval_shape(lambda: make_state(config, model, optimizer, num_concepts))
 
 
 def abstract_batch(
@@ -252,12 +247,20 @@ def abstract_batch(
     return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
 
-def _make_state(
+def make_state(
     config: ml_collections.ConfigDict,
     model: DualEncoder,
     optimizer: optax.GradientTransformation,
     num_concepts: int,
 ) -> TrainState:
+    """Returns the state at step 0 with random weights; pure, to be traced.
+
+    Args:
+      config: its seed, sizes and momentum.
+      model: both towers.
+      optimizer: over the query parameters.
+      num_concepts: width of labels and word concepts.
+    """
     return train_state.create(
         config.seed,
         model,
@@ -268,6 +271,19 @@ def _make_state(
         queue_length=config.queue_length,
         momentum_mask=momentum_mask(config),
     )
+
+
+def run_once(make: Callable[[], TrainState], places: Any) -> TrainState:
+    """Runs a compiled function whose compilation is not worth being optimised.
+
+    On a CPU, optimising the first state's takes three times as long as not doing so.
+
+    Args:
+      make: pure.
+      places: shardings of its result.
+    """
+    options = UNOPTIMISED if jax.default_backend() == "cpu" else None
+    return jax.jit(make, out_shardings=places, compiler_options=options)()
 
 
 def momentum_mask(config: ml_collections.ConfigDict) -> Mask | None:

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from kamcl_jax import augmentation, compiler_options, momentum, resident_data
-from kamcl_jax.encoding import Batch, encode
+from kamcl_jax.encoding import Batch, Encodings, encode
 from kamcl_jax.momentum import Mask
 from kamcl_jax.objective import (
     Metrics,
@@ -136,7 +136,7 @@ def train_step(
     key_params = momentum.average(
         state.key_params, state.params, settings.momentum, settings.momentum_mask
     )
-    batch = {**batch, "image": _augment(augment_key, batch["image"], settings)}
+    batch = {**batch, "image": augment(augment_key, batch["image"], settings)}
     encode_batch = partial(encode, model, parts=settings.parts, dtype=settings.dtype, layout=layout)
     keys, key_batch_stats = encode_batch(key_params, state.key_batch_stats, batch, key_dropout)
 
@@ -149,16 +149,11 @@ def train_step(
         return loss, (terms, compared, batch_stats)
 
     gradients, (terms, compared, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    new_state = state.replace(
+    new_state = update(state, gradients, keys, optimizer).replace(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
         key_params=key_params,
         key_batch_stats=key_batch_stats,
-        opt_state=opt_state,
-        image_queue=momentum.push(state.image_queue, keys.image),
-        text_queue=momentum.push(state.text_queue, keys.text),
     )
     metrics = {**terms, "gradient_norm": optax.tree.norm(gradients)}
     if settings.skip_not_finite:
@@ -174,7 +169,41 @@ def _unless_not_finite(metrics: Metrics, after: TrainState, before: TrainState) 
     return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, skipped)
 
 
-def _augment(key: jax.Array, images: jax.Array, settings: StepSettings) -> jax.Array:
+def update(
+    state: TrainState, gradients: Any, keys: Encodings, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Moves the query parameters and pushes a batch's keys.
+
+    Args:
+      state: before the step.
+      gradients: of the query parameters.
+      keys: of the batch.
+      optimizer: over the query parameters.
+
+    Returns:
+      The state with new parameters, moments and queues; everything else is as it was.
+    """
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    return state.replace(
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        image_queue=momentum.push(state.image_queue, keys.image),
+        text_queue=momentum.push(state.text_queue, keys.text),
+    )
+
+
+def augment(key: jax.Array, images: jax.Array, settings: StepSettings) -> jax.Array:
+    """Returns what the encoders see of a batch's images.
+
+    Args:
+      key: PRNG key.
+      images: uint8[B, R, R, 3], which are rotated, cropped and normalised at random; floats are
+        taken as they are.
+      settings: of the crop and the rotation.
+
+    Returns:
+      f32[B, S, S, 3].
+    """
     if jnp.issubdtype(images.dtype, jnp.floating):
         return images
     cropped = augmentation.random_rotation_and_crop(

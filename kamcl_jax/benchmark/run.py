@@ -25,6 +25,7 @@ from kamcl_jax.benchmark import (
     trials,
 )
 from kamcl_jax.benchmark.original import Original
+from kamcl_jax.benchmark.report import ORIGINAL
 from kamcl_jax.benchmark.step_parts import WHOLE, Steps
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Action, Budget, Timing
@@ -36,8 +37,6 @@ Results = dict[str, Any]
 STEP_BUDGET = Budget(rounds=5, seconds=20, most_seconds=180)
 BUDGET = Budget(rounds=5, seconds=6, most_seconds=120)
 """Of the encoding, of the ranking, and of the input."""
-
-ORIGINAL = "original"
 
 
 def run(

@@ -16,10 +16,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 
-from kamcl_jax import augmentation, compiled_step, from_config, momentum, sharding, train_state
+from kamcl_jax import compiled_step, from_config, momentum, sharding
 from kamcl_jax.benchmark import roofline
 from kamcl_jax.benchmark.roofline import Cost
 from kamcl_jax.benchmark.subject import Subject
@@ -29,7 +28,7 @@ from kamcl_jax.models.encoders import DualEncoder, Encoded
 from kamcl_jax.objective import loss_terms, similarities
 from kamcl_jax.sharding import Layout
 from kamcl_jax.train_state import TrainState
-from kamcl_jax.train_step import StepSettings, make_train_step
+from kamcl_jax.train_step import StepSettings, augment, make_train_step, update
 
 WHOLE, LOSSES, REST = "whole step", "losses", "rest"
 AUGMENTATION, UPDATE = "augmentation", "update"
@@ -152,22 +151,16 @@ class Steps:
         """Compiles the whole step, and measures how long that takes."""
         self._subject = subject
         config = subject.config
-        create = partial(
-            train_state.create,
-            config.seed,
+        make = partial(
+            from_config.make_state,
+            config,
             subject.model,
             subject.optimizer,
-            image_size=config.image_size,
-            num_concepts=subject.num_concepts,
-            embedding_size=config.embedding_size,
-            queue_length=config.queue_length,
-            momentum_mask=from_config.momentum_mask(config),
+            subject.num_concepts,
         )
-        layout = from_config.make_layout(config, subject.mesh, jax.eval_shape(create))
-        options = from_config.UNOPTIMISED if jax.default_backend() == "cpu" else None
-        make = jax.jit(create, out_shardings=layout.state, compiler_options=options)
+        layout = from_config.make_layout(config, subject.mesh, jax.eval_shape(make))
         self.layout: Layout = layout
-        self.state: TrainState = make()
+        self.state: TrainState = from_config.run_once(make, layout.state)
         self.variants: dict[str, Variant] = {}
         step = make_train_step(subject.model, subject.optimizer, subject.settings, layout)
         batch = sharding.put_batch(layout, subject.batch)
@@ -238,21 +231,15 @@ class Steps:
     def _update(self) -> Action:
         optimizer, settings = self._subject.optimizer, self._subject.settings
 
-        def update(state: TrainState, gradients: Any, keys: Encodings) -> TrainState:
-            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-            return state.replace(
-                params=optax.apply_updates(state.params, updates),
-                key_params=momentum.average(
-                    state.key_params, state.params, settings.momentum, settings.momentum_mask
-                ),
-                opt_state=opt_state,
-                image_queue=momentum.push(state.image_queue, keys.image),
-                text_queue=momentum.push(state.text_queue, keys.text),
+        def move(state: TrainState, gradients: Any, keys: Encodings) -> TrainState:
+            key_params = momentum.average(
+                state.key_params, state.params, settings.momentum, settings.momentum_mask
             )
+            return update(state, gradients, keys, optimizer).replace(key_params=key_params)
 
         places = self.layout.state
         compiled = jax.jit(
-            update,
+            move,
             in_shardings=(places, places.params, None),
             out_shardings=places,
             donate_argnums=0,
@@ -278,14 +265,8 @@ class Steps:
 
 def augmenter(settings: StepSettings, layout: Layout) -> Callable[[jax.Array], jax.Array]:
     """Returns what makes a step's images of a batch's: uint8[B, R, R, 3] -> f32[B, S, S, 3]."""
-
-    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        cropped = augmentation.random_rotation_and_crop(
-            key, images, settings.image_size, settings.max_rotation
-        )
-        return augmentation.normalise(cropped)
-
-    return partial(jax.jit(augment, out_shardings=layout.batch), jax.random.key(0))
+    compiled = jax.jit(partial(augment, settings=settings), out_shardings=layout.batch)
+    return partial(compiled, jax.random.key(0))
 
 
 def random_encodings(seed: int, batch: int, embedding_size: int, num_concepts: int) -> Encodings:

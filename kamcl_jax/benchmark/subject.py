@@ -24,6 +24,9 @@ WORDS, MAX_TOKENS = 1225, 34
 WORDS_OF_CAPTION = (11.4, 3.2)
 """Mean and standard deviation, likewise."""
 
+SHARE_OF_CONCEPTS = 0.01
+"""That a caption names, and that an image is labelled with, in noise."""
+
 _BATCHES_LOOKED_AT = 101
 
 
@@ -124,22 +127,38 @@ def random_batch(config: ml_collections.ConfigDict, seed: int = 0) -> HostBatch:
       seed: of the noise.
     """
     longest = min(MAX_TOKENS, config.data.max_tokens or MAX_TOKENS)
-    shapes = from_config.abstract_batch(config, longest, config.num_concepts)
     generator = np.random.default_rng(seed)
-    mean, deviation = WORDS_OF_CAPTION
-    size = config.batch_size
-    lengths = generator.normal(mean, deviation, size).round().clip(1, longest).astype(np.int32)
-    tokens = generator.integers(1, WORDS, (size, longest), dtype=np.int32)
+    lengths = generator.normal(*WORDS_OF_CAPTION, config.batch_size).round().clip(1, longest)
+    return noise_batch(config, lengths.astype(np.int32), longest, WORDS + 1, generator)
+
+
+def noise_batch(
+    config: ml_collections.ConfigDict,
+    lengths: np.ndarray,
+    longest: int,
+    num_tokens: int,
+    generator: np.random.Generator,
+) -> HostBatch:
+    """Returns a training batch of noise as `from_config.abstract_batch` describes it.
+
+    Args:
+      config: sizes of the batch.
+      lengths: i32[B], words of its captions.
+      longest: words that captions are padded to.
+      num_tokens: rows of the word embedding, the padding included.
+      generator: of the noise.
+    """
+    shapes = from_config.abstract_batch(config, longest, config.num_concepts)
+    tokens = generator.integers(1, num_tokens, shapes["tokens"].shape, dtype=np.int32)
     tokens[np.arange(longest) >= lengths[:, None]] = 0
     concepts = shapes["word_concepts"].shape
+    named, labelled = generator.random((2, *concepts)) < SHARE_OF_CONCEPTS
     return {
         "image": generator.integers(0, 256, shapes["image"].shape, dtype=np.uint8),
         "tokens": tokens,
         "lengths": lengths,
-        "word_concepts": (generator.random(concepts) < 0.01).astype(np.float32),
-        "image_concepts": ((generator.random(concepts) < 0.01) * generator.random(concepts)).astype(
-            np.float32
-        ),
+        "word_concepts": named.astype(np.float32),
+        "image_concepts": labelled * generator.random(concepts, np.float32),
     }
 
 

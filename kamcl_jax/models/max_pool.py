@@ -1,7 +1,8 @@
 """The 3x3 max pooling of a ResNet's stem, with a gradient of comparisons alone.
 
 Values and gradients are those of `linen.max_pool`. XLA computes the gradient of that one on a CPU
-with index arrays and a scatter, which took a fifth of ResNet-18's forward and backward pass.
+with index arrays and a scatter: forward and backward take 200 ms against 56 ms for f32[8, 128, 128,
+64] on 2 cores.
 """
 
 import jax

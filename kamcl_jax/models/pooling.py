@@ -49,8 +49,9 @@ def position_codes(num_items: int, width: int) -> np.ndarray:
 def descending_ranks(values: jax.Array, kernel: str = "counting") -> jax.Array:
     """Returns each item's place in the descending order along the last axis, ties by index.
 
-    Up to `COUNT_UP_TO` items the larger ones are counted, which on a CPU takes a fifteenth of the
-    time of sorting the low-level features of ResNet-18 (192 items of 4096 x B columns).
+    Up to `COUNT_UP_TO` items the larger ones are counted, which on a CPU takes a nineteenth of the
+    time of sorting the low-level features of ResNet-18 (192 items of 4096 x 8 columns:
+    `examples/pooling_kernels.py`).
 
     Args:
       values: f32[B, D, N], without NaN.
@@ -61,8 +62,7 @@ def descending_ranks(values: jax.Array, kernel: str = "counting") -> jax.Array:
       u8[B, D, N], or i32 for longer lists; every row (b, d, :) is a permutation of 0..N-1.
     """
     if values.shape[-1] > COUNT_UP_TO:
-        order = jnp.argsort(values, axis=-1, descending=True, stable=True)
-        return jnp.argsort(order, axis=-1)
+        return sorted_ranks(values)
     keys = _ordered_integers(values)
     if kernel == "pallas":
         # Here, as Pallas is experimental and a training without it should not depend on it.
@@ -71,6 +71,12 @@ def descending_ranks(values: jax.Array, kernel: str = "counting") -> jax.Array:
         interpreted = partial(count_ahead, interpret=True)
         return jax.lax.platform_dependent(keys, cpu=interpreted, default=count_ahead)
     return jax.lax.platform_dependent(keys, cpu=_count_by_blocks, default=_count)
+
+
+def sorted_ranks(values: jax.Array) -> jax.Array:
+    """Ranks lists of any length by two sorts: f32[B, D, N] -> i32[B, D, N]."""
+    order = jnp.argsort(values, axis=-1, descending=True, stable=True)
+    return jnp.argsort(order, axis=-1)
 
 
 def _ordered_integers(values: jax.Array) -> jax.Array:

@@ -21,6 +21,17 @@ BOTTLENECK_FROM = 50
 """Depth from which the blocks are bottlenecks."""
 
 
+def stage_channels(depth: int, width: int) -> tuple[int, ...]:
+    """Returns the channels of the four stages' outputs.
+
+    Args:
+      depth: of the network, a key of `BLOCKS_PER_STAGE`.
+      width: channels of the first stage's inner convolutions.
+    """
+    block = BottleneckBlock if depth >= BOTTLENECK_FROM else BasicBlock
+    return tuple(width * block.expansion * 2**stage for stage in range(4))
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: the block of ResNet-18 and ResNet-34."""
 

@@ -11,7 +11,7 @@ from conftest import BATCH, EMBEDDING, IMAGE_SIZE, MAX_TOKENS, QUEUE, WORDS, tin
 from linear_towers import Towers
 from PIL import Image
 
-from examples import growth
+from examples import growth, growth_report
 from kamcl_jax import from_config
 
 
@@ -72,20 +72,20 @@ def test_devices_have_a_batch_each(tiny_growth):
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
 def test_the_exponent_is_that_of_the_last_two_points(power):
     sizes = [10, 1000, 3000]
-    assert growth.exponent(sizes, [7.0, *(3 * size**power for size in sizes[1:])]) == (
+    assert growth_report.exponent(sizes, [7.0, *(3 * size**power for size in sizes[1:])]) == (
         pytest.approx(power)
     )
 
 
 def test_one_point_has_no_exponent(tmp_path):
     point = {"size": 1000, "seconds": 1.0, "peak": 2e9, "before": 1e9, "matrix": 2e7}
-    assert math.isnan(growth.exponent([1000], [1.0]))
-    assert "no exponent" in growth.write(tmp_path, {growth.EVALUATION: [point]})
+    assert math.isnan(growth_report.exponent([1000], [1.0]))
+    assert "no exponent" in growth.write(tmp_path, {growth_report.EVALUATION: [point]})
 
 
 def test_a_ranking_tells_its_memory(monkeypatch):
     monkeypatch.setattr(growth, "EVALUATED_WIDTH", 4)
-    point = growth.measure(growth.EVALUATION, 20)
+    point = growth.measure(growth_report.EVALUATION, 20)
     assert point["matrix"] == 4 * 20 * 100
     assert point["peak"] >= point["before"] > 2**20
     assert point["seconds"] > 0
@@ -104,7 +104,7 @@ def test_another_process_answers_on_simulated_devices(monkeypatch):
     assert seen["command"][-1] == "--measure=devices:4"
     flags = seen["env"]["XLA_FLAGS"].split()
     assert flags == ["--xla_dump_to=folder", "--xla_force_host_platform_device_count=4"]
-    growth.measure_alone(growth.EVALUATION, 1000)
+    growth.measure_alone(growth_report.EVALUATION, 1000)
     assert seen["env"]["XLA_FLAGS"] == "--xla_dump_to=folder"
 
 
