@@ -9,7 +9,7 @@ demo: $(INSTALLED)
 	$(BIN)/python main.py --mode=train --config=configs/synthetic.py --workdir=runs/demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

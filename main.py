@@ -228,5 +228,10 @@ MODES = {
 _MODE = flags.DEFINE_enum("mode", None, list(MODES), "What to do.", required=True)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Runs the program with the arguments of the process."""
     app.run(main, flags_parser=_parse_flags)
+
+
+if __name__ == "__main__":
+    run()

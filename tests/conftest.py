@@ -20,7 +20,7 @@ from kamcl_jax import from_config, sharding, train_state
 from kamcl_jax.models.encoders import DualEncoder
 from kamcl_jax.train_step import StepSettings, make_train_step
 
-pytest_plugins = ["small_release", "tiny_data_set"]
+pytest_plugins = ["command_line", "small_release", "tiny_data_set"]
 
 BATCH, IMAGE_SIZE, MAX_TOKENS, WORDS, CONCEPTS, EMBEDDING, QUEUE = 8, 64, 6, 20, 12, 16, 16
 
@@ -63,6 +63,14 @@ def tiny_config():
     config.schedule.alignment_from_epoch = 1
     config.data.options.update({"train": 24, "validation": 6, "test": 6, "size": 48})
     return config
+
+
+LONGEST = ("test_two_processes.py", "test_golden_check.py", "test_kill_and_resume.py")
+"""Files of some minutes; first, so that of several workers none is left alone with one."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)  # stable: modules stay together
 
 
 @pytest.fixture(scope="session", autouse=True)

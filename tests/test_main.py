@@ -1,27 +1,20 @@
 """The command line: a user's mistake is one sentence and exit status 1, before anything runs."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 @pytest.fixture
-def run(tmp_path):
+def run(command_line, tmp_path):
     def run(*arguments):
-        command = [sys.executable, "main.py", f"--workdir={tmp_path / 'run'}", *arguments]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-        assert done.returncode == 1
-        assert "Traceback" not in done.stderr
+        ended = command_line(f"--workdir={tmp_path / 'run'}", *arguments)
+        assert ended.status == 1
+        assert "Traceback" not in ended.error
         assert not (tmp_path / "run").exists()
-        return done.stderr
+        return ended.error
 
     return run
 
@@ -179,18 +172,16 @@ def test_bad_data_is_one_sentence_that_names_the_file(run, tmp_path, damage, wor
     assert all(word in sentence for word in words), sentence
 
 
-def test_data_is_prepared_and_described_on_the_command_line(tmp_path):
+def test_data_is_prepared_and_described_on_the_command_line(command_line, tmp_path):
     write_release(tmp_path / "data")
     (tmp_path / "data" / "images" / "train_3.png").write_bytes(b"not an image")
     arguments = ["--config=configs/rsicd.py", f"--config.data.dir={tmp_path / 'data'}"]
     settings = ["--config.data.bad_images=skip", "--config.image_size=32"]
 
     def printed(*more):
-        command = [sys.executable, "main.py", *arguments, *more]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
+        ended = command_line(*arguments, *more)
+        assert ended.status == 0, ended.error
+        return ended.output + ended.error
 
     prepared = printed("--mode=prepare", *settings)
     assert "train_3.png: its format is not known" in prepared

@@ -17,7 +17,9 @@ from kamcl_jax.interruption import Stopped, StopRequest
 with StopRequest() as request:
     for step in range(1, 10_000):
         print(step, flush=True)
-        time.sleep(0.01 if sys.argv[1] == "steps" else 60)
+        ends = time.monotonic() + (0.01 if sys.argv[1] == "steps" else 60)
+        while time.monotonic() < ends:  # no single long sleep: a signal just before it would wait
+            time.sleep(0.01)
         if request.reached(step):
             stopped = Stopped(request.signal, step)
             print(stopped, flush=True)
