@@ -4,7 +4,8 @@ python examples/growth.py --out=runs/growth
 
 It varies one size at a time of a narrow KAMCL (ResNet-18 of width 16, GRU of 256, embeddings of
 128, float32), on noise, and writes growth.md, growth.png and growth.json; about six minutes on two
-cores. `--largest` adds the evaluation of 100k images and 500k captions, `--axes` chooses.
+cores. `--largest` adds the evaluation of 100k images and 500k captions, twelve minutes more;
+`--axes` chooses.
 """
 
 import argparse
