@@ -1,1 +1,36 @@
-"""KAMCL in JAX: knowledge-aided momentum contrastive learning for remote-sensing retrieval."""
+"""KAMCL in JAX: knowledge-aided momentum contrastive learning for remote-sensing retrieval.
+
+model = kamcl_jax.load("runs/demo")
+images = model.encode_images(["harbour.tif", "airport.jpg"])
+texts = model.encode_texts(["two planes are parked next to a terminal"])
+model.similarity(images, texts)  # f32[2, 1], cosines
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kamcl_jax.trained_model import TrainedModel
+
+
+def load(folder: str | Path) -> TrainedModel:
+    """Opens a trained model; no data set is needed.
+
+    Args:
+      folder: of a run (its best checkpoint is taken), or one that `--mode=export` has written.
+
+    Raises:
+      ConfigError: the folder holds neither.
+      CheckpointError: the checkpoint cannot be read.
+      ExportError: the exported model cannot be read.
+    """
+    # Here, so that importing a part of the package does not import all of it.
+    from kamcl_jax import trained_model
+    from kamcl_jax.export import model_folder
+
+    folder = Path(folder)
+    if model_folder.is_one(folder):
+        return model_folder.read(folder)
+    return trained_model.open_trained(folder)

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
@@ -95,17 +96,17 @@ class Checkpoints:
                 ),
             ]
         )
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            best_fn=lambda metrics: metrics[BEST_METRIC],
-            best_mode="max",
-            # What a killed process left unfinished.
-            cleanup_tmp_directories=not read_only,
-            read_only=read_only,
-        )
         self._directory = Path(directory).absolute()
         self._check_metrics(set_aside=not read_only)
-        with _told("opened"):
+        with _told("opened"), _without_warnings():
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                best_fn=lambda metrics: metrics[BEST_METRIC],
+                best_mode="max",
+                # What a killed process left unfinished.
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+            )
             self._manager = ocp.CheckpointManager(
                 epath.Path(self._directory), options=options, item_names=("state", "record")
             )
@@ -367,6 +368,17 @@ def _told(what: str, kept: Callable[[], str] = lambda: "") -> Iterator[None]:
         raise CheckpointError(
             f"a checkpoint cannot be {what}: {disk_errors.reason(error)}{kept()}"
         ) from error
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keeps orbax from warning of what `read_only` means."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _readable_metrics(path: Path) -> bool:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,6 @@ from jax.typing import DTypeLike
 
 from input_pipeline import equal_texts
 from input_pipeline.examples import Examples
-from input_pipeline.stored_arrays import SelectedRows
 from kamcl_jax import (
     augmentation,
     bootstrap,
@@ -28,13 +27,36 @@ from kamcl_jax import (
 from kamcl_jax.score_blocks import Array, Embeddings, Scores
 from kamcl_jax.sharding import Layout
 
-Rows = np.ndarray | SelectedRows
+
+class Rows(Protocol):
+    """Rows of data that may be read lazily: an array, or what looks like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of rows first."""
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        """Returns the rows at i64[R]."""
+
 
 Variables = dict[str, Any]
 """`params` and `batch_stats` of a model."""
 
-EncodeImages = Callable[[Any, jax.Array], jax.Array]
-EncodeTexts = Callable[[Any, jax.Array, jax.Array, jax.Array], jax.Array]
+
+class Encoded(NamedTuple):
+    """What a model says of B images or captions.
+
+    Attributes:
+      embeddings: f32[B, E], unit vectors, so that inner products are cosines.
+      concepts: f32[B, N], probabilities.
+    """
+
+    embeddings: Array
+    concepts: Array
+
+
+EncodeImages = Callable[[Any, jax.Array], Encoded]
+EncodeTexts = Callable[[Any, jax.Array, jax.Array, jax.Array], Encoded]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +64,46 @@ class Encoders:
     """Compiled encoders; one compilation serves every split of the same shapes.
 
     Attributes:
-      images: (variables, uint8[B, S, S, 3]) -> unit vectors f32[B, E].
-      texts: (variables, i32[B, T], i32[B], f32[B, N]) -> unit vectors f32[B, E].
+      images: (variables, uint8[B, S, S, 3]) -> `Encoded`.
+      texts: (variables, i32[B, T], i32[B], f32[B, N]) -> `Encoded`.
       layout: by which batches are split; each process reads its own share.
     """
 
     images: EncodeImages
     texts: EncodeTexts
     layout: Layout
+
+
+def encoder_functions(
+    model: nn.Module,
+    dtype: DTypeLike | None = None,
+    gathered: Callable[[Any], Any] = lambda params: params,
+) -> tuple[EncodeImages, EncodeTexts]:
+    """Returns what `Encoders` compiles: pure functions of a `DualEncoder` in evaluation mode.
+
+    Args:
+      model: a `DualEncoder`.
+      dtype: that weights and activations are cast to; None leaves them.
+      gathered: see `Layout.gathered`.
+    """
+
+    def apply(variables, method, *inputs):
+        params = variables["params"]
+        if dtype is not None:
+            params, inputs = precision.cast_floats((params, inputs), dtype)
+        variables = {**variables, "params": gathered(params)}
+        hybrid, concepts = model.apply(variables, *inputs, method=method)
+        return Encoded(losses.l2_normalise(hybrid), jnp.asarray(concepts))
+
+    def images(variables, pixels):
+        return apply(variables, "encode_images", augmentation.normalise(pixels))
+
+    def texts(variables, tokens, lengths, word_concepts):
+        # The host keeps word concepts in a byte each.
+        word_concepts = word_concepts.astype(jnp.float32)
+        return apply(variables, "encode_texts", tokens, lengths, word_concepts)
+
+    return images, texts
 
 
 def make_encoders(model: nn.Module, layout: Layout, dtype: DTypeLike | None = None) -> Encoders:
@@ -60,23 +114,7 @@ def make_encoders(model: nn.Module, layout: Layout, dtype: DTypeLike | None = No
       layout: where its variables lie.
       dtype: that weights and activations are cast to; None leaves them.
     """
-
-    def apply(variables, method, *inputs):
-        params = variables["params"]
-        if dtype is not None:
-            params, inputs = precision.cast_floats((params, inputs), dtype)
-        variables = {**variables, "params": layout.gathered(params)}
-        hybrid, _ = model.apply(variables, *inputs, method=method)
-        return losses.l2_normalise(hybrid)
-
-    def images(variables, pixels):
-        return apply(variables, "encode_images", augmentation.normalise(pixels))
-
-    def texts(variables, tokens, lengths, word_concepts):
-        # The host keeps word concepts in a byte each.
-        word_concepts = word_concepts.astype(jnp.float32)
-        return apply(variables, "encode_texts", tokens, lengths, word_concepts)
-
+    images, texts = encoder_functions(model, dtype, layout.gathered)
     split = layout.batch
     compiled = partial(
         jax.jit,
@@ -93,6 +131,12 @@ def make_encoders(model: nn.Module, layout: Layout, dtype: DTypeLike | None = No
 def embed_images(encoders: Encoders, variables: Any, images: Rows, batch_size: int) -> np.ndarray:
     """Embeds uint8[N, S, S, 3] (may be read lazily) -> f32[N, E], unit vectors."""
     batches = _padded_batches((images,), batch_size, encoders.layout)
+    return _collect(lambda arrays: encoders.images(variables, *arrays).embeddings, batches)
+
+
+def encode_images(encoders: Encoders, variables: Any, images: Rows, batch_size: int) -> Encoded:
+    """Encodes uint8[N, S, S, 3] (may be read lazily), on the host."""
+    batches = _padded_batches((images,), batch_size, encoders.layout)
     return _collect(lambda arrays: encoders.images(variables, *arrays), batches)
 
 
@@ -105,6 +149,19 @@ def embed_texts(
     batch_size: int,
 ) -> np.ndarray:
     """Embeds captions i32[M, T], i32[M], [M, N] -> f32[M, E], unit vectors."""
+    batches = _padded_batches((tokens, lengths, word_concepts), batch_size, encoders.layout)
+    return _collect(lambda arrays: encoders.texts(variables, *arrays).embeddings, batches)
+
+
+def encode_texts(
+    encoders: Encoders,
+    variables: Any,
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    word_concepts: np.ndarray,
+    batch_size: int,
+) -> Encoded:
+    """Encodes captions i32[M, T], i32[M], [M, N], on the host."""
     batches = _padded_batches((tokens, lengths, word_concepts), batch_size, encoders.layout)
     return _collect(lambda arrays: encoders.texts(variables, *arrays), batches)
 
@@ -203,13 +260,17 @@ def _padded_batches(
         yield min(size, total - start), sharding.put_batch(layout, batch)
 
 
-def _collect(encode, batches) -> np.ndarray:
+def _collect(encode: Callable[..., Any], batches: Iterator[tuple[int, tuple]]) -> Any:
     # Results are fetched one batch late: the device works while the host reads the next rows.
     collected, pending = [], None
     for count, arrays in batches:
         if pending is not None:
-            collected.append(np.asarray(pending[1])[: pending[0]])
+            collected.append(_on_host(*pending))
         pending = (count, encode(arrays))
     if pending is not None:
-        collected.append(np.asarray(pending[1])[: pending[0]])
-    return np.concatenate(collected)
+        collected.append(_on_host(*pending))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *collected)
+
+
+def _on_host(count: int, encoded: Any) -> Any:
+    return jax.tree.map(lambda array: np.asarray(array)[:count], encoded)

@@ -1,9 +1,10 @@
-"""A trained model from a checkpoint alone: it embeds sentences and images without a data set."""
+"""A trained model by itself: it encodes sentences and images without a data set."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -12,20 +13,47 @@ from input_pipeline.concepts import Concepts
 from input_pipeline.errors import DataError
 from input_pipeline.lemmatization import english_lemma, unchanged
 from input_pipeline.texts import Texts
-from input_pipeline.vocabulary import Vocabulary
-from kamcl_jax import best_checkpoint, evaluation, from_config, run_record
-from kamcl_jax.evaluation import Encoders, Variables
+from input_pipeline.vocabulary import Vocabulary, stop_words, tokenize
+from kamcl_jax import (
+    best_checkpoint,
+    evaluation,
+    from_config,
+    run_record,
+    score_blocks,
+    sharding,
+)
+from kamcl_jax.evaluation import Encoded, Encoders, Variables
+from kamcl_jax.image_sources import ImageSource, LazyImages
+from kamcl_jax.train_state import TrainState
 
 TOKENS_MULTIPLE = 16
 """Captions are padded to a multiple of as many tokens, so that few lengths are compiled."""
 
+FIELDS = ("params", "batch_stats")
+"""Of the train state, what retrieves."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The words that a model was trained with.
+
+    Attributes:
+      vocabulary: of the text encoder, in the order of its rows.
+      concepts: that captions may name, and that both encoders predict.
+      concept_width: width of the word concepts; more than there are `concepts` if padded.
+    """
+
+    vocabulary: list[str]
+    concepts: list[str]
+    concept_width: int
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """What a checkpoint holds that is needed to retrieve.
+    """What is needed to retrieve.
 
     Attributes:
-      step: of the checkpoint.
+      step: of the training after which it was saved.
       config: of the training.
       encoders: compiled.
       variables: parameters and BatchNorm statistics of the query encoders.
@@ -42,16 +70,105 @@ class TrainedModel:
     concepts: Concepts
     concept_width: int
 
-    def embed_captions(self, captions: Sequence[str], batch_size: int = 100) -> np.ndarray:
+    @property
+    def words(self) -> Words:
+        """Vocabulary and concepts as plain lists."""
+        vocabulary, concepts = list(self.vocabulary.words), list(self.concepts.words)
+        return Words(vocabulary, concepts, self.concept_width)
+
+    def encode_texts(self, captions: Sequence[str], batch_size: int = 100) -> np.ndarray:
         """Embeds sentences -> f32[M, E], unit vectors.
 
         With `config.caption_padding='release'` they depend on the longest of all `captions`.
 
+        Args:
+          captions: M sentences; words that the model does not know count as one unknown word.
+          batch_size: encoded at once.
+
         Raises:
           DataError: there is no sentence, or one has no word.
         """
+        arrays = self._caption_arrays(captions)
+        return evaluation.embed_texts(
+            self.encoders,
+            self.variables,
+            arrays["tokens"],
+            arrays["lengths"],
+            arrays["word_concepts"],
+            batch_size,
+        )
+
+    def encode_images(
+        self, images: np.ndarray | Sequence[ImageSource], batch_size: int = 100
+    ) -> np.ndarray:
+        """Embeds images -> f32[N, E], unit vectors.
+
+        Args:
+          images: N files, arrays or PIL images of any size, or one array uint8[N, S, S, 3] of the
+            config's image size; files are read batch by batch.
+          batch_size: encoded at once.
+
+        Raises:
+          DataError: there is no image, or one cannot be read.
+        """
+        return np.asarray(self.encode_images_with_concepts(images, batch_size).embeddings)
+
+    def encode_images_with_concepts(
+        self, images: np.ndarray | Sequence[ImageSource], batch_size: int = 100
+    ) -> Encoded:
+        """Embeds images and says which concepts the model sees in them.
+
+        Args:
+          images: as `encode_images` takes them.
+          batch_size: encoded at once.
+
+        Returns:
+          Embeddings f32[N, E] and a probability for each of `concepts.words`, f32[N, C].
+
+        Raises:
+          DataError: there is no image, or one cannot be read.
+        """
+        rows = self._rows(images)
+        encoded = evaluation.encode_images(self.encoders, self.variables, rows, batch_size)
+        return Encoded(encoded.embeddings, encoded.concepts[:, : len(self.concepts)])
+
+    def similarity(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        """Returns the cosines f32[N, M] of embeddings f32[N, E] and f32[M, E].
+
+        Where there are too many to have all at once, `nearest.top_k` finds the best.
+        """
+        return np.asarray(score_blocks.products(images, texts))
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """Returns the words of a sentence that say nothing to the model, each once, in order.
+
+        Stop words and punctuation are none of them: no vocabulary has them.
+        """
+        words = dict.fromkeys(tokenize(caption))
+        return [
+            word
+            for word in words
+            if word not in self.vocabulary
+            and word not in stop_words()
+            and any(letter.isalnum() for letter in word)
+        ]
+
+    def _rows(self, images: np.ndarray | Sequence[ImageSource]) -> evaluation.Rows:
+        side = self.config.image_size
+        if not len(images):
+            raise DataError("There are no images to encode.")
+        if not isinstance(images, np.ndarray):
+            return LazyImages(images, side)
+        if images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
+            raise DataError(
+                f"Images in one array must be uint8[N, {side}, {side}, 3], not "
+                f"{images.dtype}{list(images.shape)}; a list takes images of any size."
+            )
+        return images
+
+    def _caption_arrays(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
         if not captions:
-            raise DataError("There are no captions to embed.")
+            raise DataError("There are no captions to encode.")
         texts = Texts(
             image_ids=list(range(len(captions))),
             file_names=[""] * len(captions),
@@ -62,35 +179,13 @@ class TrainedModel:
                 raise DataError(f"The caption {caption!r} has no word in it.")
         longest = assembly.longest_caption([texts], self.config.data.max_tokens)
         length = -(-longest // TOKENS_MULTIPLE) * TOKENS_MULTIPLE
-        arrays = assembly.caption_arrays(
+        return assembly.caption_arrays(
             texts, self.vocabulary, self.concepts, length, self.concept_width
         )
-        return evaluation.embed_texts(
-            self.encoders,
-            self.variables,
-            arrays["tokens"],
-            arrays["lengths"],
-            arrays["word_concepts"],
-            batch_size,
-        )
-
-    def embed_images(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
-        """Embeds uint8[N, S, S, 3] of the config's image size -> f32[N, E], unit vectors.
-
-        Raises:
-          DataError: there is no image, or they are of another shape or type.
-        """
-        side = self.config.image_size
-        if images.shape[1:] != (side, side, 3) or images.dtype != np.uint8 or not len(images):
-            raise DataError(
-                f"Images must be uint8[N, {side}, {side}, 3], not "
-                f"{images.dtype}{list(images.shape)}."
-            )
-        return evaluation.embed_images(self.encoders, self.variables, images, batch_size)
 
 
 def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
-    """Opens a run's checkpoint.
+    """Opens a run's checkpoint; no data set is needed.
 
     Args:
       workdir: of the run.
@@ -106,23 +201,60 @@ def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
             step = checkpoints.best_or_latest
         record = checkpoints.record(step)
         config = from_config.on_these_devices(run_record.config_of(record))
-        vocabulary = Vocabulary(record["vocabulary"])
-        num_tokens, width = len(vocabulary) + 1, record["concept_width"]
-        like = from_config.abstract_state(config, num_tokens, width)
+        words = Words(record["vocabulary"], record["concepts"], record["concept_width"])
         mesh = from_config.check_with_devices(config, trains=False)
-        layout = from_config.make_layout(config, mesh, like)
-        variables = checkpoints.restore_fields(step, like, layout.state, ("params", "batch_stats"))
+        like, place = _abstract_state(config, words), sharding.replicated(mesh).whole
+        variables = checkpoints.restore_fields(step, like, place, FIELDS)
+    return assemble(step, config, words, variables)
+
+
+def abstract_variables(config: ml_collections.ConfigDict, words: Words) -> Variables:
+    """Returns the shapes and dtypes of a model's variables.
+
+    Args:
+      config: of the training.
+      words: of its data set.
+    """
+    like = _abstract_state(config, words)
+    return {name: getattr(like, name) for name in FIELDS}
+
+
+def assemble(
+    step: int, config: ml_collections.ConfigDict, words: Words, variables: Variables
+) -> TrainedModel:
+    """Makes a trained model of its parts, on the devices of this process.
+
+    Args:
+      step: of the training after which the variables were saved.
+      config: of the training.
+      words: of its data set.
+      variables: as `abstract_variables` describes them.
+
+    Raises:
+      ConfigError: a field that cannot be.
+    """
+    config = from_config.on_these_devices(config)
+    mesh = from_config.check_with_devices(config, trains=False)
+    layout = sharding.replicated(mesh)
     form = english_lemma() if config.concepts.lemmatize else unchanged
     return TrainedModel(
         step=step,
         config=config,
         encoders=evaluation.make_encoders(
-            from_config.make_model(config, num_tokens, width),
+            from_config.make_model(config, _num_tokens(words), words.concept_width),
             layout,
             from_config.compute_dtype(config),
         ),
-        variables=variables,
-        vocabulary=vocabulary,
-        concepts=Concepts(record["concepts"], min_repeats=config.concepts.min_repeats, form=form),
-        concept_width=width,
+        variables=jax.device_put(variables, layout.whole),
+        vocabulary=Vocabulary(words.vocabulary),
+        concepts=Concepts(words.concepts, min_repeats=config.concepts.min_repeats, form=form),
+        concept_width=words.concept_width,
     )
+
+
+def _abstract_state(config: ml_collections.ConfigDict, words: Words) -> TrainState:
+    return from_config.abstract_state(config, _num_tokens(words), words.concept_width)
+
+
+def _num_tokens(words: Words) -> int:
+    return len(words.vocabulary) + 1  # row 0 is the padding

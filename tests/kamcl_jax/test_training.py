@@ -350,7 +350,7 @@ def test_a_trained_model_needs_the_checkpoint_only(whole, make_config, tmp_path)
     images, captions = test.images[np.arange(6)], list(test.captions)
     with best_checkpoint.open_checkpoints(workdir) as checkpoints:
         assert trained.step == checkpoints.best
-    found = trained.embed_images(images) @ trained.embed_captions(captions).T
+    found = trained.similarity(trained.encode_images(images), trained.encode_texts(captions))
     experiment = from_config.build(make_config())
     encoders = best_checkpoint.make_encoders(experiment)
     with best_checkpoint.open_checkpoints(workdir) as checkpoints:
@@ -361,6 +361,8 @@ def test_a_trained_model_needs_the_checkpoint_only(whole, make_config, tmp_path)
     expected = split.images @ split.captions.T
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     with pytest.raises(DataError, match=r"The caption ' \. ' has no word in it"):
-        trained.embed_captions(["a pond", " . "])
-    with pytest.raises(DataError, match=r"Images must be uint8\[N, 64, 64, 3\], not uint8\[1, 32"):
-        trained.embed_images(np.zeros((1, 32, 32, 3), np.uint8))
+        trained.encode_texts(["a pond", " . "])
+    with pytest.raises(
+        DataError, match=r"Images in one array must be uint8\[N, 64, 64, 3\], not uint8\[1, 32"
+    ):
+        trained.encode_images(np.zeros((1, 32, 32, 3), np.uint8))

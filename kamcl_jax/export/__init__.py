@@ -1,0 +1,1 @@
+"""A trained model and its embeddings in formats that other programs read."""
