@@ -87,6 +87,18 @@ def read_rgb(encoded: bytes) -> Image.Image:
         raise UnreadableImageError(_reason(error, encoded)) from error
 
 
+def knows_kind(encoded: bytes) -> bool:
+    """Returns whether `read_rgb` reads files of this kind; the file may be damaged nevertheless."""
+    formats = pillow_settings.load_formats(FORMATS)
+    try:
+        with _strict_pillow, Image.open(io.BytesIO(encoded), formats=formats) as image:
+            return image_conversion.refusal(image, MAX_PIXELS) is None
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # see `read_rgb`
+        return False
+
+
 def resize(encoded: bytes, size: int) -> np.ndarray:
     """Decodes an image file and resizes it as the release's `Resize((size, size))` does.
 
@@ -240,20 +252,31 @@ def check(path: Path) -> str | None:
       Why it can't be used, in a few words, or None.
     """
     try:
+        read_rgb(read_bytes(path))
+    except UnreadableImageError as error:
+        return str(error)
+    return None
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads an image file whole.
+
+    Raises:
+      UnreadableImageError: it is missing, no regular file, too large or cannot be read.
+    """
+    try:
         status = os.stat(path)
         reason = _problem_of_kind(status.st_mode)
         if reason is None and status.st_size > MAX_FILE_BYTES:
             reason = f"it has {status.st_size} bytes, more than {MAX_FILE_BYTES}"
         if reason is not None:
-            return reason
+            raise UnreadableImageError(reason)
         with open(path, "rb") as file:
-            encoded = file.read(MAX_FILE_BYTES)
-        read_rgb(encoded)
-    except UnreadableImageError as error:
-        return str(error)
+            return file.read(MAX_FILE_BYTES)
+    except UnreadableImageError:
+        raise
     except (OSError, ValueError) as error:
-        return _problem_of_access(error)
-    return None
+        raise UnreadableImageError(_problem_of_access(error)) from error
 
 
 def check_all(paths: Sequence[Path], progress: str) -> list[str | None]:

@@ -9,9 +9,12 @@ import numpy as np
 from kamcl_jax import score_blocks
 from kamcl_jax.score_blocks import Array
 
-QUERIES_AT_ONCE = 256
-ITEMS_AT_ONCE = 2**17
-"""With as many queries, 128 MB of scores; their embeddings take as much at a width of 256."""
+QUERIES_AT_ONCE = 1024
+ITEMS_AT_ONCE = 2**15
+"""With as many queries, 128 MB of scores; their embeddings take half of it at a width of 512."""
+
+GROUP = 128
+"""Scores of which only the best is looked at first."""
 
 Best = tuple[jax.Array, jax.Array]
 
@@ -80,8 +83,26 @@ def _best(scores: jax.Array, first: int, k: int) -> Best:
     """Returns the k best of f32[Q, B] and their indices, counted from `first`."""
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
     scores = jnp.where(scores == 0, 0.0, scores)  # XLA sorts -0 behind 0
-    values, places = jax.lax.top_k(scores, k)
+    find = _best_of_groups if scores.shape[1] > 2 * k * GROUP else jax.lax.top_k
+    values, places = find(scores, k)
     return values, places + first
+
+
+def _best_of_groups(scores: jax.Array, k: int) -> Best:
+    """Returns what `jax.lax.top_k` does, in less time for a small k.
+
+    The k best lie in the k groups with the best maxima: before an item of any other group come k
+    items that score more, or the same at a lower index.
+    """
+    beyond = -scores.shape[1] % GROUP
+    scores = jnp.pad(scores, ((0, 0), (0, beyond)), constant_values=-jnp.inf)
+    groups = scores.reshape(len(scores), -1, GROUP)
+    _, chosen = jax.lax.top_k(groups.max(axis=2), k)
+    chosen = jnp.sort(chosen, axis=1)  # of equals, those of lower index stay first
+    candidates = jnp.take_along_axis(groups, chosen[:, :, None], axis=1)
+    values, places = jax.lax.top_k(candidates.reshape(len(scores), -1), k)
+    group = jnp.take_along_axis(chosen, places // GROUP, axis=1)
+    return values, group * GROUP + places % GROUP
 
 
 @partial(jax.jit, static_argnames="k")

@@ -27,6 +27,17 @@ def test_top_k_is_a_stable_sort(k, queries_at_once, items_at_once, put):
     np.testing.assert_array_equal(scores, np.take_along_axis(products, order, axis=1))
 
 
+@pytest.mark.parametrize("k", [1, 5, 9])
+@pytest.mark.parametrize("width", [3, 9])
+def test_top_k_of_many_items_is_a_stable_sort_too(k, width):
+    queries, items = whole_numbers(6, width), whole_numbers(2 * k * nearest.GROUP + 131, width)
+    items[-1] = 10 * queries[0]
+    items[77] = np.nan
+    products = np.nan_to_num(queries @ items.T, nan=-np.inf)
+    _, indices = nearest.top_k(queries, items, k)
+    np.testing.assert_array_equal(indices, np.argsort(-products, 1, kind="stable")[:, :k])
+
+
 @pytest.mark.parametrize("items_at_once", [3, 100])
 def test_scores_that_are_not_numbers_come_last_and_zeros_have_no_sign(items_at_once):
     items = np.array([[np.nan], [-0.0], [0.0], [-0.0], [2], [-1]], np.float32)

@@ -1,0 +1,183 @@
+"""Which generation of an index new rows go into, and when it counts."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import flax
+import numpy as np
+
+from input_pipeline import storage
+from input_pipeline.band_images import BandChoice
+from input_pipeline.errors import DataError
+from kamcl_jax.export import model_folder
+from kamcl_jax.search import image_index, index_rows
+from kamcl_jax.search.image_index import FORMAT, MODEL, POINTER, SETTINGS, RowSettings
+from kamcl_jax.search.index_rows import FileState, IndexRows
+from kamcl_jax.trained_model import TrainedModel
+
+_CARD = """# The model of an index of images
+
+It has embedded the images of the index that this folder is a part of, and embeds the queries.
+`kamcl_jax.load` opens it.
+"""
+
+
+class Target(NamedTuple):
+    """A generation to append rows to.
+
+    Attributes:
+      number: of the generation.
+      kept: the rows that are in it already.
+    """
+
+    number: int
+    kept: IndexRows
+
+
+def settings_of(model: TrainedModel, choice: BandChoice) -> RowSettings:
+    """Returns what the rows depend on that a model makes.
+
+    Args:
+      model: that embeds.
+      choice: how images are read.
+    """
+    width = model.config.embedding_size
+    return RowSettings(model_identity(model), choice, width, len(model.concepts))
+
+
+def model_identity(model: TrainedModel) -> str:
+    """Returns a hash of a model's weights, words and image size."""
+    about = [model.config.image_size, *dataclasses.astuple(model.words)]
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for name, tensor in sorted(flax.traverse_util.flatten_dict(model.variables, sep=".").items()):
+        digest.update(f"{name} {tensor.dtype}{tensor.shape}".encode())
+        digest.update(np.asarray(tensor, order="C").data)
+    return digest.hexdigest()
+
+
+def that_counts(folder: Path, images_root: Path) -> int:
+    """Returns the number of the generation that counts, 0 if there is no index yet.
+
+    Args:
+      folder: of the index.
+      images_root: absolute folder of the images that are to be indexed.
+
+    Raises:
+      DataError: the index is damaged, or one of other images that are still there.
+    """
+    if not (folder / POINTER).exists():
+        return 0
+    number, root = image_index.read_pointer(folder)
+    if root != images_root and root.is_dir():
+        raise DataError(
+            f"{folder} is an index of {root}, not of {images_root}: name another --index."
+        )
+    return number
+
+
+def open_target(
+    folder: Path,
+    images_root: Path,
+    settings: RowSettings,
+    wanted: Mapping[str, FileState],
+    model: TrainedModel,
+) -> Target:
+    """Finds or makes the generation that the rows of new and changed files are to be appended to.
+
+    It has no rows but of files that are wanted as they are. Where none counts yet, it does from
+    now on.
+
+    Args:
+      folder: of the index; the caller holds its lock.
+      images_root: absolute folder of the images.
+      settings: of the rows.
+      wanted: the files, by name.
+      model: that embeds.
+
+    Raises:
+      DataError: see `that_counts`.
+    """
+    counts = that_counts(folder, images_root)
+    # Beyond the one that counts lies what an interrupted indexing has left: it goes on from there.
+    numbers = [number for number in _numbers(folder) if number >= counts]
+    target = _target(folder, numbers, settings, wanted, model)
+    if not counts:
+        _point_to(folder, target.number, images_root)
+    return target
+
+
+def _target(
+    folder: Path,
+    numbers: list[int],
+    settings: RowSettings,
+    wanted: Mapping[str, FileState],
+    model: TrainedModel,
+) -> Target:
+    new = max(numbers, default=0) + 1
+    for number in reversed(numbers):
+        generation = image_index.generation_of(folder, number)
+        if image_index.read_settings(generation) != settings:
+            continue
+        rows = index_rows.read(generation, *settings.widths)
+        kept = [row for row, state in enumerate(rows.files) if wanted.get(state.name) == state]
+        if len(kept) == len(rows.files):
+            return Target(number, rows)
+        with storage.written_folder(image_index.generation_of(folder, new)) as made:
+            shutil.copytree(generation / MODEL, made / MODEL, copy_function=_link_or_copy)
+            _write_settings(made, settings)
+            index_rows.copy(rows, np.array(kept, np.int64), made)
+        break
+    else:
+        with storage.written_folder(image_index.generation_of(folder, new)) as made:
+            model_folder.write(made / MODEL, model, _CARD)
+            _write_settings(made, settings)
+            index_rows.RowWriter(made, *settings.widths).close()
+    return Target(new, index_rows.read(image_index.generation_of(folder, new), *settings.widths))
+
+
+def finish(folder: Path, number: int, images_root: Path) -> None:
+    """Lets a generation count, now that all of its rows are there, and removes the others.
+
+    Args:
+      folder: of the index; the caller holds its lock.
+      number: of the generation.
+      images_root: absolute folder of the images.
+    """
+    if image_index.read_pointer(folder) != (number, images_root):
+        _point_to(folder, number, images_root)
+    for other in _numbers(folder):
+        if other != number:
+            shutil.rmtree(image_index.generation_of(folder, other), ignore_errors=True)
+
+
+def _numbers(folder: Path) -> list[int]:
+    names = (path.name.removeprefix("generation_") for path in folder.glob("generation_*"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _link_or_copy(source: str, destination: str) -> None:
+    try:
+        os.link(source, destination)  # the files of a model are never written again
+    except OSError:
+        shutil.copyfile(source, destination)
+
+
+def _write_settings(generation: Path, settings: RowSettings) -> None:
+    stored = {
+        "model": settings.model,
+        "bands": settings.choice.bands,
+        "stretch": settings.choice.stretch,
+        "widths": settings.widths,
+    }
+    storage.write_text(generation / SETTINGS, json.dumps(stored) + "\n")
+
+
+def _point_to(folder: Path, number: int, images_root: Path) -> None:
+    pointer = {"format": FORMAT, "generation": number, "images": str(images_root)}
+    storage.write_text(folder / POINTER, json.dumps(pointer) + "\n")

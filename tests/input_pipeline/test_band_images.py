@@ -1,0 +1,219 @@
+"""TIFF files with more bands or bits than a picture: which bands become which colours."""
+
+import contextlib
+import io
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from handmade_images import colours, encode, tiff
+from PIL import Image
+
+from input_pipeline import band_images, image_files
+from input_pipeline.band_images import BandChoice
+from input_pipeline.errors import DataError
+from input_pipeline.image_files import UnreadableImageError
+
+WHOLE_RANGE = BandChoice(stretch=(0, 100))
+
+
+def bands_of(count, dtype=np.uint16, height=40, width=33):
+    values = np.random.default_rng(count).integers(0, 2**16, (height, width, count))
+    return values.astype(dtype)
+
+
+def written(pixels, **options):
+    file = io.BytesIO()
+    options = {"photometric": "minisblack", "metadata": None} | options
+    if options.get("planarconfig") == "separate":
+        pixels = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    elif pixels.ndim == 3:
+        options.setdefault("planarconfig", "contig")
+    tifffile.imwrite(file, pixels, **options)
+    return file.getvalue()
+
+
+def read(encoded, choice=BandChoice()):  # noqa: B008
+    return np.asarray(band_images.read_rgb(encoded, choice))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "BMP"])
+@pytest.mark.parametrize("choice", [BandChoice(), BandChoice((1, 2, 3)), WHOLE_RANGE])
+def test_ordinary_files_are_read_as_a_data_set_s_are(file_format, choice):
+    encoded = encode(Image.fromarray(colours(50, 41)), file_format)
+    expected = image_files.resize(encoded, 24)
+    np.testing.assert_array_equal(band_images.resize(encoded, 24, choice), expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"planarconfig": "separate"},
+        {"tile": (16, 16)},
+        {"tile": (16, 16), "planarconfig": "separate", "compression": "lzw"},
+        {"compression": "deflate", "predictor": True},
+        {"compression": "zstd", "rowsperstrip": 7},
+        {"byteorder": ">"},
+        {"bigtiff": True, "byteorder": ">"},
+    ],
+)
+def test_the_highest_bits_of_the_chosen_bands_are_red_green_and_blue(options):
+    pixels = bands_of(13)
+    encoded = written(pixels, **options)
+    np.testing.assert_array_equal(read(encoded, BandChoice((4, 3, 2))), pixels[..., [3, 2, 1]] >> 8)
+    np.testing.assert_array_equal(read(encoded, BandChoice((8,))), pixels[..., [7, 7, 7]] >> 8)
+    np.testing.assert_array_equal(read(encoded), pixels[..., :3] >> 8)
+
+
+@pytest.mark.parametrize(("dtype", "shift"), [(np.uint8, 0), (np.uint16, 8), (np.uint32, 24)])
+@pytest.mark.parametrize("count", [1, 5])
+def test_unsigned_integers_of_any_width(dtype, shift, count):
+    pixels = bands_of(count, np.uint64) * 65537
+    pixels = (pixels >> (32 - np.dtype(dtype).itemsize * 8)).astype(dtype)
+    expected = (pixels >> shift)[..., [0, 0, 0] if count == 1 else [0, 1, 2]]
+    encoded = written(pixels[..., 0] if count == 1 else pixels)
+    # A stretch of one band says the same to both readers; it must not go to PIL.
+    np.testing.assert_array_equal(read(encoded, BandChoice((1,) if count == 1 else ())), expected)
+
+
+def test_twelve_bits_lose_four():
+    encoded = tiff("<", [12], 1, bytes.fromhex("fff80007f010"), width=4)
+    np.testing.assert_array_equal(read(encoded)[0, :, 0], [255, 128, 7, 1])
+    np.testing.assert_array_equal(read(encoded, BandChoice((1,)))[0, :, 0], [255, 128, 7, 1])
+
+
+def test_white_can_be_zero():
+    encoded = written(bands_of(1)[..., 0], photometric="miniswhite")
+    np.testing.assert_array_equal(
+        read(encoded, BandChoice((1,)))[..., 0], 255 - (bands_of(1)[..., 0] >> 8)
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.uint16, np.int32])
+def test_a_stretch_is_linear_between_its_percentiles_and_clips_beyond(dtype):
+    ramp = np.arange(-50, 51).astype(dtype) if np.dtype(dtype).kind != "u" else np.arange(101)
+    pixels = np.stack([ramp, 3 * ramp, ramp - ramp[0]], -1)[None].astype(dtype)
+    levels = read(written(pixels), BandChoice(stretch=(10, 90)))[0]
+    expected = np.clip(np.rint((np.arange(101) - 10) * 255 / 80), 0, 255)
+    for band in range(3):
+        np.testing.assert_allclose(levels[:, band], expected, atol=1)
+        assert levels[:11, band].max() == 0
+        assert levels[90:, band].min() == 255
+
+
+def test_what_is_no_number_and_no_data_is_black_and_moves_no_percentile():
+    band = np.array([[-9999, np.nan, np.inf, 1, 2, 3]], np.float32)
+    marked = {"extratags": [(42113, "s", 6, "-9999", True)]}
+    levels = read(written(band, **marked), WHOLE_RANGE)
+    np.testing.assert_array_equal(levels[0, :, 0], [0, 0, 0, 0, 128, 255])
+    assert read(written(band), WHOLE_RANGE)[0, 3, 0] == 255  # unmarked, -9999 is a value
+    assert read(written(np.full((2, 2), np.nan, np.float32)), WHOLE_RANGE).max() == 0
+    assert read(written(np.full((2, 2), 7, np.float32)), WHOLE_RANGE).max() == 0
+
+
+def test_percentiles_of_a_large_image_are_of_pixels_from_all_over_it(monkeypatch):
+    ramp = np.add.outer(np.arange(90.0), np.arange(70.0)).astype(np.float32)
+    whole = read(written(ramp), BandChoice(stretch=(2, 98)))
+    monkeypatch.setattr(band_images, "MEASURED_PIXELS", 400)
+    sampled = read(written(ramp), BandChoice(stretch=(2, 98)))
+    assert np.abs(whole.astype(int) - sampled).max() < 10
+
+
+def test_eight_bits_are_not_stretched():
+    pixels = bands_of(4, np.uint8) // 2
+    np.testing.assert_array_equal(read(written(pixels), WHOLE_RANGE), pixels[..., :3])
+
+
+def test_a_palette_stays_one_whatever_is_chosen():
+    image = Image.fromarray(colours(20, 20)).quantize(16)
+    encoded = encode(image, "TIFF")
+    np.testing.assert_array_equal(read(encoded, BandChoice((4, 3, 2))), image.convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    ("encoded", "choice", "reason"),
+    [
+        (written(bands_of(4)), BandChoice((5, 1, 2)), "it has 4 bands, not the chosen band 5"),
+        (written(bands_of(1)[..., 0]), BandChoice((2,)), "it has 1 band, not the chosen band 2"),
+        (written(bands_of(2)), BandChoice(), "it has 2 bands, and nothing says which to take"),
+        (written(bands_of(3, np.int16)), BandChoice(), "signed or floating-point .* 2,98"),
+        (written(bands_of(3, np.float32)), BandChoice(), "signed or floating-point .* 2,98"),
+        (written(bands_of(3, np.complex64)), WHOLE_RANGE, "no integers and no floating-point"),
+        (written(bands_of(5))[:-100], BandChoice(), "it is truncated"),
+        (
+            tiff("<", [16] * 5, 1, zlib.compress(bytes(2**24)), compression=8),
+            BandChoice(),
+            "it is a TIFF",
+        ),
+        (b"II*\0" + bytes(40), BandChoice((1,)), "it is a TIFF file, damaged or of an unknown"),
+        (b"II*\0", BandChoice(), "it is a TIFF file, damaged or of an unknown"),
+        (b"no image", BandChoice((1,)), "its format is not known"),
+    ],
+)
+def test_why_a_file_cannot_be_read(encoded, choice, reason):
+    with pytest.raises(UnreadableImageError, match=reason):
+        band_images.read_rgb(encoded, choice)
+
+
+def test_what_would_take_too_much_memory_is_not_decoded(monkeypatch):
+    monkeypatch.setattr(band_images, "MAX_PIXELS", 40 * 33)
+    monkeypatch.setattr(band_images, "MAX_DECODED_BYTES", 40 * 33 * 2 * 5)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 40 * 33)
+    read(written(bands_of(5)))
+    for encoded, reason in [
+        (written(bands_of(5, height=41)), "it has more than 1320 pixels"),
+        (written(bands_of(6)), "its bands take more than 13200 bytes"),
+        (written(bands_of(5), tile=(64, 64)), "its bands take more than 13200 bytes"),
+    ]:
+        with pytest.raises(UnreadableImageError, match=reason):
+            band_images.read_rgb(encoded, BandChoice((1,)))
+
+
+@pytest.mark.parametrize("compression", [None, "deflate", "lzw"])
+def test_damage_of_any_kind_is_told_and_nothing_else_happens(compression, capfd):
+    whole = written(bands_of(5), compression=compression, rowsperstrip=8)
+    generator = np.random.default_rng(0)
+    reasons = []
+    for _ in range(150):
+        damaged = bytearray(whole)
+        header = generator.random() < 0.7
+        for place in generator.integers(0, 400 if header else len(whole), 3):
+            damaged[place] = generator.integers(256)
+        with contextlib.suppress(UnreadableImageError):
+            reasons.append("none")
+            assert band_images.read_rgb(bytes(damaged), BandChoice((4, 3, 2))).mode == "RGB"
+            continue
+        reasons[-1] = "damaged"
+    assert set(reasons) == {"none", "damaged"}
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("bands", "stretch", "choice"),
+    [
+        ([], [], BandChoice()),
+        (["4", "3", "2"], ["2", "98"], BandChoice((4, 3, 2), (2, 98))),
+        (["8"], ["0.5", "99.5"], BandChoice((8,), (0.5, 99.5))),
+    ],
+)
+def test_a_choice_is_read_as_it_is_written(bands, stretch, choice):
+    assert band_images.parse_choice(bands, stretch) == choice
+
+
+@pytest.mark.parametrize(
+    ("bands", "stretch", "reason"),
+    [
+        (["4", "3"], [], "Bands are one or three numbers from 1, as 4,3,2, not 4,3"),
+        (["0"], [], "not 0"),
+        (["red"], [], "not red"),
+        ([], ["98", "2"], "A stretch is two percentiles from 0 to 100, the .*, not 98,2"),
+        ([], ["2"], "not 2"),
+        ([], ["2", "98", "99"], "not 2,98,99"),
+        ([], ["nan", "98"], "not nan,98"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused(bands, stretch, reason):
+    with pytest.raises(DataError, match=reason):
+        band_images.parse_choice(bands, stretch)

@@ -1,0 +1,96 @@
+"""A trained model used from Python: any images, any sentences, nothing but its folder."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from conftest import IMAGE_SIZE
+
+import kamcl_jax
+from input_pipeline.errors import DataError
+from kamcl_jax.config_check import ConfigError
+from kamcl_jax.export import model_folder
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = np.random.default_rng(0)
+    sides = ((50, 70), (64, 64), (33, 20), (90, 90), (64, 65))
+    return [generator.integers(0, 256, (*side, 3)).astype(np.uint8) for side in sides]
+
+
+def test_embeddings_are_unit_vectors_whatever_the_batch(tiny_model, images):
+    whole = tiny_model.encode_images(images)
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(tiny_model.encode_images(images, 2), whole, atol=1e-5)
+    one_by_one = [tiny_model.encode_images([image])[0] for image in images[:2]]
+    np.testing.assert_allclose(one_by_one, whole[:2], atol=1e-5)
+
+
+def test_a_sentence_is_embedded_alike_alone_and_among_others(tiny_model):
+    captions = ["a lake", "a " + "wide " * 40 + "lake", "two planes near a terminal"]
+    together = tiny_model.encode_texts(captions)
+    alone = np.concatenate([tiny_model.encode_texts([caption]) for caption in captions])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_similarity_is_the_cosine(tiny_model, images):
+    seen, said = tiny_model.encode_images(images), tiny_model.encode_texts(["a lake", "a road"])
+    cosines = [[float(np.dot(image, text)) for text in said] for image in seen]
+    np.testing.assert_allclose(tiny_model.similarity(seen, said), cosines, atol=1e-6)
+
+
+def test_concepts_are_probabilities_of_the_named_words(tiny_model, images):
+    encoded = tiny_model.encode_images_with_concepts(images)
+    np.testing.assert_array_equal(encoded.embeddings, tiny_model.encode_images(images))
+    assert encoded.concepts.shape == (len(images), len(tiny_model.concepts.words))
+    assert ((encoded.concepts > 0) & (encoded.concepts < 1)).all()
+
+
+def test_unknown_words_are_named_once_and_stop_words_are_not(tiny_model):
+    known = next(word for word in tiny_model.vocabulary.words if word.isalpha())
+    sentence = f"The {known}, the zeppelin and -- a Zeppelin or quay!"
+    assert tiny_model.unknown_words(sentence) == ["zeppelin", "quay"]
+
+
+def test_a_model_folder_is_loaded_like_the_run(tiny_model, images, tmp_path):
+    model_folder.write(tmp_path / "exported", tiny_model, "# A model\n")
+    loaded = kamcl_jax.load(str(tmp_path / "exported"))
+    assert (loaded.step, loaded.words) == (tiny_model.step, tiny_model.words)
+    np.testing.assert_array_equal(loaded.encode_images(images), tiny_model.encode_images(images))
+
+
+def test_a_folder_with_neither_says_so(tmp_path):
+    with pytest.raises(ConfigError, match="holds no checkpoints; train there first"):
+        kamcl_jax.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ([], "There are no images to encode"),
+        (
+            np.zeros((2, IMAGE_SIZE, IMAGE_SIZE + 1, 3), np.uint8),
+            r"must be uint8\[N, 64, 64, 3\], not uint8\[2, 64, 65, 3\]; a list takes images of any",
+        ),
+        (np.zeros((2, IMAGE_SIZE, IMAGE_SIZE, 3)), r"not float64\[2, 64, 64, 3\]"),
+    ],
+)
+def test_images_of_another_kind_are_refused(tiny_model, wrong, sentence):
+    with pytest.raises(DataError, match=sentence):
+        tiny_model.encode_images(wrong)
+
+
+def test_sentences_without_words_are_refused(tiny_model):
+    with pytest.raises(DataError, match="There are no captions to encode"):
+        tiny_model.encode_texts([])
+    with pytest.raises(DataError, match=r"The caption ' \. ' has no word in it"):
+        tiny_model.encode_texts(["a lake", " . "])
+
+
+def test_padded_concepts_have_no_name_and_no_probability(tiny_model, images):
+    fewer = dataclasses.replace(
+        tiny_model,
+        concepts=dataclasses.replace(tiny_model.concepts, words=tiny_model.concepts.words[:3]),
+    )
+    assert fewer.encode_images_with_concepts(images[:1]).concepts.shape == (1, 3)
