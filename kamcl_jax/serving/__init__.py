@@ -1,0 +1,1 @@
+"""A search page for an index of images, served on this machine."""

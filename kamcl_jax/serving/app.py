@@ -1,0 +1,114 @@
+"""The search page as a Flask application."""
+
+import logging
+
+from flask import Flask, Response, abort, render_template, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.routing import BaseConverter
+from werkzeug.wrappers import Response as AnyResponse
+
+from kamcl_jax.search.image_index import ImageIndex
+from kamcl_jax.serving import guards
+from kamcl_jax.serving.engine import Engine
+from kamcl_jax.serving.limits import Limits
+from kamcl_jax.serving.pictures import Pictures
+from kamcl_jax.serving.uploads import Uploads
+from kamcl_jax.serving.views import Views
+
+FORM_BYTES = 2**16
+"""What the fields of an upload other than the file may take."""
+
+
+class RowConverter(BaseConverter):
+    """A row of an index in an address."""
+
+    regex = "[0-9]{1,9}"
+
+    def to_python(self, value: str) -> int:
+        """Returns the number."""
+        return int(value)
+
+
+class TokenConverter(BaseConverter):
+    """The name of an upload in an address."""
+
+    regex = "[A-Za-z0-9_-]{1,64}"
+
+
+def make_app(index: ImageIndex, limits: Limits, *, only_this_machine: bool) -> Flask:
+    """Makes the application; everything that its first visitor needs is compiled when it returns.
+
+    Args:
+      index: to search.
+      limits: of what visitors can ask for.
+      only_this_machine: refuses requests whose Host header names another machine, see
+        `guards.names_this_machine`.
+
+    Raises:
+      ExportError: the index's model cannot be read.
+    """
+    engine = Engine(index, limits.most_results)
+    engine.warm_up(limits.query_tokens)
+    pictures = Pictures.of(index, limits)
+    app = Flask(__name__)
+    app.config.update(
+        MAX_CONTENT_LENGTH=limits.upload_bytes + FORM_BYTES,
+        MAX_FORM_PARTS=8,
+    )
+    app.jinja_env.filters["printable"] = printable
+    app.jinja_env.globals.update(index=index, limits=limits)
+    _add_guards(app, only_this_machine)
+    _add_error_pages(app, limits)
+    _add_addresses(app, Views(engine, pictures, Uploads.of(engine, pictures, limits), limits))
+    return app
+
+
+def printable(name: str) -> str:
+    """Returns a file's name without the characters that would break a page or disguise a name."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name
+    )
+
+
+def _add_addresses(app: Flask, views: Views) -> None:
+    app.url_map.merge_slashes = False
+    app.url_map.converters.update(row=RowConverter, token=TokenConverter)
+    for address, view in (
+        ("/", views.home),
+        ("/search", views.search),
+        ("/image/<row:row>", views.image),
+        ("/image/<row:row>/thumbnail.jpg", views.thumbnail),
+        ("/image/<row:row>/view.jpg", views.view),
+        ("/upload/<token:token>", views.uploaded),
+        ("/upload/<token:token>/view.jpg", views.uploaded_view),
+    ):
+        app.add_url_rule(address, view_func=view)
+    app.add_url_rule("/upload", view_func=views.upload, methods=["POST"])
+
+
+def _add_guards(app: Flask, only_this_machine: bool) -> None:
+    def refuse() -> None:
+        if only_this_machine and not guards.names_this_machine(request.headers.get("Host", "")):
+            abort(403, "This address is not of this machine.")
+        if request.method == "POST" and guards.comes_from_elsewhere(request.headers):
+            abort(403, "Another site's page must not upload images.")
+
+    def protect(response: Response) -> Response:
+        response.headers.update(guards.RESPONSE_HEADERS)
+        return response
+
+    app.before_request(refuse)
+    app.after_request(protect)
+
+
+def _add_error_pages(app: Flask, limits: Limits) -> None:
+    def tell(error: HTTPException) -> AnyResponse:
+        sentence = error.description
+        if isinstance(error, RequestEntityTooLarge):
+            sentence = f"An upload has at most {limits.upload_megabytes} MB."
+        response = error.get_response()  # with headers of its own, as Allow
+        response.data = render_template("error.html", name=error.name, sentence=sentence)
+        return response
+
+    app.register_error_handler(HTTPException, tell)
+    app.logger.setLevel(logging.ERROR)  # a bug's traceback goes to stderr

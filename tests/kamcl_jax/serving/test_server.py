@@ -1,0 +1,219 @@
+"""A real server: many visitors at once, a real browser, and the command line."""
+
+import contextlib
+import dataclasses
+import http.client
+import os
+import re
+import shutil
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from urllib.error import HTTPError
+from urllib.parse import quote, urlsplit
+from urllib.request import urlopen
+
+import pytest
+from tiny_page import LIMITS
+
+from input_pipeline.errors import DataError
+from kamcl_jax.config_check import ConfigError
+from kamcl_jax.serving import server
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+CHROMEDRIVER = shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def served(page_app):
+    """The address of a server in a thread."""
+    listener = server.listen("127.0.0.1", 0)
+    threading.Thread(target=server.run, args=(page_app, listener, LIMITS), daemon=True).start()
+    return server.url(listener)
+
+
+def get(address):
+    try:
+        with urlopen(address, timeout=60) as answer:
+            return answer.status, answer.read()
+    except HTTPError as error:
+        return error.code, error.read()
+
+
+def test_200_requests_at_once_are_answered_as_one_after_another(served, served_index):
+    paths = [
+        path
+        for number in range(40)
+        for path in (
+            f"/search?q={quote(('pond', 'a harbour', 'silo')[number % 3])}&show={number % 8 + 1}",
+            f"/image/{number % len(served_index.files)}",
+            f"/image/{number % len(served_index.files)}/thumbnail.jpg",
+            f"/image/{number + 100}",
+            "/static/page.css",
+        )
+    ]
+    alone = {path: get(served + path) for path in set(paths)}
+    assert {status for status, _ in alone.values()} == {200, 404}
+    together = threading.Barrier(len(paths))
+
+    def visit(path):
+        together.wait(60)
+        return get(served + path)
+
+    with ThreadPoolExecutor(len(paths)) as pool:
+        answers = list(pool.map(visit, paths))
+    assert answers == [alone[path] for path in paths]
+
+
+def test_paths_that_lead_out_are_refused_as_they_are_sent(served, served_index):
+    connection = http.client.HTTPConnection(urlsplit(served).netloc, timeout=60)
+    secret = f"{served_index.images_root.parent}/secret.txt"
+    up = "/.." * 12
+    for path in (up + secret, f"/static{up}{secret}", "/static/../app.py", f"/{secret}", secret):
+        connection.request("GET", path)  # a browser would shorten the path
+        answer = connection.getresponse()
+        assert answer.status == 404
+        answer.read()
+
+
+def test_an_upload_that_is_too_large_is_told_by_the_server(served):
+    connection = http.client.HTTPConnection(urlsplit(served).netloc, timeout=60)
+    body = bytes(3 * LIMITS.upload_bytes // 2)
+    connection.request("POST", "/upload", body, {"Content-Type": "multipart/form-data; boundary=x"})
+    answer = connection.getresponse()
+    assert answer.status == 413
+    assert b"An upload has at most 0.3 MB." in answer.read()
+
+
+@pytest.fixture
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver")
+    if CHROMIUM is None or CHROMEDRIVER is None:
+        pytest.skip("there is no Chromium with its driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(executable_path=CHROMEDRIVER)
+    driver = webdriver.Chrome(options=options, service=service)
+    driver.implicitly_wait(20)
+    yield driver
+    driver.quit()
+
+
+def test_a_visitor_types_clicks_and_uploads(browser, served, served_index, tmp_path):
+    def find(selector):
+        return browser.find_element("css selector", selector)
+
+    def shown():
+        """Whether each image of the page is there, once all are loaded."""
+        script = """const done = arguments[0];
+            const images = [...document.images];
+            images.forEach(image => image.loading = "eager");
+            const loaded = image => image.decode().then(() => true, () => false);
+            Promise.all(images.map(loaded)).then(done)"""
+        return browser.execute_async_script(script)
+
+    def fits(width):
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        return browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+    browser.get(served)
+    find("#query").send_keys("a harbour <script>document.title = 'attacked'</script>\n")
+    assert find("q").text == "a harbour <script>document.title = 'attacked'</script>"
+    assert browser.title.startswith("a harbour")
+    assert shown() == [True] * LIMITS.results
+    assert fits(400)
+    assert fits(1400)
+
+    find(".card").click()
+    assert find("h2").text == "What the model sees"
+    assert shown() == [True] * (LIMITS.results + 1)
+    bars = browser.find_elements("css selector", ".concepts rect")
+    widths = [bar.size["width"] for bar in bars]
+    assert len(bars) == 10
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > 0
+    assert fits(400)
+
+    hostile = tmp_path / "<b>&'name'.png"
+    shutil.copy(served_index.path_of(2), hostile)
+    find("#image").send_keys(str(hostile))
+    assert find("h1 bdi").text in (hostile.name, served_index.files[2])
+    assert re.search("/upload/", browser.current_url)
+    assert shown() == [True] * (LIMITS.results + 1)
+    assert find(".score").text.endswith("1.000")
+
+    (tmp_path / "large.png").write_bytes(bytes(LIMITS.upload_bytes + 1))
+    find("#image").send_keys(str(tmp_path / "large.png"))
+    assert find(".message").text == "An upload has at most 0.3 MB."
+    assert browser.get_log("browser") == []
+
+
+def test_a_port_in_use_is_told():
+    with server.listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        expected = f"^cannot serve at 127.0.0.1, port {port}: Address already in use$"
+        with pytest.raises(ConfigError, match=expected):
+            server.listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "300.1.1.1", "a" * 70, "203.0.113.1"])
+def test_a_host_that_cannot_be_is_told(host):
+    with pytest.raises(ConfigError, match=f"^cannot serve at {host}, port 8000: "):
+        server.listen(host, 8000)
+
+
+def test_ctrl_c_ends_it_with_one_line(served_index, monkeypatch, capsys):
+    monkeypatch.setattr(server, "open_index", lambda folder: served_index)  # compiled already
+    monkeypatch.setattr(server, "Limits", lambda: LIMITS)
+    with server.listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+
+    def visit_and_interrupt():
+        while not answers:
+            with contextlib.suppress(OSError):
+                answers.append(get(f"http://127.0.0.1:{port}/search?q=pond"))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    answers = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        visitor = threading.Thread(target=visit_and_interrupt)
+        visitor.start()
+        server.serve(served_index.folder, "127.0.0.1", port)
+        visitor.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert answers[0][0] == 200
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out == (
+        f"reading the model of {served_index.folder}\n"
+        f"14 images at http://127.0.0.1:{port} (Ctrl-C ends this)\n"
+        "\nended\n"
+    )
+
+
+def test_whoever_lets_others_in_is_told(served_index, monkeypatch, capsys):
+    monkeypatch.setattr(server, "open_index", lambda folder: served_index)
+    monkeypatch.setattr(server, "Limits", lambda: LIMITS)
+    apps = []
+    monkeypatch.setattr(server, "run", lambda app, *_: apps.append(app))
+    server.serve(served_index.folder, "0.0.0.0", 0)
+    assert "whoever reaches 0.0.0.0 can search and see these images" in capsys.readouterr().err
+    headers = {"Host": "search.example"}
+    assert apps[0].test_client().get("/", headers=headers).status_code == 200
+
+
+def test_what_is_no_index_is_told(served_index, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="is no index of images"):
+        server.serve(tmp_path, "127.0.0.1", 0)
+    empty = dataclasses.replace(served_index, states=[])
+    monkeypatch.setattr(server, "open_index", lambda folder: empty)
+    with pytest.raises(DataError, match="is an index without images"):
+        server.serve(tmp_path, "127.0.0.1", 0)
