@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.export import is_symbolic_dim
 
 from kamcl_jax.models import initializers
 
@@ -89,7 +90,8 @@ def _ordered_integers(values: jax.Array) -> jax.Array:
 
 def _count(keys: jax.Array) -> jax.Array:
     """Counts, for each item of i32[B, D, N], the larger ones and the equal ones before it."""
-    items = jnp.arange(keys.shape[-1])
+    num_items = keys.shape[-1]
+    items = jnp.arange(num_items)
 
     def count(item, counts):
         key = jax.lax.dynamic_index_in_dim(keys, item, axis=-1)
@@ -97,12 +99,14 @@ def _count(keys: jax.Array) -> jax.Array:
         ahead = key > keys - (item < items)
         return counts + ahead.astype(jnp.uint8)
 
-    return jax.lax.fori_loop(0, len(items), count, jnp.zeros(keys.shape, jnp.uint8))
+    return jax.lax.fori_loop(0, num_items, count, jnp.zeros(keys.shape, jnp.uint8))
 
 
 def _count_by_blocks(keys: jax.Array) -> jax.Array:
     """Does `_count` a block of D at a time; B stays whole, as it may lie on several devices."""
     batch, rows, items = keys.shape
+    if any(map(is_symbolic_dim, keys.shape)):  # exported for any sizes, and for one device
+        return jax.lax.map(_count, keys)
     blocks = min(rows, -(-keys.size // BLOCK_ENTRIES))
     size = -(-rows // blocks)
     padded = jnp.pad(keys, ((0, 0), (0, blocks * size - rows), (0, 0)))
@@ -186,13 +190,17 @@ class GPO(nn.Module):
           f32[M, N], float32 at least whatever the parameters' dtype; row m sums to 1 over its first
           counts[m] places and is 0 after them.
         """
-        codes = jnp.asarray(position_codes(num_items, self.code_width))
+        codes = self._codes(num_items)
         present = jnp.arange(num_items) < counts[:, None]
         # The forward direction never sees the end, so one run serves every length.
         ahead = self.forward_gru(codes, jnp.ones((1, num_items), bool))
         behind = self.backward_gru(codes, present, reverse=True)
         scores = self.score((ahead + behind) / 2)[..., 0] / self.temperature
         return jax.nn.softmax(scores, axis=-1, where=present)
+
+    def _codes(self, num_items: int) -> jax.Array:
+        most = COUNT_UP_TO if is_symbolic_dim(num_items) else num_items
+        return jnp.asarray(position_codes(most, self.code_width))[:num_items]
 
     def __call__(self, features: jax.Array, valid: jax.Array | None = None) -> jax.Array:
         """Pools over items.

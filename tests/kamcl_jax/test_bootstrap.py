@@ -80,3 +80,52 @@ def test_captions_of_an_image_are_not_independent():
     found = bootstrap.intervals({"i2t": hits, "t2i": np.repeat(hits, 5)}, np.arange(1000) // 5)
     np.testing.assert_allclose(found["t2i_r1"], found["i2t_r1"])
     np.testing.assert_allclose(found["mR"], found["i2t_r1"])
+
+
+def plain_differences(ranks, other_ranks, image_of_caption, resamples, seed):
+    """Draws a resample at a time and scores both models on it."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    images = len(ranks["i2t"])
+    gains = []
+    for _ in range(resamples):
+        times = generator.multinomial(images, [1 / images] * images)
+        weights = {"i2t": times, "t2i": times[image_of_caption]}
+        recalls = [
+            [
+                100 * np.average(of[way] <= k, weights=weights[way])
+                for way in weights
+                for k in (1, 5, 10)
+            ]
+            for of in (ranks, other_ranks)
+        ]
+        gain = np.subtract(*recalls)
+        gains.append([*gain, gain.mean()])
+    return np.percentile(gains, [2.5, 97.5], axis=0).T
+
+
+def test_intervals_of_differences_equal_a_plain_loop():
+    ranks, image_of_caption = random_ranks([1, 5, 2, 3, 5, 1, 4, 5, 5, 2, 1, 5])
+    other_ranks, _ = random_ranks([1, 5, 2, 3, 5, 1, 4, 5, 5, 2, 1, 5])
+    found = bootstrap.difference_intervals(ranks, other_ranks, image_of_caption, 60, seed=3)
+    assert list(found) == [*metrics.RECALLS, "mR"]
+    np.testing.assert_allclose(
+        list(found.values()),
+        plain_differences(ranks, other_ranks, image_of_caption, 60, seed=3),
+        atol=1e-10,
+    )
+    turned = bootstrap.difference_intervals(other_ranks, ranks, image_of_caption, 60, seed=3)
+    for name, (low, high) in found.items():
+        assert turned[name] == pytest.approx([-high, -low])
+
+
+def test_what_all_models_find_hard_widens_no_interval_of_a_difference():
+    # The second model finds what the first does, and five images of a hundred more.
+    hits = np.where(np.arange(100) < 40, 1.0, 20.0)
+    more = np.where(np.arange(100) < 45, 1.0, 20.0)
+    ranks, other_ranks = ({"i2t": one, "t2i": one} for one in (more, hits))
+    low, high = bootstrap.difference_intervals(ranks, other_ranks, np.arange(100))["mR"]
+    alone = bootstrap.intervals(other_ranks, np.arange(100))["mR"]
+    assert 0 <= low < 5 < high
+    assert high - low < (alone[1] - alone[0]) / 2
+    same = bootstrap.difference_intervals(ranks, ranks, np.arange(100))
+    assert set(map(tuple, same.values())) == {(0.0, 0.0)}

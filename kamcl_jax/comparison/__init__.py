@@ -1,0 +1,1 @@
+"""Two or more trained runs beside each other."""

@@ -1,0 +1,98 @@
+"""The encoders as StableHLO, to be run by JAX alone: without this package and without Flax.
+
+| file                      | takes                                                          |
+|---------------------------|----------------------------------------------------------------|
+| `image_encoder.stablehlo` | pixels u8[b, S, S, 3], RGB                                     |
+| `text_encoder.stablehlo`  | tokens i32[b, t], 0 = padding; named concepts u8[b, C], 0 or 1   |
+
+Both give `embeddings`, f32[b, E], unit vectors, and `concepts`, f32[b, C], probabilities. The
+sizes b and t are free. Weights and normalisation are inside: one file is all that is needed, and
+no tree of weights has to be put together right.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from kamcl_jax import evaluation, from_config
+from kamcl_jax.export.errors import ExportError
+from kamcl_jax.models.pooling import COUNT_UP_TO
+from kamcl_jax.trained_model import TrainedModel
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+MOST_TOKENS = COUNT_UP_TO // 2
+"""Of a caption: the text encoder pools two vectors a token."""
+
+IMAGES, TEXTS = "image_encoder.stablehlo", "text_encoder.stablehlo"
+
+
+def image_encoder(model: TrainedModel) -> bytearray:
+    """Returns the contents of `image_encoder.stablehlo`.
+
+    Raises:
+      ExportError: the config's image encoder cannot be exported for batches of any size.
+    """
+    encode, _ = _functions(model)
+    variables, side = jax.device_get(model.variables), model.config.image_size
+
+    def images(pixels):
+        return _named(encode(_on_device(variables), pixels), len(model.concepts))
+
+    (batch,) = export.symbolic_shape("b")
+    return _serialized("image", images, jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8))
+
+
+def text_encoder(model: TrainedModel) -> bytearray:
+    """Returns the contents of `text_encoder.stablehlo`.
+
+    Raises:
+      ExportError: the config's text encoder cannot be exported for captions of any length.
+    """
+    _, encode = _functions(model)
+    variables, known = jax.device_get(model.variables), len(model.concepts)
+
+    def texts(tokens, concepts):
+        lengths = jnp.sum(tokens != 0, axis=1, dtype=jnp.int32)
+        concepts = jnp.pad(concepts, ((0, 0), (0, model.concept_width - known)))
+        return _named(encode(_on_device(variables), tokens, lengths, concepts), known)
+
+    batch, length = export.symbolic_shape("b, t", constraints=[f"t <= {MOST_TOKENS}"])
+    return _serialized(
+        "text",
+        texts,
+        jax.ShapeDtypeStruct((batch, length), jnp.int32),
+        jax.ShapeDtypeStruct((batch, known), jnp.uint8),
+    )
+
+
+def _functions(model: TrainedModel) -> tuple[evaluation.EncodeImages, evaluation.EncodeTexts]:
+    num_tokens = len(model.vocabulary) + 1
+    towers = from_config.make_model(model.config, num_tokens, model.concept_width)
+    return evaluation.encoder_functions(towers, from_config.compute_dtype(model.config))
+
+
+def _on_device(variables: Any) -> Any:
+    # Within the traced function, and from the host: as constants that lie on no device.
+    return jax.tree.map(jnp.asarray, variables)
+
+
+def _named(encoded: evaluation.Encoded, num_concepts: int) -> dict[str, jax.Array]:
+    """A dict, since a named tuple could be read by who knows its class only."""
+    return {
+        "embeddings": jnp.asarray(encoded.embeddings),
+        "concepts": jnp.asarray(encoded.concepts)[:, :num_concepts],
+    }
+
+
+def _serialized(which: str, function: Callable[..., Any], *specs: Any) -> bytearray:
+    try:
+        return export.export(jax.jit(function), platforms=PLATFORMS)(*specs).serialize()
+    # A custom encoder may do with its sizes what JAX cannot do with unknown ones.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ExportError(
+            f"the {which} encoder cannot be exported for inputs of any size: {reason}"
+        ) from error

@@ -1,0 +1,120 @@
+"""`--mode=export`: a trained run as files for other people and other programs."""
+
+import json
+from pathlib import Path
+
+import ml_collections
+
+from input_pipeline.examples import RetrievalData
+from kamcl_jax import hosts, stored_run
+from kamcl_jax.export import model_card, model_folder, portable, split_arrays, whole_files
+from kamcl_jax.export.errors import ExportError
+from kamcl_jax.export.model_card import Sizes
+from kamcl_jax.stored_run import StoredRun
+from kamcl_jax.trained_model import TrainedModel
+
+
+def export(
+    workdir: Path,
+    out: Path,
+    *,
+    split: str | None = None,
+    config: ml_collections.ConfigDict | None = None,
+) -> None:
+    """Writes the best checkpoint of a run as a model folder, and its encoders as StableHLO.
+
+    Custom encoders that cannot be exported for inputs of any size are left out, which is told.
+
+    Args:
+      workdir: of the run.
+      out: folder to write to; what an export has written there before is replaced.
+      split: one of `stored_run.SPLITS`, whose embeddings and concept probabilities are written
+        too; this needs the data.
+      config: of the run, where its data lie elsewhere by now; the checkpoint's, if None.
+
+    Raises:
+      ConfigError: there is no checkpoint, the report is damaged, or the data are of another run.
+      CheckpointError: the checkpoint cannot be read.
+      DataError: the data cannot be used.
+      ExportError: the folder holds something else, or a file cannot be written.
+    """
+    _check_folder(out)
+    run = stored_run.read(workdir)
+    data = None
+    if split is not None:
+        data = stored_run.open_data(run, config, train_as_tested=split == "train")
+    _make_folder(out)
+    _tell_report(run)
+    model = run.model()
+    # Before anything is written: a folder has encoders of its own weights.
+    encoders = _encoders(model)
+    sizes = None if data is None else _sizes(data)
+    card = model_card.write(model, run.results_of_step, sizes, stablehlo=bool(encoders))
+    model_folder.write(out, model, card)
+    for name in (portable.IMAGES, portable.TEXTS):
+        if name in encoders:
+            whole_files.write_bytes(out / name, encoders[name])
+        else:
+            (out / name).unlink(missing_ok=True)
+    names = [*model_folder.FILES, *encoders]
+    if split is not None:
+        names += split_arrays.write(out, split, model, getattr(data, split))
+    for name in names:
+        hosts.say(f"{out / name} ({(out / name).stat().st_size / 1e3:,.0f} kB)")
+
+
+def _check_folder(out: Path) -> None:
+    """Refuses to replace files of the same names that are of something else."""
+    if out.exists() and not out.is_dir():
+        raise ExportError(f"--out={out} cannot be a folder: it is a file")
+    names = (model_folder.CONFIG, model_folder.CARD)
+    found = [name for name in names if (out / name).exists()]
+    if found and not _is_ours(out / model_folder.CONFIG):
+        raise ExportError(
+            f"{out} holds a {found[0]} that is not of an exported model; choose another --out"
+        )
+
+
+def _is_ours(config: Path) -> bool:
+    try:
+        return json.loads(config.read_text("utf-8"))["model_type"] == model_folder.MODEL_TYPE
+    except (OSError, LookupError, TypeError, ValueError):
+        return False
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"--out={out} cannot be a folder: {error.strerror}") from error
+
+
+def _tell_report(run: StoredRun) -> None:
+    if run.results is None:
+        hosts.warn(
+            f"{run.folder} has no report, and the model card no scores; --mode=evaluate scores it"
+        )
+    elif run.results_of_step is None:
+        hosts.warn(
+            f"the report of {run.folder} is of step {run.results['best_step']}, the checkpoint of "
+            f"step {run.step}: the model card has no scores; --mode=evaluate scores it anew"
+        )
+
+
+def _encoders(model: TrainedModel) -> dict[str, bytearray]:
+    try:
+        return {
+            portable.IMAGES: portable.image_encoder(model),
+            portable.TEXTS: portable.text_encoder(model),
+        }
+    except ExportError as error:
+        hosts.warn(f"no StableHLO is written: {error}")
+        return {}
+
+
+def _sizes(data: RetrievalData) -> dict[str, Sizes]:
+    splits = {split: getattr(data, split) for split in stored_run.SPLITS}
+    return {
+        split: Sizes(len(examples.file_names), len(examples.captions))
+        for split, examples in splits.items()
+    }

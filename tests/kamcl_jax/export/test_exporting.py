@@ -1,0 +1,236 @@
+"""An exported run is used as its model card says: with the program, and by JAX alone."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from tiny_index import noise
+
+import kamcl_jax
+from input_pipeline.errors import DataError
+from kamcl_jax import stored_run
+from kamcl_jax.config_check import ConfigError
+from kamcl_jax.export import model_folder, portable, run
+from kamcl_jax.export.errors import ExportError
+
+FILES = {
+    "README.md",
+    "config.json",
+    "embeddings_test.npz",
+    "embeddings_test.parquet",
+    "image_encoder.stablehlo",
+    "model.safetensors",
+    "text_encoder.stablehlo",
+    "vocabulary.json",
+}
+IMAGES = ["airport.jpg", "harbour.png"]
+CAPTIONS = ["two planes are parked next to a terminal", "a river between fields"]
+
+KEPT = """
+import sys
+
+more = encode_texts(np.pad(tokens[1:], ((0, 0), (0, 3))), named[1:])  # another batch and length
+np.savez("found.npz", **{f"image_{k}": images[k] for k in images},
+         **{f"text_{k}": texts[k] for k in texts}, longer=more["embeddings"])
+ours = ("flax", "input_pipeline", "kamcl_jax", "optax", "orbax")
+assert not [name for name in sys.modules if name.split(".")[0] in ours]
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(stored_runs, tmp_path_factory):
+    """The folder of the first run, with images of the names that the card uses."""
+    folder = tmp_path_factory.mktemp("exported")
+    run.export(stored_runs.one, folder / "model", split="test")
+    for number, name in enumerate(IMAGES):
+        noise(number, 90, 70).save(folder / name)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def model(exported):
+    return kamcl_jax.load(exported)
+
+
+@pytest.fixture
+def in_folder(exported, tmp_path, monkeypatch):
+    """A copy of the folder, with images, as the working directory."""
+    copied = shutil.copytree(exported, tmp_path / "model")
+    for name in IMAGES:
+        shutil.copy(exported.parent / name, copied)
+    monkeypatch.chdir(copied)
+    return copied
+
+
+def snippets(folder):
+    return re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_folder_is_the_model_of_the_run(exported, model, stored_runs):
+    assert {path.name for path in exported.iterdir()} == FILES
+    expected = kamcl_jax.load(stored_runs.one)
+    assert model.step == expected.step
+    jax.tree.map(np.testing.assert_array_equal, model.variables, expected.variables)
+    assert model.words == expected.words
+
+
+def test_the_cards_lines_for_the_program_work(in_folder, model):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(snippets(in_folder)[0], {})
+    cosines = model.similarity(model.encode_images(IMAGES), model.encode_texts(CAPTIONS[:1]))
+    assert printed.getvalue().strip() == str(cosines)
+
+
+def test_the_cards_lines_for_jax_alone_give_what_the_program_gives(in_folder, model):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
+    environment.pop("PYTHONPATH", None)
+    code = snippets(in_folder)[1] + KEPT
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = np.load("found.npz")
+    images = model.encode_images_with_concepts(IMAGES)
+    texts = model.encode_texts(CAPTIONS)
+    close = {"rtol": 1e-5, "atol": 1e-6}
+    np.testing.assert_allclose(found["image_embeddings"], images.embeddings, **close)
+    np.testing.assert_allclose(found["image_concepts"], images.concepts, **close)
+    np.testing.assert_allclose(found["text_embeddings"], texts, **close)
+    np.testing.assert_allclose(found["longer"], texts[1:], **close)
+    assert found["text_concepts"].shape == (2, len(model.concepts))
+
+
+def test_the_card_has_the_reports_scores_and_the_sizes_of_the_data(exported, stored_runs):
+    card = (exported / "README.md").read_text()
+    _, header, text = card.split("---\n", 2)
+    fields = yaml.safe_load(header)
+    test = stored_run.read(stored_runs.one).results["test"]
+    listed = {
+        entry["name"]: entry["value"] for entry in fields["model-index"][0]["results"][0]["metrics"]
+    }
+    assert listed["mean of the six recalls (%)"] == round(test["mR"], 2)
+    assert listed["text to image recall@5 (%)"] == round(test["t2i_r5"], 2)
+    assert fields["datasets"] == ["synthetic"]
+    assert f"| {test['mR']:.2f} |" in text
+    assert re.search(r"\| train +\| +24 \| +120 \|", text)
+    assert "On photographs it is of no use" in text
+    assert "{" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL)  # no field left open
+
+
+def test_the_arrays_of_the_split_are_those_of_the_model(exported, model, stored_runs):
+    arrays = np.load(exported / "embeddings_test.npz")
+    test = stored_run.open_data(stored_run.read(stored_runs.one)).test
+    assert arrays["captions"].tolist() == list(test.captions)
+    assert arrays["file_names"].tolist() == list(test.file_names)
+    assert arrays["concept_words"].tolist() == list(model.concepts.words)
+    assert int(arrays["step"]) == model.step
+    np.testing.assert_array_equal(arrays["image_of_caption"], test.image_of_caption)
+    encoded = model.encode_images_with_concepts(np.asarray(test.images))
+    np.testing.assert_allclose(arrays["image_embeddings"], encoded.embeddings, atol=1e-6)
+    np.testing.assert_allclose(arrays["image_concepts"], encoded.concepts, atol=1e-6)
+    texts = model.encode_texts(arrays["captions"].tolist())
+    np.testing.assert_allclose(arrays["caption_embeddings"], texts, atol=1e-5)
+    assert arrays["caption_concepts"].shape == (30, len(model.concepts))
+
+
+def test_the_table_has_a_row_for_each_image_and_caption(exported):
+    arrays = np.load(exported / "embeddings_test.npz")
+    table = pq.read_table(exported / "embeddings_test.parquet")
+    columns = table.to_pydict()
+    images, captions = 6, 30
+    assert columns["kind"] == ["image"] * images + ["caption"] * captions
+    names = arrays["file_names"]
+    described = names[arrays["image_of_caption"]]
+    assert columns["file_name"] == [*names, *described]
+    assert columns["caption"] == [None] * images + arrays["captions"].tolist()
+    for column, of in (("embedding", "embeddings"), ("concepts", "concepts")):
+        expected = np.concatenate([arrays[f"image_{of}"], arrays[f"caption_{of}"]])
+        np.testing.assert_array_equal(np.array(columns[column], np.float32), expected)
+    words = json.loads(table.schema.metadata[b"concept_words"])
+    assert words == arrays["concept_words"].tolist()
+
+
+def test_what_is_not_known_or_cannot_be_is_told(stored_runs, tmp_path, capsys, monkeypatch):
+    def cannot(_):
+        raise ExportError("the image encoder cannot be exported")
+
+    monkeypatch.setattr(portable, "image_encoder", cannot)
+    workdir = shutil.copytree(stored_runs.one, tmp_path / "run")
+    shutil.rmtree(workdir / "report")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "text_encoder.stablehlo").write_text("of other weights")
+    run.export(workdir, folder)
+    told = capsys.readouterr().err
+    assert "has no report, and the model card no scores" in told
+    assert "no StableHLO is written: the image encoder cannot be exported" in told
+    card = (folder / "README.md").read_text()
+    assert "There is no report of these weights (step 30)" in card
+    assert "was not looked up for this card" in card
+    assert "model-index" not in card
+    assert "stablehlo" not in card
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "vocabulary.json",
+    }
+
+
+def refused(sentence, error=ExportError):
+    return pytest.raises(error, match=sentence)
+
+
+def test_what_is_not_an_exported_model_is_never_replaced(stored_runs, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with refused("holds a README.md that is not of an exported model"):
+        run.export(stored_runs.one, tmp_path)
+    workdir = shutil.copytree(stored_runs.one, tmp_path / "run")
+    (workdir / "config.json").write_text("{}")  # as a training writes one
+    with refused("holds a config.json that is not of an exported model"):
+        run.export(workdir, workdir)
+    (workdir / "model.safetensors").write_text("of another program")
+    (workdir / "config.json").write_text('{"model_type": "bert"}')
+    with refused("holds a config.json that is not of an exported model"):
+        run.export(workdir, workdir)
+    with refused("README.md cannot be a folder: it is a file"):
+        run.export(stored_runs.one, tmp_path / "README.md")
+    with refused("cannot be a folder: Not a directory"):
+        run.export(stored_runs.one, tmp_path / "README.md" / "model")
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_run_or_data_that_are_not_there_leave_nothing(stored_runs, tmp_path):
+    with refused("holds no checkpoints", ConfigError):
+        run.export(tmp_path / "nowhere", tmp_path / "model")
+    config = stored_run.read(stored_runs.one).config
+    config.data.prepared_dir = str(tmp_path / "file" / "data")
+    (tmp_path / "file").write_text("")
+    with refused("file/data", DataError):
+        run.export(stored_runs.one, tmp_path / "model", split="test", config=config)
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_interrupted_export_leaves_the_model_before(exported, tmp_path, monkeypatch):
+    copied = shutil.copytree(exported, tmp_path / "model")
+    other = kamcl_jax.load(exported)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with refused("cannot write .*model.safetensors: No space left on device"):
+        model_folder.write(copied, other, "another card")
+    assert {path.name for path in copied.iterdir()} == FILES
+    assert (copied / "README.md").read_text() == (exported / "README.md").read_text()

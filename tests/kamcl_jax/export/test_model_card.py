@@ -1,0 +1,55 @@
+"""The model card says what is true of each kind of model, and nothing else."""
+
+import dataclasses
+
+import pytest
+
+from kamcl_jax.export import model_card
+
+
+@pytest.fixture
+def card_of(tiny_model):
+    """Returns the card of the tiny model with some fields of its config changed."""
+
+    def write(fields, **arguments):
+        config = tiny_model.config.copy_and_resolve_references()
+        config.update_from_flattened_dict(fields)
+        return model_card.write(dataclasses.replace(tiny_model, config=config), None, **arguments)
+
+    return write
+
+
+def test_fields_are_shown_where_they_are_set_to_something(card_of):
+    card = card_of({"image_encoder.pretrained": "/home/me/a|b.pth", "seed": 0})
+    assert "| `seed`" in card
+    assert "`'a\\|b.pth'`" in card
+    assert "/home/me" not in card
+    assert "`text_encoder.pretrained`" not in card
+    assert "`loss.mask_false_negatives`" not in card
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"data.name": "synthetic"}, "drawn by a program. On photographs it is of no use"),
+        ({"concepts.lemmatize": True}, "A word names a concept by its lemma"),
+        ({"caption_padding": "release"}, "depends on the longest one of its batch"),
+        ({"image_encoder.module": "mine:Encoder"}, "needed on Python's path, too: `mine:Encoder`."),
+    ],
+)
+def test_what_is_special_is_said_where_it_is_so(fields, sentence, card_of):
+    usual = {"data.name": "rsicd"}
+    assert sentence in card_of({**usual, **fields})
+    assert sentence not in card_of(usual)
+
+
+def test_fields_that_a_custom_encoder_does_not_read_are_not_shown(card_of):
+    assert "`image_encoder.depth`" in card_of({})
+    assert "`image_encoder.depth`" not in card_of({"image_encoder.module": "mine:Encoder"})
+
+
+def test_sizes_and_lines_for_jax_are_there_if_the_files_are(card_of):
+    sizes = {"test": model_card.Sizes(1093, 5465)}
+    assert "|   1093 |     5465 |" in card_of({}, sizes=sizes)
+    assert "jax.export" in card_of({})
+    assert "jax.export" not in card_of({}, stablehlo=False)

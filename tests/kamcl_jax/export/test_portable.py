@@ -1,0 +1,51 @@
+"""Encoders that cannot be exported, and captions that are too long for one that was."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kamcl_jax import evaluation
+from kamcl_jax.export import portable
+from kamcl_jax.export.errors import ExportError
+
+
+@pytest.mark.parametrize("which", ["image", "text"])
+def test_an_encoder_that_needs_to_know_its_sizes_is_told_in_one_sentence(
+    which, tiny_model, monkeypatch
+):
+    def encode(variables, first, *_):
+        rows = [first[0]] * (len(first) // 2)  # of a size that nobody knows
+        return evaluation.Encoded(jnp.stack(rows), jnp.stack(rows))
+
+    monkeypatch.setattr(evaluation, "encoder_functions", lambda *_: (encode, encode))
+    export = {"image": portable.image_encoder, "text": portable.text_encoder}[which]
+    with pytest.raises(ExportError, match=f"the {which} encoder cannot be exported") as caught:
+        export(tiny_model)
+    assert "\n" not in str(caught.value)
+
+
+def test_platforms_and_sizes_are_open(tiny_model):
+    read = jax.export.deserialize(portable.text_encoder(tiny_model))
+    assert read.platforms == portable.PLATFORMS
+    tokens, concepts = read.in_avals
+    assert [str(size) for size in tokens.shape] == ["b", "t"]
+    assert (str(concepts.shape[0]), concepts.shape[1]) == ("b", len(tiny_model.concepts))
+    with pytest.raises(ValueError, match="shapes"):
+        read.call(
+            np.ones((1, portable.MOST_TOKENS + 1), np.int32),
+            np.zeros((1, concepts.shape[1]), np.uint8),
+        )
+
+
+def test_bfloat16_models_are_exported_as_they_compute(tiny_model, monkeypatch):
+    config = tiny_model.config.copy_and_resolve_references()
+    config.dtype = "bfloat16"
+    fields = {
+        name: getattr(tiny_model, name)
+        for name in ("variables", "vocabulary", "concepts", "concept_width")
+    }
+    content = portable.text_encoder(types.SimpleNamespace(config=config, **fields))
+    assert "bf16" in str(jax.export.deserialize(content).mlir_module())
