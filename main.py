@@ -15,6 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import rsicd
+from input_pipeline import band_images
 from input_pipeline.errors import DataError
 from kamcl_jax import (
     best_checkpoint,
@@ -24,24 +25,31 @@ from kamcl_jax import (
     folds,
     hosts,
     preparation,
+    stored_run,
     training,
 )
 from kamcl_jax.benchmark import run as benchmark
 from kamcl_jax.checkpoints import CheckpointError, silence_writers
+from kamcl_jax.comparison import run as comparison
 from kamcl_jax.config_check import ConfigError
+from kamcl_jax.export import run as export
+from kamcl_jax.export.errors import ExportError
 from kamcl_jax.interruption import Stopped
 from kamcl_jax.parity import report as parity
 from kamcl_jax.parity.golden_check import GoldenFileError
 from kamcl_jax.parity.torch_original import TorchOriginalError
 from kamcl_jax.pretrained.errors import PretrainedError
+from kamcl_jax.search import index_command, search_command
+from kamcl_jax.search.search_command import Wishes
+from kamcl_jax.serving import server
 from kamcl_jax.training import DivergedError
 
 
 class Mode(NamedTuple):
-    """What `--mode` can be: the flags that it needs (of a pair, just one), and what it runs."""
+    """What `--mode` can be: the flags that it needs (of a group, just one), and what it runs."""
 
-    needs: tuple[str | tuple[str, str], ...]
-    run: Callable[[], object]
+    needs: tuple[str | tuple[str, ...], ...]
+    run: Callable[..., object]
 
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, events, report.")
@@ -70,16 +78,46 @@ _GOLDEN = flags.DEFINE_string(
 _TORCH_CHECKOUT = flags.DEFINE_string(
     "torch_checkout", None, "parity, benchmark: clone of the PyTorch original, run beside ours."
 )
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "export, compare: folder to write to (compare: runs/comparison if not given). "
+    "search: picture to write (.png, INDEX/found.png if not given); of --queries .csv or .jsonl.",
+)
+_SPLIT = flags.DEFINE_enum(
+    "split", None, list(stored_run.SPLITS), "export: whose embeddings to write too."
+)
 _PRECISION = flags.DEFINE_enum(
     "precision", "float64", ["float64", "float32"], "parity: of our arithmetic, with --golden."
+)
+_INDEX = flags.DEFINE_string("index", None, "index, search, serve: folder of the index.")
+_IMAGES = flags.DEFINE_string("images", None, "index: folder of images; those below it count, too.")
+_BANDS = flags.DEFINE_list(
+    "bands", [], "index: of TIFF files, from 1, for red, green and blue, as 4,3,2; or a single one."
+)
+_STRETCH = flags.DEFINE_list(
+    "stretch", [], "index: percentiles of TIFF files' bands that become 0 and 255, as 2,98."
+)
+_QUERY = flags.DEFINE_string("query", None, "search: sentence to find images for.")
+_QUERY_IMAGE = flags.DEFINE_string("query_image", None, "search: file to find similar images for.")
+_QUERIES = flags.DEFINE_string("queries", None, "search: file of sentences, one a line.")
+_CAPTIONS = flags.DEFINE_string(
+    "captions", None, "search: file of captions, one a line, to find some for --query_image."
+)
+_K = flags.DEFINE_integer("k", 10, "search: how many images a query finds.", lower_bound=1)
+_FAISS = flags.DEFINE_bool("faiss", False, "search: approximately, through FAISS.")
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "serve: name or address to listen at.")
+_PORT = flags.DEFINE_integer(
+    "port", 8000, "serve: to listen at; 0 for a free one.", lower_bound=0, upper_bound=65535
 )
 
 
 def main(argv: list[str]) -> None:
     """Runs the mode; a user's mistake ends with one sentence and exit status 1."""
-    if len(argv) > 1:
+    runs = argv[1:]
+    if runs and _MODE.value != "compare":
         sys.exit(
-            f"error: unexpected arguments: {' '.join(argv[1:])} "
+            f"error: unexpected arguments: {' '.join(runs)} "
             "(a config field is set as --config.FIELD=VALUE)"
         )
     # What orbax logs as an error it raises as well, and that is told in one sentence.
@@ -89,9 +127,9 @@ def main(argv: list[str]) -> None:
     _check_flags(str(_MODE.value), mode)
     try:
         _join_hosts(str(_MODE.value))
-        if _MODE.value in MODEL_MODES:
+        if _MODE.value in COMPILING_MODES:
             compilation_cache.enable()
-        mode.run()
+        mode.run(*runs)
     except Stopped as stopped:
         _end(f"\n{stopped}", stopped.exit_status)
     except (
@@ -99,6 +137,7 @@ def main(argv: list[str]) -> None:
         ConfigError,
         DataError,
         DivergedError,
+        ExportError,
         GoldenFileError,
         PretrainedError,
         TorchOriginalError,
@@ -106,8 +145,7 @@ def main(argv: list[str]) -> None:
     ) as error:
         _end(f"error: {error}", 1)
     except KeyboardInterrupt:
-        goes_on = ": the same command goes on from the last checkpoint"
-        _end(f"\ninterrupted{goes_on if _MODE.value == 'train' else ''}", 130)
+        _end(f"\ninterrupted{GOES_ON.get(str(_MODE.value), '')}", 130)
     except SystemExit as ended:
         if _DISTRIBUTED.value and isinstance(ended.code, str):
             _end(ended.code, 1)
@@ -169,6 +207,43 @@ def _benchmark() -> None:
     benchmark.run(_load_config(), _path(_WORKDIR), checkout)
 
 
+def _index() -> None:
+    choice = band_images.parse_choice(_BANDS.value, _STRETCH.value)
+    index_command.run(_path(_WORKDIR), _path(_IMAGES), _path(_INDEX), choice)
+
+
+def _search() -> None:
+    index, out = _path(_INDEX), _path(_OUT) if _OUT.value else None
+    captions = _path(_CAPTIONS) if _CAPTIONS.value else None
+    if captions and not _QUERY_IMAGE.value:
+        sys.exit("error: --captions needs --query_image")
+    wishes = Wishes(int(_K.value or 0), bool(_FAISS.value), out)
+    if _QUERY.value:
+        search_command.by_sentence(index, str(_QUERY.value), wishes)
+    elif _QUERY_IMAGE.value:
+        search_command.by_image(index, _path(_QUERY_IMAGE), captions, wishes)
+    else:
+        search_command.by_file(index, _path(_QUERIES), wishes)
+
+
+def _serve() -> None:
+    server.serve(_path(_INDEX), str(_HOST.value), int(_PORT.value))
+
+
+def _export() -> None:
+    config = _load_config() if flags.FLAGS["config"].value else None
+    if config is not None and not _SPLIT.value:
+        sys.exit(
+            "error: --mode=export reads --config to find the data of --split, which is missing"
+        )
+    export.export(_path(_WORKDIR), _path(_OUT), split=_SPLIT.value, config=config)
+
+
+def _compare(*runs: str) -> None:
+    out = Path(str(_OUT.value or "runs/comparison"))
+    comparison.compare([Path(run) for run in runs], out)
+
+
 def _parity() -> None:
     config = _load_config() if flags.FLAGS["config"].value else rsicd.get_config("release")
     if _GOLDEN.value:
@@ -212,7 +287,19 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 _RUN = ("config", "workdir")
-MODEL_MODES = ("train", "evaluate", "folds")  # may take several processes; keep what they compile
+MODEL_MODES = ("train", "evaluate", "folds")  # may take several processes
+COMPILING_MODES = (
+    *MODEL_MODES,
+    "export",
+    "compare",
+    "index",
+    "search",
+    "serve",
+)  # keep what they compile
+GOES_ON = {
+    "train": ": the same command goes on from the last checkpoint",
+    "index": ": the same command goes on with the images that are left",
+}
 
 MODES = {
     "train": Mode(_RUN, lambda: training.train(_load_config(), _path(_WORKDIR))),
@@ -221,8 +308,13 @@ MODES = {
     "prepare": Mode(("config",), lambda: preparation.prepare(_load_config())),
     "concepts": Mode(("config",), _concepts),
     "convert": Mode((*_RUN, ("from_torch", "to_torch")), _convert),
+    "export": Mode(("workdir", "out"), _export),
+    "compare": Mode((), _compare),
     "parity": Mode((("golden", "torch_checkout"),), _parity),
     "benchmark": Mode(_RUN, _benchmark),
+    "index": Mode(("images", "workdir", "index"), _index),
+    "search": Mode(("index", ("query", "query_image", "queries")), _search),
+    "serve": Mode(("index",), _serve),
 }
 
 _MODE = flags.DEFINE_enum("mode", None, list(MODES), "What to do.", required=True)

@@ -20,7 +20,14 @@ from kamcl_jax import from_config, sharding, train_state
 from kamcl_jax.models.encoders import DualEncoder
 from kamcl_jax.train_step import StepSettings, make_train_step
 
-pytest_plugins = ["command_line", "small_release", "tiny_data_set"]
+pytest_plugins = [
+    "command_line",
+    "small_release",
+    "stored_runs",
+    "tiny_data_set",
+    "tiny_index",
+    "tiny_page",
+]
 
 BATCH, IMAGE_SIZE, MAX_TOKENS, WORDS, CONCEPTS, EMBEDDING, QUEUE = 8, 64, 6, 20, 12, 16, 16
 

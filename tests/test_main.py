@@ -74,6 +74,11 @@ def test_flags_of_several_processes_that_do_not_fit_are_named(run, flags, senten
             "--mode=convert --config=configs/rsicd.py:release",
             "--mode=convert needs --from_torch or --to_torch",
         ),
+        ("--mode=export", "--mode=export needs --out"),
+        (
+            "--mode=search --index=runs/index --query=a --queries=b",
+            "--mode=search needs --query or --query_image or --queries, just one of them",
+        ),
     ],
 )
 def test_flags_that_a_mode_needs_are_named(arguments, needed, run):
@@ -90,6 +95,34 @@ def test_flags_that_a_mode_needs_are_named(arguments, needed, run):
 )
 def test_a_comparison_with_nothing_is_one_sentence(arguments, sentence, run):
     assert sentence in run("--mode=parity", *arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--mode=search --query=a", "error: nowhere is no index of images"),
+        ("--mode=search --queries=a --captions=b", "error: --captions needs --query_image"),
+        ("--mode=index --images=docs --bands=4,3", "error: Bands are one or three numbers from 1"),
+    ],
+)
+def test_a_search_that_cannot_be_is_one_sentence(arguments, sentence, run):
+    error = run("--index=nowhere", *arguments.split())
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--mode=compare runs/a", "error: --mode=compare takes 2 to 8 folders of runs, not 1"),
+        ("--mode=compare nowhere runs/b", "error: nowhere holds no checkpoints"),
+        ("--mode=export --out=docs/x --config=configs/rsicd.py", "find the data of --split"),
+    ],
+)
+def test_runs_that_cannot_be_compared_or_exported_are_one_sentence(arguments, sentence, run):
+    error = run(*arguments.split())
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
 
 
 def test_weights_that_the_config_names_and_are_not_there(run):
