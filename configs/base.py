@@ -69,12 +69,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.image_encoder.rematerialise = False  # True: recompute blocks in the backward pass
     config.image_encoder.pooling_kernel = "counting"  # or "pallas": for one GPU, not measured yet
     config.image_encoder.pretrained = ""  # torchvision's .pth or .safetensors; "" = random weights
+    config.image_encoder.module = ""  # "package.module:Name" of another; "" = as above
+    config.image_encoder.options = ml_collections.ConfigDict()  # that other one's own
 
     config.text_encoder = ml_collections.ConfigDict()
     config.text_encoder.word_width = 620
     config.text_encoder.hidden_width = 2400
     config.text_encoder.dropout = 0.25
     config.text_encoder.pretrained = ""  # folder of the skip-thoughts files; "" = random weights
+    config.text_encoder.module = ""  # "package.module:Name" of another; "" = as above
+    config.text_encoder.options = ml_collections.ConfigDict()  # that other one's own
 
     config.loss = ml_collections.ConfigDict()
     config.loss.margin = 0.2
@@ -82,6 +86,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss.triplet_weight = 1.0
     config.loss.contrastive_weight = 10.0
     config.loss.alignment_weight = 10.0  # in step 2 of the schedule
+    config.loss.mask_false_negatives = False  # True: keys of a query's image or text are none
+    config.loss.extra_terms = ml_collections.ConfigDict()  # name -> function, weight
 
     config.schedule = ml_collections.ConfigDict()
     config.schedule.alignment_from_epoch = 11  # first epoch of step 2, counted from 0

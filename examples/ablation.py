@@ -2,7 +2,8 @@
 
 python examples/ablation.py --config=configs/synthetic.py --workdir=runs/ablation
 
-Finished runs are not repeated: the same command again goes on where it stopped.
+`--variant=NAME`, given once or more often, trains these variants alone. Finished runs are not
+repeated: the same command again goes on where it stopped.
 """
 
 import json
@@ -19,6 +20,7 @@ from kamcl_jax import training
 
 VARIANTS = {
     "KAMCL": {},
+    "KAMCL with false negatives masked": {"loss.mask_false_negatives": True},
     "without step 2 (concept alignment)": {"loss.alignment_weight": 0.0},
     "without the queue (negatives: the batch's other keys)": {"loss.negatives": "batch"},
     "without momentum contrast": {"loss.contrastive_weight": 0.0},
@@ -27,6 +29,7 @@ VARIANTS = {
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/synthetic.py", "Config file.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/ablation", "Folder of the runs.")
+_VARIANT = flags.DEFINE_multi_enum("variant", None, list(VARIANTS), "To train; all, if left out.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to average over.")
 
 
@@ -46,7 +49,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     seeds = [int(seed) for seed in _SEEDS.value]
     rows = ["| variant | test mR | i2t R@1 | t2i R@1 | mR of each seed |", "|---|---|---|---|---|"]
-    for name, changes in VARIANTS.items():
+    for name in _VARIANT.value or VARIANTS:
+        changes = VARIANTS[name]
         folder = Path(_WORKDIR.value) / name.split("(")[0].strip().replace(" ", "_")
         scores = [run(changes, seed, folder / f"seed{seed}") for seed in seeds]
         cells = []

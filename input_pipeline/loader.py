@@ -43,24 +43,34 @@ def batch_captions(seed: int, step: int, num_captions: int, batch_size: int) -> 
     return order[position * batch_size : (position + 1) * batch_size]
 
 
-def make_batch(examples: Examples, captions: np.ndarray) -> Batch:
+def make_batch(
+    examples: Examples, captions: np.ndarray, text_of_caption: np.ndarray | None = None
+) -> Batch:
     """Reads the pairs of the given captions.
 
     Args:
       examples: a split.
       captions: int64[B], rows of captions; each brings its image.
+      text_of_caption: int[M], as `equal_texts.numbered` returns it, if the batch is to say which
+        image and which text its pairs are of.
 
     Returns:
       image: uint8[B, R, R, 3]; tokens: i32[B, T], 0 = padding; lengths: i32[B]; word_concepts:
       f32[B, N], concepts that the caption names; image_concepts: f32[B, N], the image's labels.
+      With `text_of_caption` also image_id: i32[B], the image's row; text_id: i32[B], its entries.
     """
     images = examples.image_of_caption[captions]
+    ids = {}
+    if text_of_caption is not None:
+        texts = text_of_caption[captions]
+        ids = {"image_id": images.astype(np.int32), "text_id": texts.astype(np.int32)}
     return {
         "image": examples.images[images],
         "tokens": examples.tokens[captions],
         "lengths": examples.lengths[captions],
         "word_concepts": examples.word_concepts[captions].astype(np.float32),
         "image_concepts": examples.image_concepts[images],
+        **ids,
     }
 
 

@@ -107,19 +107,28 @@ _CHOICES = {
     **{f"data.{name}": choices for name, choices in DATA_CHOICES.items()},
     "evaluation.ties": TIES,
 }
-_SWITCHES = ["data.pad_concepts", "concepts.lemmatize", "image_encoder.rematerialise"]
+_SWITCHES = [
+    "data.pad_concepts",
+    "concepts.lemmatize",
+    "image_encoder.rematerialise",
+    "loss.mask_false_negatives",
+]
 _PATHS = ["concepts.stop_words", "image_encoder.pretrained", "text_encoder.pretrained"]
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns a config's leaves under dotted names."""
+    """Returns a config's leaves under dotted names, tuples as lists, as JSON has them."""
     leaves: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, ml_collections.ConfigDict):
             leaves.update({f"{name}.{inner}": leaf for inner, leaf in flatten(value).items()})
         else:
-            leaves[name] = value
+            leaves[name] = _with_lists(value)
     return leaves
+
+
+def _with_lists(value: Any) -> Any:
+    return [_with_lists(entry) for entry in value] if isinstance(value, tuple | list) else value
 
 
 def check_data(config: ml_collections.ConfigDict) -> None:

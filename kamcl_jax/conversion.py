@@ -8,6 +8,7 @@ import ml_collections
 from kamcl_jax import (
     best_checkpoint,
     config_check,
+    encoders_from_config,
     from_config,
     run_folder,
     run_record,
@@ -36,6 +37,7 @@ def from_torch(config: ml_collections.ConfigDict, workdir: Path, source: Path) -
       ConfigError: the config cannot be, or `workdir` cannot be written or holds a run.
       DataError: the data cannot be used.
     """
+    _check_towers(config)
     run_folder.check(workdir)
     folder = folder_of(workdir)
     if folder.exists():
@@ -71,6 +73,7 @@ def to_torch(config: ml_collections.ConfigDict, workdir: Path, target: Path) -> 
       ConfigError: there is no checkpoint, or it is of another config.
       PretrainedError: the release cannot have such a model, or the file cannot be written.
     """
+    _check_towers(config)
     config_check.check(config)
     tensor_files.check_target(target)
     with best_checkpoint.open_checkpoints(workdir) as checkpoints:
@@ -87,6 +90,14 @@ def to_torch(config: ml_collections.ConfigDict, workdir: Path, target: Path) -> 
     epoch = round(best / record["steps_per_epoch"])
     tensor_files.write(target, tensors, epoch=epoch, score=score)
     print(f"{target}: {len(tensors)} tensors of step {best}")
+
+
+def _check_towers(config: ml_collections.ConfigDict) -> None:
+    for tower in encoders_from_config.others(config):
+        raise PretrainedError(
+            "the release has the package's own encoders alone; "
+            f"config.{tower}.module is {config[tower].module!r}"
+        )
 
 
 def _check_sizes(experiment: Experiment, stored: Stored, source: Path) -> None:

@@ -12,8 +12,8 @@ from kamcl_jax.sharding import Layout
 
 Batch = dict[str, jax.Array]
 """image uint8[B, R, R, 3], which the step augments, or f32[B, S, S, 3], taken as it is (cropped and
-normalised); tokens i32[B, T]; lengths i32[B]; word_concepts and image_concepts f32[B, N]: see
-`input_pipeline.loader`."""
+normalised); tokens i32[B, T]; lengths i32[B]; word_concepts and image_concepts f32[B, N]; where
+false negatives are left out, image_id and text_id i32[B]: see `input_pipeline.loader`."""
 
 _ENCODED = ("image", "tokens", "lengths", "word_concepts")
 
@@ -63,7 +63,7 @@ def encode(
       layout: where parameters lie; as they come, if None.
 
     Returns:
-      The encodings and the new BatchNorm statistics.
+      The encodings and the new BatchNorm statistics, {} of a model without any.
     """
     if dtype is not None and parts == 1:
         params = precision.cast_floats(params, dtype)  # before they travel
@@ -89,7 +89,7 @@ def encode(
             image_concepts=image_concepts,
             text_concepts=text_concepts,
         )
-        return encodings, updated["batch_stats"]
+        return encodings, updated.get("batch_stats", {})
 
     if parts == 1:
         return encode_part(batch, dropout_key)

@@ -1,12 +1,14 @@
 """The pictures of a report: curves of training, scene classes, queries and what they retrieve."""
 
 import dataclasses
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from input_pipeline.examples import Examples
@@ -37,7 +39,11 @@ class Retrieved:
 
 
 def loss_curves(
-    path: Path, rows: Sequence[dict[str, float]], steps_per_epoch: int, alignment_from_epoch: int
+    path: Path,
+    rows: Sequence[dict[str, float]],
+    steps_per_epoch: int,
+    alignment_from_epoch: int,
+    extra_terms: Sequence[str] = (),
 ) -> None:
     """Draws the losses over epochs, with the border between the schedule's two steps.
 
@@ -46,22 +52,29 @@ def loss_curves(
       rows: `History.train`.
       steps_per_epoch: turns steps into epochs.
       alignment_from_epoch: first epoch of step 2, from 0.
+      extra_terms: names of the terms that the config adds to the paper's.
     """
     epochs = [row["step"] / steps_per_epoch for row in rows]
-    terms = ("loss", "triplet", "contrastive", "alignment")
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True)
-    for axis, term in zip(axes.flat, terms, strict=True):
+    terms = ("loss", "triplet", "contrastive", "alignment", *extra_terms)
+    lines = math.ceil(len(terms) / 2)
+    figure = Figure(figsize=(10, 3 * lines), layout="constrained")
+    axes = figure.subplots(lines, 2, sharex=True)
+    for axis in axes.flat[len(terms) :]:
+        axis.axis("off")
+    for axis, term in zip(axes.flat, terms, strict=False):
         axis.plot(epochs, [row[term] for row in rows], linewidth=1.5)
         title = "weighted sum of the losses" if term == "loss" else f"{term} loss (unweighted)"
-        axis.set_title(title, fontsize=10)
-        axis.set_ylim(bottom=0)
+        axis.set_title(title, fontsize=10, parse_math=False)
+        if not extra_terms or term in terms[1:4]:  # the others may be negative
+            axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
         if epochs and alignment_from_epoch < epochs[-1]:
             axis.axvline(alignment_from_epoch, color="black", linestyle="--", linewidth=1)
-            axis.text(alignment_from_epoch, 0, " step 2 begins", va="bottom", fontsize=8)
-    for axis in axes[1]:
+            bottom = {"transform": axis.get_xaxis_transform(), "va": "bottom"}
+            axis.text(alignment_from_epoch, 0, " step 2 begins", fontsize=8, **bottom)
+    for axis in axes.flat[len(terms) - 2 : len(terms)]:  # the lowest of each column
         axis.set_xlabel("epoch")
+        axis.tick_params(labelbottom=True)
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
@@ -150,7 +163,7 @@ def contact_sheet(path: Path, examples: Examples, retrieved: Sequence[Retrieved]
             axis = row[place]
             axis.imshow(examples.images[image])
             axis.set_title(f"{place}: {score:.3f}", fontsize=8)
-            _frame(axis, hit=image == match)
+            frame(axis, hit=image == match)
     figure.suptitle("captions and the five images they retrieve; the match is framed in green")
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
@@ -162,7 +175,8 @@ def _write_caption(axis, caption: str) -> None:
     axis.set(xlim=(0, 1), ylim=(0, 1))
 
 
-def _frame(axis, hit: bool) -> None:
+def frame(axis: Axes, hit: bool) -> None:
+    """Draws a frame, green and broad for a hit, around the picture in an axis."""
     axis.set(xticks=[], yticks=[])
     for spine in axis.spines.values():
         spine.set(color=HIT if hit else MISS, linewidth=5 if hit else 1)

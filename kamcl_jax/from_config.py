@@ -8,16 +8,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from input_pipeline import equal_texts
 from input_pipeline.errors import DataError
 from input_pipeline.examples import RetrievalData
 from input_pipeline.loading import load_prepared
-from kamcl_jax import config_check, data_from_config, hosts, schedule, sharding, train_state
+from kamcl_jax import (
+    config_check,
+    data_from_config,
+    encoders_from_config,
+    extra_terms_from_config,
+    hosts,
+    pair_ids,
+    schedule,
+    sharding,
+    train_state,
+)
 from kamcl_jax.config_check import ConfigError
-from kamcl_jax.models.encoders import DualEncoder, ImageEncoder, TextEncoder
+from kamcl_jax.encoders_from_config import make_model
+from kamcl_jax.models.encoders import DualEncoder
 from kamcl_jax.momentum import Mask
 from kamcl_jax.objective import ObjectiveSettings
 from kamcl_jax.pretrained import starting_weights
@@ -129,8 +142,11 @@ def check_with_devices(config: ml_collections.ConfigDict, *, trains: bool = True
     except ValueError as error:
         raise ConfigError(f"config.mesh cannot be: {error}") from None
     config_check.check_kernel(config, mesh.devices.flat[0].platform, mesh.size)
+    encoders_from_config.check(config, compute_dtype(config))
     if trains:
         config_check.check_division(config, mesh.size)
+        shapes = abstract_batch(config, max_tokens=1, num_concepts=config.num_concepts)
+        extra_terms_from_config.check(config, shapes)
     return mesh
 
 
@@ -159,38 +175,6 @@ def make_layout(
         abstract_state,
         fsdp_min_size=config.mesh.fsdp_min_size,
         queue=config.mesh.queue,
-    )
-
-
-def make_model(
-    config: ml_collections.ConfigDict, num_tokens: int, num_concepts: int
-) -> DualEncoder:
-    """Returns both towers.
-
-    Args:
-      config: widths, depth, dropout.
-      num_tokens: rows of the word embedding, the padding included.
-      num_concepts: that the data set really has.
-    """
-    image, text = config.image_encoder, config.text_encoder
-    return DualEncoder(
-        ImageEncoder(
-            num_concepts=num_concepts,
-            embedding_size=config.embedding_size,
-            depth=image.depth,
-            width=image.width,
-            rematerialise=image.rematerialise,
-            pooling_kernel=image.pooling_kernel,
-        ),
-        TextEncoder(
-            num_tokens=num_tokens,
-            num_concepts=num_concepts,
-            embedding_size=config.embedding_size,
-            word_width=text.word_width,
-            hidden_width=text.hidden_width,
-            dropout=text.dropout,
-            caption_padding=config.caption_padding,
-        ),
     )
 
 
@@ -244,7 +228,16 @@ def abstract_batch(
         "word_concepts": ((size, num_concepts), jnp.float32),
         "image_concepts": ((size, num_concepts), jnp.float32),
     }
+    if config.loss.mask_false_negatives:
+        shapes |= {pair_ids.IMAGE: ((size,), jnp.int32), pair_ids.TEXT: ((size,), jnp.int32)}
     return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+
+def text_of_caption(config: ml_collections.ConfigDict, data: RetrievalData) -> np.ndarray | None:
+    """Returns which text each training caption is, i64[M]; None where batches need not say it."""
+    if not config.loss.mask_false_negatives:
+        return None
+    return equal_texts.numbered(data.train.captions)
 
 
 def make_state(
@@ -270,6 +263,7 @@ def make_state(
         embedding_size=config.embedding_size,
         queue_length=config.queue_length,
         momentum_mask=momentum_mask(config),
+        queue_ids=queue_ids(config),
     )
 
 
@@ -291,6 +285,11 @@ def momentum_mask(config: ml_collections.ConfigDict) -> Mask | None:
     return release_momentum_mask if config.momentum_coverage == "release" else None
 
 
+def queue_ids(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether the queues say which pairs their keys are of."""
+    return config.loss.mask_false_negatives and config.loss.negatives == "queue"
+
+
 def compute_dtype(config: ml_collections.ConfigDict) -> DTypeLike | None:
     """Returns what the encoders' weights and activations are cast to; None leaves them."""
     return jnp.bfloat16 if config.dtype == "bfloat16" else None
@@ -308,6 +307,8 @@ def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> St
             alignment_weight=config.loss.alignment_weight,
             alignment_from_epoch=config.schedule.alignment_from_epoch,
             steps_per_epoch=steps_per_epoch,
+            mask_false_negatives=config.loss.mask_false_negatives,
+            extra_terms=extra_terms_from_config.make(config),
         ),
         image_size=config.image_size,
         max_rotation=config.augmentation.max_rotation,

@@ -46,7 +46,11 @@ def hard_triplet(similarity: jax.Array, margin: float) -> jax.Array:
 
 
 def contrastive_logits(
-    queries: jax.Array, keys: jax.Array, queue: jax.Array | None, temperature: float
+    queries: jax.Array,
+    keys: jax.Array,
+    queue: jax.Array | None,
+    temperature: float,
+    left_out: jax.Array | None = None,
 ) -> Logits:
     """Similarity of queries to their own key and to a queue of negatives (MoCo; He et al. 2020).
 
@@ -58,6 +62,8 @@ def contrastive_logits(
       queue: f32[K, E], unit length; None takes the other keys of the batch as negatives, with -inf
         in the place of the match.
       temperature: divides the similarities.
+      left_out: bool[B, K] (bool[B, B] without a queue), negatives that a query does not get: -inf
+        takes their place; all are negatives, if None.
     """
     keys = jax.lax.stop_gradient(keys)
     match = jnp.sum(queries * keys, axis=-1)
@@ -66,6 +72,8 @@ def contrastive_logits(
         negatives = jnp.where(own, -jnp.inf, queries @ keys.T)
     else:
         negatives = queries @ jax.lax.stop_gradient(queue).T
+    if left_out is not None:
+        negatives = jnp.where(left_out, -jnp.inf, negatives)
     return Logits(match / temperature, negatives / temperature)
 
 

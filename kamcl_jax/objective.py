@@ -1,18 +1,39 @@
 """The paper's objective: what is compared with what, and the weighted sum of the losses."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import jax
 from flax import struct
 
 from kamcl_jax import losses, schedule
-from kamcl_jax.encoding import Encodings
+from kamcl_jax.encoding import Batch, Encodings
+from kamcl_jax.false_negatives import FalseNegatives
 from kamcl_jax.losses import Logits
 from kamcl_jax.sharding import Layout
 
 NEGATIVES = ("queue", "batch")
 
 Metrics = dict[str, jax.Array]
+
+LossTerm = Callable[[Encodings, Encodings, Batch, jax.Array], jax.Array]
+"""(queries, keys, batch, step i32[]) -> f32[], pure, to be traced; the queries alone have a
+gradient, and the batch's images are augmented and normalised, f32[B, S, S, 3]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtraTerm:
+    """A term that is added to the paper's objective.
+
+    Attributes:
+      name: of its metric.
+      function: computes it.
+      weight: by which it is added.
+    """
+
+    name: str
+    function: LossTerm
+    weight: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +49,9 @@ class ObjectiveSettings:
       alignment_weight: of the concept alignment in step 2 of the schedule.
       alignment_from_epoch: first epoch (from 0) of step 2.
       steps_per_epoch: batches in an epoch.
+      mask_false_negatives: whether keys of a query's image, or of its text, are none of its
+        negatives in the contrastive losses.
+      extra_terms: added to the paper's.
     """
 
     temperature: float
@@ -38,6 +62,8 @@ class ObjectiveSettings:
     alignment_weight: float
     alignment_from_epoch: int
     steps_per_epoch: int
+    mask_false_negatives: bool = False
+    extra_terms: tuple[ExtraTerm, ...] = ()
 
 
 class Similarities(struct.PyTreeNode):
@@ -61,6 +87,7 @@ def similarities(
     text_queue: jax.Array,
     settings: ObjectiveSettings,
     layout: Layout | None = None,
+    left_out: FalseNegatives | None = None,
 ) -> Similarities:
     """Compares the queries of a batch with each other, with its keys and with the negatives.
 
@@ -71,24 +98,28 @@ def similarities(
       text_queue: f32[K, E], past text keys.
       settings: where negatives come from, temperature.
       layout: where queues lie.
+      left_out: of the negatives; none are, if None.
     """
     from_queue = settings.negatives == "queue"
     spread = layout if from_queue and layout is not None and layout.shard_queues else None
+    of_images, of_texts = (left_out.of_images, left_out.of_texts) if left_out else (None, None)
 
-    def logits(queries: jax.Array, keys: jax.Array, queue: jax.Array) -> Logits:
+    def logits(
+        queries: jax.Array, keys: jax.Array, queue: jax.Array, masked: jax.Array | None
+    ) -> Logits:
         if spread is None:
             past = queue if from_queue else None
-            return losses.contrastive_logits(queries, keys, past, settings.temperature)
+            return losses.contrastive_logits(queries, keys, past, settings.temperature, masked)
         # The few queries travel to the many negatives.
         everywhere = jax.lax.with_sharding_constraint(queries, spread.whole)
-        found = losses.contrastive_logits(everywhere, keys, queue, settings.temperature)
+        found = losses.contrastive_logits(everywhere, keys, queue, settings.temperature, masked)
         negatives = jax.lax.with_sharding_constraint(found.negatives, spread.negatives)
         return Logits(found.match, negatives)
 
     return Similarities(
         cosine=queries.image @ queries.text.T,
-        image_logits=logits(queries.image, keys.text, text_queue),
-        text_logits=logits(queries.text, keys.image, image_queue),
+        image_logits=logits(queries.image, keys.text, text_queue, of_images),
+        text_logits=logits(queries.text, keys.image, image_queue, of_texts),
     )
 
 
@@ -135,3 +166,30 @@ def loss_terms(
         "alignment": alignment,
         "alignment_weight": alignment_weight,
     }
+
+
+def add_extra_terms(
+    metrics: Metrics,
+    queries: Encodings,
+    keys: Encodings,
+    batch: Batch,
+    step: jax.Array,
+    terms: Sequence[ExtraTerm],
+) -> Metrics:
+    """Adds further terms to the paper's objective.
+
+    Args:
+      metrics: from `loss_terms`.
+      queries: of the batch.
+      keys: of the same batch.
+      batch: that was encoded.
+      step: i32[].
+      terms: each with its weight.
+
+    Returns:
+      The metrics with the larger `loss`, and each term under its name before its weight.
+    """
+    for term in terms:
+        value = term.function(queries, keys, batch, step)
+        metrics = {**metrics, term.name: value, "loss": metrics["loss"] + term.weight * value}
+    return metrics

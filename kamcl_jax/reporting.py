@@ -64,6 +64,7 @@ def write(
             history.train,
             settings.objective.steps_per_epoch,
             settings.objective.alignment_from_epoch,
+            [term.name for term in settings.objective.extra_terms],
         )
         figures.recall_curves(folder / "recalls.png", history.validation, results["chance"]["mR"])
     queries = queries_to_show(len(test.captions), experiment.config.seed)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from input_pipeline import loader
-from kamcl_jax import compiled_step, resident_data, sharding
+from kamcl_jax import compiled_step, from_config, resident_data, sharding
 from kamcl_jax.compiled_step import GB
 from kamcl_jax.from_config import Experiment
 from kamcl_jax.resident_data import CaptionNumbers
@@ -87,22 +87,32 @@ def _captions(experiment: Experiment) -> Callable[[int], np.ndarray]:
     ]
 
 
+def _text_of_caption(experiment: Experiment) -> np.ndarray | None:
+    return from_config.text_of_caption(experiment.config, experiment.data)
+
+
 def _on_host(experiment: Experiment) -> StepInput:
     examples, layout = experiment.data.train, experiment.layout
 
     def open_() -> Fetch:
-        captions = _captions(experiment)
-        return lambda step: sharding.put_batch(layout, loader.make_batch(examples, captions(step)))
+        captions, texts = _captions(experiment), _text_of_caption(experiment)
+        return lambda step: sharding.put_batch(
+            layout, loader.make_batch(examples, captions(step), texts)
+        )
 
     return StepInput(False, experiment.abstract_batch(), 0, None, open_)
 
 
 def _on_devices(experiment: Experiment, limit: int | None) -> StepInput:
     examples, layout = experiment.data.train, experiment.layout
-    abstract = resident_data.abstract(examples, experiment.config.batch_size, layout)
+    config = experiment.config
+    abstract = resident_data.abstract(
+        examples, config.batch_size, layout, config.loss.mask_false_negatives
+    )
 
     def open_() -> Fetch:
-        captions, tables = _captions(experiment), resident_data.load(examples, layout)
+        captions, texts = _captions(experiment), _text_of_caption(experiment)
+        tables = resident_data.load(examples, layout, text_of_caption=texts)
         return lambda step: CaptionNumbers(
             tables, sharding.put_batch(layout, captions(step).astype(np.int32))
         )

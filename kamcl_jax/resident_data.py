@@ -11,6 +11,7 @@ from flax import struct
 from jax.sharding import NamedSharding
 
 from input_pipeline.examples import Examples
+from kamcl_jax import pair_ids
 from kamcl_jax.encoding import Batch
 from kamcl_jax.sharding import Layout
 
@@ -28,6 +29,8 @@ class ResidentExamples(struct.PyTreeNode):
       lengths: i32[M].
       word_concepts: u8[M, C].
       image_concepts: f32[N, C].
+      text_of_caption: i32[M], as `equal_texts.numbered` returns it, if batches are to say which
+        image and which text their pairs are of.
     """
 
     images: Any
@@ -36,6 +39,7 @@ class ResidentExamples(struct.PyTreeNode):
     lengths: Any
     word_concepts: Any
     image_concepts: Any
+    text_of_caption: Any = None
 
 
 class CaptionNumbers(struct.PyTreeNode):
@@ -62,12 +66,16 @@ def gather(examples: ResidentExamples, captions: jax.Array) -> Batch:
         return table.at[numbers].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
     images = rows(examples.image_of_caption, captions)
+    ids = {}
+    if examples.text_of_caption is not None:
+        ids = {pair_ids.IMAGE: images, pair_ids.TEXT: rows(examples.text_of_caption, captions)}
     return {
         "image": rows(examples.images, images),
         "tokens": rows(examples.tokens, captions),
         "lengths": rows(examples.lengths, captions),
         "word_concepts": rows(examples.word_concepts, captions).astype(jnp.float32),
         "image_concepts": rows(examples.image_concepts, images),
+        **ids,
     }
 
 
@@ -84,37 +92,47 @@ def batch_of(numbers: CaptionNumbers, layout: Layout) -> Batch:
     return jax.lax.optimization_barrier(batch)
 
 
-def places(layout: Layout) -> CaptionNumbers:
-    """Returns where tables and caption numbers lie: a copy on every device, and split over them."""
-    tables = ResidentExamples(*(layout.whole,) * 6)
+def places(layout: Layout, with_texts: bool = False) -> CaptionNumbers:
+    """Returns where tables and caption numbers lie: a copy on every device, and split over them.
+
+    Args:
+      layout: of the training.
+      with_texts: whether the tables have `text_of_caption`.
+    """
+    tables = ResidentExamples(*(layout.whole,) * (7 if with_texts else 6))
     return CaptionNumbers(tables, layout.batch)
 
 
-def abstract(examples: Examples, batch_size: int, layout: Layout) -> CaptionNumbers:
+def abstract(
+    examples: Examples, batch_size: int, layout: Layout, with_texts: bool = False
+) -> CaptionNumbers:
     """Returns the shapes, dtypes and places of what a step takes; reads nothing.
 
     Args:
       examples: the training split.
       batch_size: over all devices.
       layout: of the training.
+      with_texts: whether the tables have `text_of_caption`.
     """
     images, word_concepts = examples.images, examples.word_concepts
     width = word_concepts.shape[1]
+    captions = jax.ShapeDtypeStruct(examples.image_of_caption.shape, jnp.int32)
     shapes = CaptionNumbers(
         ResidentExamples(
             images=jax.ShapeDtypeStruct(images.shape, images.dtype),
-            image_of_caption=jax.ShapeDtypeStruct(examples.image_of_caption.shape, jnp.int32),
+            image_of_caption=captions,
             tokens=jax.ShapeDtypeStruct(examples.tokens.shape, jnp.int32),
             lengths=jax.ShapeDtypeStruct(examples.lengths.shape, jnp.int32),
             word_concepts=jax.ShapeDtypeStruct(word_concepts.shape, word_concepts.dtype),
             image_concepts=jax.ShapeDtypeStruct((len(images), width), jnp.float32),
+            text_of_caption=captions if with_texts else None,
         ),
         jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     )
     return jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         shapes,
-        places(layout),
+        places(layout, with_texts),
     )
 
 
@@ -123,14 +141,21 @@ def size_of(examples: ResidentExamples) -> int:
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(examples))
 
 
-def load(examples: Examples, layout: Layout, chunk_bytes: int = CHUNK_BYTES) -> ResidentExamples:
+def load(
+    examples: Examples,
+    layout: Layout,
+    chunk_bytes: int = CHUNK_BYTES,
+    text_of_caption: np.ndarray | None = None,
+) -> ResidentExamples:
     """Reads a split into the memory of every device; the host never holds all of its images.
 
     Args:
       examples: the split; of several processes, each has all of it.
       layout: of the training.
       chunk_bytes: of images that the host reads at once.
+      text_of_caption: see `ResidentExamples`.
     """
+    texts = text_of_caption
     put = partial(_put, place=layout.whole)
     return ResidentExamples(
         images=_put_in_chunks(examples.images, layout.whole, chunk_bytes),
@@ -139,6 +164,7 @@ def load(examples: Examples, layout: Layout, chunk_bytes: int = CHUNK_BYTES) -> 
         lengths=put(np.asarray(examples.lengths, np.int32)),
         word_concepts=put(np.asarray(examples.word_concepts)),
         image_concepts=put(np.asarray(examples.image_concepts, np.float32)),
+        text_of_caption=None if texts is None else put(np.asarray(texts, np.int32)),
     )
 
 

@@ -73,6 +73,8 @@ def config_of(record: dict[str, Any]) -> ml_collections.ConfigDict:
         *groups, field = name.split(".")
         group = config
         for part in groups:
+            if part not in group:  # of an option or a loss term of the user's
+                group[part] = ml_collections.ConfigDict()
             group = group[part]
         group[field] = value
     return config

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from kamcl_jax.momentum import KeyQueue
 from kamcl_jax.train_state import TrainState
 
 BATCH_AXES = ("data", "fsdp")
@@ -113,11 +114,14 @@ def make_layout(
         return NamedSharding(mesh, parameter_spec(leaf.shape, fsdp, fsdp_min_size))
 
     shard_queues = queue == "sharded"
-    keys = PartitionSpec(BATCH_AXES) if shard_queues else PartitionSpec()
+    rows = NamedSharding(mesh, PartitionSpec(BATCH_AXES) if shard_queues else PartitionSpec())
     places = jax.tree.map(place, abstract_state)
+
+    def place_rows(queue: KeyQueue) -> KeyQueue:
+        return queue.replace(keys=rows, ids=jax.tree.map(lambda _: rows, queue.ids))
+
     places = places.replace(
-        image_queue=places.image_queue.replace(keys=NamedSharding(mesh, keys)),
-        text_queue=places.text_queue.replace(keys=NamedSharding(mesh, keys)),
+        image_queue=place_rows(places.image_queue), text_queue=place_rows(places.text_queue)
     )
     return Layout(mesh, places, shard_queues)
 

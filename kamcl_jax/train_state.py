@@ -1,5 +1,6 @@
 """Everything that learns or remembers during training, as one pytree."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ class TrainState(struct.PyTreeNode):
       step: i32[], steps taken.
       skipped: i32[], of them without an update, as their loss or gradient was no finite number.
       params: query encoders' parameters.
-      batch_stats: query encoders' BatchNorm statistics.
+      batch_stats: query encoders' BatchNorm statistics; {} where they have none.
       key_params: key encoders' parameters, the momentum average of `params`.
       key_batch_stats: key encoders' own BatchNorm statistics.
       opt_state: the optimiser's state over `params`.
@@ -55,6 +56,7 @@ def create(
     embedding_size: int,
     queue_length: int,
     momentum_mask: momentum.Mask | None = None,
+    queue_ids: bool = False,
 ) -> TrainState:
     """Returns the state at step 0; the key encoders start as copies of the query encoders.
 
@@ -68,6 +70,7 @@ def create(
       queue_length: keys in each queue.
       momentum_mask: as in the training step; key parameters that never follow the query's start
         from random values of their own.
+      queue_ids: whether the queues say which pairs their keys are of.
     """
     init_key, image_key, text_key, _ = _split(seed)
 
@@ -78,13 +81,16 @@ def create(
         return model.init(key, images, tokens, lengths, word_concepts, train=False)
 
     variables = init(init_key)
-    params, batch_stats = variables["params"], variables["batch_stats"]
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
     if momentum_mask is None:
         # Copies: the state is donated to the step, and no buffer can be donated twice.
         key_params = jax.tree.map(jnp.copy, params)
     else:
         own = init(jax.random.fold_in(init_key, 1))["params"]
         key_params = momentum.average(own, params, 0.0, momentum_mask)
+    queue = partial(
+        momentum.random_queue, length=queue_length, width=embedding_size, with_ids=queue_ids
+    )
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
@@ -93,8 +99,8 @@ def create(
         key_params=key_params,
         key_batch_stats=jax.tree.map(jnp.copy, batch_stats),
         opt_state=optimizer.init(params),
-        image_queue=momentum.random_queue(image_key, queue_length, embedding_size),
-        text_queue=momentum.random_queue(text_key, queue_length, embedding_size),
+        image_queue=queue(image_key),
+        text_queue=queue(text_key),
         rng=step_rng(seed),
     )
 

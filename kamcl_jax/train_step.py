@@ -11,16 +11,25 @@ import optax
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from kamcl_jax import augmentation, compiler_options, momentum, resident_data
+from kamcl_jax import (
+    augmentation,
+    compiler_options,
+    false_negatives,
+    momentum,
+    pair_ids,
+    resident_data,
+)
 from kamcl_jax.encoding import Batch, Encodings, encode
-from kamcl_jax.momentum import Mask
+from kamcl_jax.momentum import KeyQueue, Mask
 from kamcl_jax.objective import (
     Metrics,
     ObjectiveSettings,
     Similarities,
+    add_extra_terms,
     loss_terms,
     similarities,
 )
+from kamcl_jax.pair_ids import PairIds
 from kamcl_jax.sharding import Layout
 from kamcl_jax.train_state import TrainState
 
@@ -89,9 +98,11 @@ def make_train_step(
             batch = resident_data.batch_of(batch, layout)
         return train_step(state, batch, model, optimizer, settings, layout, observe)
 
+    with_texts = settings.objective.mask_false_negatives
+    places = resident_data.places(layout, with_texts) if resident else layout.batch
     return jax.jit(
         step,
-        in_shardings=(layout.state, resident_data.places(layout) if resident else layout.batch),
+        in_shardings=(layout.state, places),
         out_shardings=(layout.state, layout.whole),
         donate_argnums=0,
         compiler_options=compiler_options.for_mesh(layout.mesh),
@@ -123,9 +134,8 @@ def train_step(
       observe: adds to the metrics.
 
     Returns:
-      The state after the step, and f32[] metrics: the losses (see `objective.loss_terms`), the
-      global norm of the gradients, the updates skipped so far (`skipped`), and what `observe`
-      adds.
+      The state after the step, and f32[] metrics: those of `score`, the global norm of the
+      gradients, the updates skipped so far (`skipped`), and what `observe` adds.
 
     Raises:
       ValueError: the queues are shorter than a batch.
@@ -142,14 +152,12 @@ def train_step(
 
     def loss_of(params):
         queries, batch_stats = encode_batch(params, state.batch_stats, batch, query_dropout)
-        queues = (state.image_queue.keys, state.text_queue.keys)
-        compared = similarities(queries, keys, *queues, settings.objective, layout)
-        labels = batch["image_concepts"]
-        loss, terms = loss_terms(compared, queries, labels, state.step, settings.objective)
-        return loss, (terms, compared, batch_stats)
+        terms, compared = score(state, queries, keys, batch, settings.objective, layout)
+        return terms["loss"], (terms, compared, batch_stats)
 
     gradients, (terms, compared, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)
-    new_state = update(state, gradients, keys, optimizer).replace(
+    ids = pair_ids.of_batch(batch) if settings.objective.mask_false_negatives else None
+    new_state = update(state, gradients, keys, optimizer, ids).replace(
         step=state.step + 1,
         batch_stats=batch_stats,
         key_params=key_params,
@@ -163,6 +171,43 @@ def train_step(
     return new_state, {**metrics, **observed}
 
 
+def score(
+    state: TrainState,
+    queries: Encodings,
+    keys: Encodings,
+    batch: Batch,
+    settings: ObjectiveSettings,
+    layout: Layout | None = None,
+) -> tuple[Metrics, Similarities]:
+    """Compares the queries of a batch with keys and queues, and computes the objective.
+
+    Args:
+      state: whose queues and step they are.
+      queries: of the batch.
+      keys: of the same batch.
+      batch: that was encoded.
+      settings: of the objective.
+      layout: where queues lie.
+
+    Returns:
+      f32[] metrics, and what the losses compared. The metrics are those of `objective.loss_terms`,
+      the extra terms, and where false negatives are left out, how many keys that are for a query
+      on average (`false_negatives`).
+    """
+    left_out = None
+    if settings.mask_false_negatives:
+        queue_ids = (state.image_queue.ids, state.text_queue.ids)
+        left_out = false_negatives.find(pair_ids.of_batch(batch), *queue_ids, layout)
+    queues = (state.image_queue.keys, state.text_queue.keys)
+    compared = similarities(queries, keys, *queues, settings, layout, left_out)
+    labels = batch["image_concepts"]
+    _, metrics = loss_terms(compared, queries, labels, state.step, settings)
+    metrics = add_extra_terms(metrics, queries, keys, batch, state.step, settings.extra_terms)
+    if left_out is not None:
+        metrics["false_negatives"] = left_out.per_query
+    return metrics, compared
+
+
 def _unless_not_finite(metrics: Metrics, after: TrainState, before: TrainState) -> TrainState:
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
     skipped = before.replace(step=after.step, skipped=before.skipped + 1)
@@ -170,7 +215,11 @@ def _unless_not_finite(metrics: Metrics, after: TrainState, before: TrainState) 
 
 
 def update(
-    state: TrainState, gradients: Any, keys: Encodings, optimizer: optax.GradientTransformation
+    state: TrainState,
+    gradients: Any,
+    keys: Encodings,
+    optimizer: optax.GradientTransformation,
+    ids: PairIds | None = None,
 ) -> TrainState:
     """Moves the query parameters and pushes a batch's keys.
 
@@ -179,16 +228,21 @@ def update(
       gradients: of the query parameters.
       keys: of the batch.
       optimizer: over the query parameters.
+      ids: of the batch's pairs; queues that have none do not take them.
 
     Returns:
       The state with new parameters, moments and queues; everything else is as it was.
     """
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+
+    def push(queue: KeyQueue, keys: jax.Array) -> KeyQueue:
+        return momentum.push(queue, keys, None if queue.ids is None else ids)
+
     return state.replace(
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
-        image_queue=momentum.push(state.image_queue, keys.image),
-        text_queue=momentum.push(state.text_queue, keys.text),
+        image_queue=push(state.image_queue, keys.image),
+        text_queue=push(state.text_queue, keys.text),
     )
 
 

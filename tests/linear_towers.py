@@ -53,7 +53,13 @@ def dual_encoder(embedding_size: int, num_concepts: int) -> DualEncoder:
 
 
 def create_state(
-    optimizer, *, image_size=64, num_concepts=12, embedding_size=16, queue_length=16
+    optimizer,
+    *,
+    image_size=64,
+    num_concepts=12,
+    embedding_size=16,
+    queue_length=16,
+    queue_ids=False,
 ) -> train_state.TrainState:
     """Their train state at step 0, by default of the shapes of `conftest.Tiny`."""
     return train_state.create(
@@ -64,4 +70,5 @@ def create_state(
         num_concepts=num_concepts,
         embedding_size=embedding_size,
         queue_length=queue_length,
+        queue_ids=queue_ids,
     )

@@ -18,17 +18,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kamcl_jax import compiled_step, from_config, momentum, sharding
+from kamcl_jax import compiled_step, from_config, momentum, pair_ids, sharding
 from kamcl_jax.benchmark import roofline
 from kamcl_jax.benchmark.roofline import Cost
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Action, Timing
-from kamcl_jax.encoding import Encodings
+from kamcl_jax.encoding import Batch, Encodings
 from kamcl_jax.models.encoders import DualEncoder, Encoded
-from kamcl_jax.objective import loss_terms, similarities
 from kamcl_jax.sharding import Layout
 from kamcl_jax.train_state import TrainState
-from kamcl_jax.train_step import StepSettings, augment, make_train_step, update
+from kamcl_jax.train_step import StepSettings, augment, make_train_step, score, update
 
 WHOLE, LOSSES, REST = "whole step", "losses", "rest"
 AUGMENTATION, UPDATE = "augmentation", "update"
@@ -211,36 +210,37 @@ class Steps:
         return lambda: jax.block_until_ready(augment(images))
 
     def _losses(self) -> Action:
-        objective, layout = self._subject.settings.objective, self.layout
+        settings, layout = self._subject.settings, self.layout
 
         @jax.jit
-        def compute(
-            queries: Encodings, keys: Encodings, state: TrainState, labels: jax.Array
-        ) -> Any:
+        def compute(queries: Encodings, keys: Encodings, state: TrainState, batch: Batch) -> Any:
             def loss(queries: Encodings) -> jax.Array:
-                queues = (state.image_queue.keys, state.text_queue.keys)
-                compared = similarities(queries, keys, *queues, objective, layout)
-                return loss_terms(compared, queries, labels, state.step, objective)[0]
+                return score(state, queries, keys, batch, settings.objective, layout)[0]["loss"]
 
             return jax.value_and_grad(loss)(queries)
 
         queries, keys = (self._encodings(seed) for seed in (0, 1))
-        labels = self.variants[WHOLE].batch["image_concepts"]
-        return lambda: jax.block_until_ready(compute(queries, keys, self.state, labels))
+        batch = self.variants[WHOLE].batch
+        batch = {**batch, "image": augmenter(settings, layout)(batch["image"])}
+        return lambda: jax.block_until_ready(compute(queries, keys, self.state, batch))
 
     def _update(self) -> Action:
         optimizer, settings = self._subject.optimizer, self._subject.settings
 
-        def move(state: TrainState, gradients: Any, keys: Encodings) -> TrainState:
+        batch = self.variants[WHOLE].batch
+        masks = settings.objective.mask_false_negatives
+        ids = pair_ids.of_batch(batch) if masks else None
+
+        def move(state: TrainState, gradients: Any, keys: Encodings, ids: Any) -> TrainState:
             key_params = momentum.average(
                 state.key_params, state.params, settings.momentum, settings.momentum_mask
             )
-            return update(state, gradients, keys, optimizer).replace(key_params=key_params)
+            return update(state, gradients, keys, optimizer, ids).replace(key_params=key_params)
 
         places = self.layout.state
         compiled = jax.jit(
             move,
-            in_shardings=(places, places.params, None),
+            in_shardings=(places, places.params, None, None),
             out_shardings=places,
             donate_argnums=0,
         )
@@ -248,7 +248,7 @@ class Steps:
         keys = self._encodings(1)
 
         def run() -> None:
-            self.state = jax.block_until_ready(compiled(self.state, gradients, keys))
+            self.state = jax.block_until_ready(compiled(self.state, gradients, keys, ids))
 
         return run
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from input_pipeline import loader
 from input_pipeline.examples import Examples, RetrievalData
-from kamcl_jax import data_from_config, from_config
+from kamcl_jax import data_from_config, from_config, pair_ids
 from kamcl_jax.models.encoders import DualEncoder
 from kamcl_jax.train_step import StepSettings
 
@@ -85,7 +85,12 @@ def make(config: ml_collections.ConfigDict) -> Subject:
             settings=experiment.settings,
             num_tokens=len(data.vocabulary) + 1,
             num_concepts=data.num_concepts,
-            batch=typical_batch(data.train, config.seed, config.batch_size),
+            batch=typical_batch(
+                data.train,
+                config.seed,
+                config.batch_size,
+                from_config.text_of_caption(config, data),
+            ),
         )
     mesh = from_config.check_with_devices(config)
     num_tokens, steps_per_epoch = WORDS + 1, 1
@@ -109,14 +114,23 @@ def has_data(config: ml_collections.ConfigDict) -> bool:
     return config.data.name == "synthetic" or any(place.is_dir() for place in places)
 
 
-def typical_batch(examples: Examples, seed: int, batch_size: int) -> HostBatch:
-    """Returns one of the first batches of a training: its longest caption has the usual length."""
+def typical_batch(
+    examples: Examples, seed: int, batch_size: int, text_of_caption: np.ndarray | None = None
+) -> HostBatch:
+    """Returns one of the first batches of a training: its longest caption has the usual length.
+
+    Args:
+      examples: the training split.
+      seed: of its order.
+      batch_size: over all devices.
+      text_of_caption: see `loader.make_batch`.
+    """
     captions, batches = len(examples.captions), []
     for step in range(min(_BATCHES_LOOKED_AT, captions // batch_size)):
         rows = loader.batch_captions(seed, step, captions, batch_size)
         batches.append((int(examples.lengths[rows].max()), step, rows))
     batches.sort(key=lambda batch: batch[:2])
-    return loader.make_batch(examples, batches[len(batches) // 2][2])
+    return loader.make_batch(examples, batches[len(batches) // 2][2], text_of_caption)
 
 
 def random_batch(config: ml_collections.ConfigDict, seed: int = 0) -> HostBatch:
@@ -153,12 +167,14 @@ def noise_batch(
     tokens[np.arange(longest) >= lengths[:, None]] = 0
     concepts = shapes["word_concepts"].shape
     named, labelled = generator.random((2, *concepts)) < SHARE_OF_CONCEPTS
+    pairs = np.arange(config.batch_size, dtype=np.int32)
     return {
         "image": generator.integers(0, 256, shapes["image"].shape, dtype=np.uint8),
         "tokens": tokens,
         "lengths": lengths,
         "word_concepts": named.astype(np.float32),
         "image_concepts": labelled * generator.random(concepts, np.float32),
+        **{name: pairs for name in (pair_ids.IMAGE, pair_ids.TEXT) if name in shapes},
     }
 
 

@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from kamcl_jax import from_config, train_state
+from kamcl_jax import from_config, pair_ids, train_state
 from kamcl_jax.momentum import KeyQueue
 from kamcl_jax.pretrained.errors import PretrainedError
 from kamcl_jax.pretrained.kamcl_layout import query_gradient_layout, state_layout
@@ -69,6 +69,12 @@ def from_state_dict(
     params = tree["params"]["query"]
     step = _count(tensors, STEPS, source) if STEPS in tensors else 0
     optimizer = from_config.make_optimizer(config, steps_per_epoch=1)
+
+    def queue(modality: str, pointer: str) -> KeyQueue:
+        keys = tree["queues"][modality]
+        ids = pair_ids.unknown(len(keys)) if from_config.queue_ids(config) else None
+        return KeyQueue(keys, _pointer(tensors, pointer, source), ids)
+
     state = TrainState(
         step=jnp.int32(step),
         skipped=jnp.int32(0),
@@ -77,8 +83,8 @@ def from_state_dict(
         key_params=tree["params"]["key"],
         key_batch_stats=tree["batch_stats"]["key"],
         opt_state=_after_steps(optimizer.init(params), step),
-        image_queue=KeyQueue(tree["queues"]["image"], _pointer(tensors, "queue_ptr_im", source)),
-        text_queue=KeyQueue(tree["queues"]["text"], _pointer(tensors, "queue_ptr_tx", source)),
+        image_queue=queue("image", "queue_ptr_im"),
+        text_queue=queue("text", "queue_ptr_tx"),
         rng=train_state.step_rng(config.seed),
     )
     return jax.tree.map(jnp.asarray, state)

@@ -1,7 +1,9 @@
+import json
+
 import pytest
 from conftest import tiny_config
 
-from kamcl_jax import config_check
+from kamcl_jax import config_check, run_record
 from kamcl_jax.config_check import ConfigError
 
 
@@ -119,4 +121,17 @@ def test_a_run_goes_on_with_its_own_config_only():
         match=r"config.image_encoder.width: 4 in the checkpoint, 5 now; "
         r"config.momentum: 0.99 in the checkpoint, 0.5 now",
     ):
+        config_check.check_against_checkpoint(config, trained)
+
+
+def test_options_may_be_tuples_which_a_checkpoint_has_as_lists():
+    config = tiny_config()
+    config.image_encoder.options.widths = (5, (6, 7))
+    trained = json.loads(json.dumps(config_check.flatten(config)))
+    config_check.check_against_checkpoint(config, trained)
+    again = run_record.config_of({"config": trained})
+    assert again.image_encoder.options.widths == [5, [6, 7]]
+    config_check.check_against_checkpoint(again, trained)
+    config.image_encoder.options.widths = (5, (6, 8))
+    with pytest.raises(ConfigError, match=r"config.image_encoder.options.widths"):
         config_check.check_against_checkpoint(config, trained)

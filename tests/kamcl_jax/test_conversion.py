@@ -145,3 +145,22 @@ def test_another_config_is_refused(release, run, tmp_path):
     config.momentum_coverage = "release"
     with pytest.raises(ConfigError, match=r"config.momentum_coverage: all in the checkpoint"):
         conversion.to_torch(config, run, tmp_path / "x.safetensors")
+
+
+def test_the_release_has_no_other_encoders(release, tmp_path):
+    config = release.config.copy_and_resolve_references()
+    config.text_encoder.module = "plain_encoders:Words"
+    for convert, file in ((conversion.from_torch, release.path), (conversion.to_torch, tmp_path)):
+        with pytest.raises(PretrainedError, match=r"config.text_encoder.module is 'plain_enc"):
+            convert(config, tmp_path / "run", file)
+
+
+def test_keys_of_the_release_are_of_pairs_that_no_one_knows(release):
+    config = release.config.copy_and_resolve_references()
+    config.loss.mask_false_negatives = True
+    state = kamcl_torch.from_state_dict(release.tensors, config)
+    like = from_config.abstract_state(
+        config, len(state.params["text"]["skip_thoughts"]["embedding"]), 32
+    )
+    assert jax.tree.structure(state.image_queue) == jax.tree.structure(like.image_queue)
+    assert (np.asarray(state.text_queue.ids.text) == -1).all()

@@ -23,6 +23,17 @@ def test_class_bars_are_sorted_by_score(tmp_path):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
+def test_a_further_loss_term_has_a_curve_of_its_own(tmp_path):
+    names = ("loss", "triplet", "contrastive", "alignment", "mine")
+    history = [{"step": step, **dict.fromkeys(names, -1.0 * step)} for step in (5, 10, 15)]
+    sizes = []
+    for terms in ([], ["mine"]):
+        figures.loss_curves(tmp_path / "losses.png", history, 5, 2, terms)
+        with Image.open(tmp_path / "losses.png") as image:
+            sizes.append(image.size)
+    assert sizes[1] == (sizes[0][0], 1.5 * sizes[0][1])
+
+
 def test_every_class_bar_has_room_for_its_name(tmp_path):
     for count in (31, 45):
         figures.class_bars(tmp_path / f"{count}.png", rows(count), 50)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from conftest import BATCH, tiny_config
 
+from input_pipeline import equal_texts, loader
 from kamcl_jax import compiled_step, from_config, residency, resident_data
 
 
@@ -12,8 +13,9 @@ from kamcl_jax import compiled_step, from_config, residency, resident_data
 def experiment_with(tmp_path_factory):
     data = tmp_path_factory.mktemp("data")
 
-    def make(choice):
+    def make(choice, **loss):
         config = tiny_config()
+        config.loss.update(loss)
         config.data.dir, config.data.residency = str(data), choice
         return from_config.build(config)
 
@@ -74,3 +76,21 @@ def test_the_sentences_say_where_and_how_much(experiment_with):
     on_devices = residency.candidates(experiment_with("device"))[0]
     assert on_devices.describe() == "training data: 0.00 GB in the memory of each device"
     assert on_devices.table_bytes > 24 * 64**2 * 3
+
+
+def test_pairs_say_what_they_are_of_where_false_negatives_are_left_out(experiment_with):
+    experiment = experiment_with("host", mask_false_negatives=True)
+    train, layout = experiment.data.train, experiment.layout
+    (on_host,) = residency.candidates(experiment)
+    batch = on_host.open()(1)
+    assert batch.keys() == on_host.abstract.keys()
+    rows = loader.batch_captions(experiment.config.seed, 1, len(train.captions), BATCH)
+    np.testing.assert_array_equal(batch["image_id"], train.image_of_caption[rows])
+    texts = equal_texts.numbered(train.captions)
+    np.testing.assert_array_equal(batch["text_id"], texts[rows])
+    (on_devices,) = residency.candidates(experiment_with("device", mask_false_negatives=True))
+    looked_up = jax.jit(lambda numbers: resident_data.batch_of(numbers, layout))
+    found = looked_up(on_devices.open()(1))
+    jax.tree.map(np.testing.assert_array_equal, dict(found), dict(batch))
+    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (found, batch)]
+    assert shapes[0] == shapes[1]

@@ -1,16 +1,20 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from conftest import tiny_config
 
 from kamcl_jax import from_config
 from kamcl_jax.benchmark import retrieval_speed, subject
 
 
-def test_a_random_batch_has_the_shapes_of_a_training_batch():
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_random_batch_has_the_shapes_of_a_training_batch(masks):
     config = tiny_config()
+    config.loss.mask_false_negatives = masks
     batch = subject.random_batch(config)
     shapes = from_config.abstract_batch(config, subject.MAX_TOKENS, config.num_concepts)
+    assert batch.keys() == shapes.keys()
     for name, shape in shapes.items():
         assert (batch[name].shape, batch[name].dtype) == (shape.shape, shape.dtype)
     assert ((batch["tokens"] > 0).sum(1) == batch["lengths"]).all()

@@ -1,0 +1,45 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+from conftest import tiny_config
+
+from examples import uniformity_config
+from examples.uniformity_loss import uniformity
+from kamcl_jax import from_config
+from kamcl_jax.benchmark.step_parts import random_encodings
+from kamcl_jax.encoding import Encodings
+
+
+def of(images, texts):
+    nothing = jnp.zeros((len(images), 1))
+    queries = Encodings(jnp.asarray(images), jnp.asarray(texts), nothing, nothing)
+    return uniformity(queries, queries, {}, jnp.int32(0))
+
+
+def test_it_is_the_log_of_the_mean_potential_of_pairs():
+    drawn = random_encodings(0, 6, 5, 3)
+
+    def potential(x):
+        pairs = [np.sum((x[i] - x[j]) ** 2) for i in range(6) for j in range(6) if i != j]
+        return np.log(np.mean(np.exp(-2 * np.array(pairs))))
+
+    expected = (potential(np.asarray(drawn.image)) + potential(np.asarray(drawn.text))) / 2
+    np.testing.assert_allclose(of(drawn.image, drawn.text), expected, rtol=1e-5)
+
+
+def test_it_is_largest_where_everything_is_alike_and_pulls_apart():
+    alike = np.tile(np.eye(1, 4, dtype=np.float32), (3, 1))
+    np.testing.assert_allclose(of(alike, alike), 0, atol=1e-6)
+    opposite = np.array([[1, 0], [-1, 0]], np.float32)
+    np.testing.assert_allclose(of(opposite, opposite), -8, rtol=1e-6)
+    near = np.array([[1, 0.1], [1, -0.1]], np.float32) / np.sqrt(1.01, dtype=np.float32)
+    down = -jax.grad(lambda x: of(x, x))(near)
+    assert down[0, 1] > 0 > down[1, 1]
+
+
+def test_the_config_adds_it():
+    config = tiny_config()
+    config.loss.extra_terms = uniformity_config.get_config().loss.extra_terms
+    from_config.check_with_devices(config)
+    (term,) = from_config.make_settings(config, steps_per_epoch=1).objective.extra_terms
+    assert (term.name, term.function) == ("uniformity", uniformity)
