@@ -276,8 +276,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
     """Parses like absl, but tells of an unknown config field in one sentence."""
     try:
         return flags.FLAGS(argv)
-    except AttributeError as error:
-        cause = error.args[0] if error.args else error
+    except (AttributeError, KeyError) as error:
+        cause = error.args[0] if error.args and isinstance(error, AttributeError) else error
         words = cause.args[0] if isinstance(cause, KeyError) else cause
         sys.exit(f"error: the config has no field {' '.join(str(words).split())}")
     except flags.Error as error:

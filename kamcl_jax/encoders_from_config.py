@@ -3,6 +3,7 @@
 `docs/extending.md` says what another encoder has to be.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -146,6 +147,12 @@ def check(config: ml_collections.ConfigDict, dtype: DTypeLike | None) -> None:
 
 def _check_fields(config: ml_collections.ConfigDict, tower: str, fields: Mapping[str, Any]) -> None:
     module, options = config[tower].module, config[tower].options
+    try:
+        json.dumps(options.to_dict())
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"config.{tower}.options must be what JSON can hold, as checkpoints keep them: {error}"
+        ) from None
     if not module and options:
         raise ConfigError(
             f"config.{tower}.options has {min(options)!r}, but config.{tower}.module names no "
@@ -190,7 +197,7 @@ def _try(
         )
     expected = tuple(jax.ShapeDtypeStruct((_BATCH, width), jnp.float32) for width in widths)
     for output in outputs:
-        if output != expected:
+        if _shapes(output) != _shapes(expected):
             raise ConfigError(
                 f"{said} returns {_shapes(output)} for {_BATCH} inputs, not {_shapes(expected)}: "
                 "hybrid embedding and concept probabilities"

@@ -47,9 +47,10 @@ class LazyImages:
         source = self._sources[row]
         try:
             return pixels(source, self.shape[1])
-        except (image_files.UnreadableImageError, OSError) as error:
+        # ValueError: PIL's for an image that is closed, Python's for what is no file name.
+        except (OSError, ValueError) as error:
             name = source if isinstance(source, str | Path) else f"number {row} (from 0)"
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason = getattr(error, "strerror", None) or error
             raise DataError(f"The image {name} cannot be read: {reason}.") from error
 
 

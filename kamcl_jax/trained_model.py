@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import ml_collections
 import numpy as np
+from PIL import Image
 
 from input_pipeline import assembly
 from input_pipeline.concepts import Concepts
@@ -86,7 +87,7 @@ class TrainedModel:
           batch_size: encoded at once.
 
         Raises:
-          DataError: there is no sentence, or one has no word.
+          DataError: there is no sentence, or no list, or one has no word.
         """
         arrays = self._caption_arrays(captions)
         return evaluation.embed_texts(
@@ -109,7 +110,7 @@ class TrainedModel:
           batch_size: encoded at once.
 
         Raises:
-          DataError: there is no image, or one cannot be read.
+          DataError: there is no image, or no list, or one cannot be read.
         """
         return np.asarray(self.encode_images_with_concepts(images, batch_size).embeddings)
 
@@ -126,7 +127,7 @@ class TrainedModel:
           Embeddings f32[N, E] and a probability for each of `concepts.words`, f32[N, C].
 
         Raises:
-          DataError: there is no image, or one cannot be read.
+          DataError: there is no image, or no list, or one cannot be read.
         """
         rows = self._rows(images)
         encoded = evaluation.encode_images(self.encoders, self.variables, rows, batch_size)
@@ -155,6 +156,8 @@ class TrainedModel:
 
     def _rows(self, images: np.ndarray | Sequence[ImageSource]) -> evaluation.Rows:
         side = self.config.image_size
+        if isinstance(images, str | Path | Image.Image):
+            raise DataError("Images are a list, not a single one.")
         if not len(images):
             raise DataError("There are no images to encode.")
         if not isinstance(images, np.ndarray):
@@ -167,7 +170,9 @@ class TrainedModel:
         return images
 
     def _caption_arrays(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
-        if not captions:
+        if isinstance(captions, str):
+            raise DataError("Captions are a list of sentences, not a single one.")
+        if not len(captions):
             raise DataError("There are no captions to encode.")
         texts = Texts(
             image_ids=list(range(len(captions))),

@@ -83,7 +83,9 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def compile_once(tmp_path_factory):
     """Runs of the same program share their compilation; the user's cache is left alone."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
+    base = tmp_path_factory.getbasetemp()
+    # One for all workers: a program of which another has written half so far is compiled anew.
+    folder = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # of commands that tests start
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1)

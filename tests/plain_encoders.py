@@ -1,6 +1,7 @@
 """Encoders that a config can name: without BatchNorm or dropout, and compiled in no time."""
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from kamcl_jax.models.encoders import ConceptHead
@@ -35,6 +36,21 @@ class Words(nn.Module):
         mean = vectors.sum(1) / lengths[:, None].astype(vectors.dtype)
         concepts = nn.Dense(8)(word_concepts)
         return ConceptHead(self.num_concepts)(nn.Dense(self.embedding_size)(mean + concepts))
+
+
+class Constant(nn.Module):
+    """Says the same of every image."""
+
+    num_concepts: int
+    embedding_size: int
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        bias = self.param("bias", nn.initializers.ones, ())
+        size = len(images)
+        return bias * jnp.ones((size, self.embedding_size)), jnp.full(
+            (size, self.num_concepts), 0.5
+        )
 
 
 class NoModule:

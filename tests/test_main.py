@@ -29,6 +29,7 @@ def test_leftover_arguments_are_named(run):
 
 def test_an_unknown_config_field_is_named(run):
     assert "the config has no field 'queue_lenght'" in run(*SYNTHETIC, "--config.queue_lenght=1")
+    assert "the config has no field 'looss'" in run(*SYNTHETIC, "--config.looss.margin=1")
 
 
 def test_a_queue_that_holds_no_batch_is_named(run):

@@ -26,7 +26,7 @@ def monkeypatch_of_module():
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory, monkeypatch_of_module):
-    """The demo for a few steps; fewer scenes, since only they are drawn, embedded and scored."""
+    """The demo for a few steps, narrow, with few scenes: most of it is compilation anyway."""
     # Who goes on compiles nothing again.
     compiled = str(tmp_path_factory.mktemp("compiled"))
     monkeypatch_of_module.setenv("JAX_COMPILATION_CACHE_DIR", compiled)
@@ -36,9 +36,15 @@ def command(tmp_path_factory, monkeypatch_of_module):
         "--mode=train",
         "--config=configs/synthetic.py",
         f"--config.data.dir={tmp_path_factory.mktemp('data')}",
-        "--config.data.options.train=100",
-        "--config.data.options.validation=20",
-        "--config.data.options.test=20",
+        "--config.batch_size=20",
+        "--config.image_encoder.width=8",
+        "--config.text_encoder.hidden_width=32",
+        "--config.embedding_size=32",
+        "--config.num_concepts=32",
+        "--config.mesh.fsdp_min_size=1024",
+        "--config.data.options.train=40",
+        "--config.data.options.validation=10",
+        "--config.data.options.test=10",
         f"--config.max_steps={STEPS}",
         "--config.log_every_steps=1",
     ]

@@ -21,7 +21,13 @@ from safetensors.numpy import save
 
 from input_pipeline.errors import DataError
 from input_pipeline.vocabulary import Vocabulary
-from kamcl_jax import config_check, run_record, trained_model
+from kamcl_jax import (
+    config_check,
+    encoders_from_config,
+    import_path,
+    run_record,
+    trained_model,
+)
 from kamcl_jax.evaluation import Variables
 from kamcl_jax.export import whole_files
 from kamcl_jax.export.errors import ExportError
@@ -112,11 +118,18 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def read(folder: Path) -> TrainedModel:
+def read(folder: Path, came_in: Path | None = None) -> TrainedModel:
     """Reads what `write` has written.
 
+    Encoders that the config names by import path are imported, but never from the folder itself.
+
+    Args:
+      folder: of the model.
+      came_in: a folder around it that came with it, from which nothing is imported either.
+
     Raises:
-      ExportError: a file is missing, damaged, or of another model than the config describes.
+      ExportError: a file is missing, damaged, or of another model than the config describes, or
+        the model brings code.
     """
     config, vocabulary = _read_json(folder / CONFIG), _read_json(folder / VOCABULARY)
     if config.get("model_type") != MODEL_TYPE or config.get("format") != FORMAT:
@@ -128,6 +141,9 @@ def read(folder: Path) -> TrainedModel:
         step = int(config["step"])
         training = run_record.config_of({"config": config["training"]})
         words = _words(vocabulary, int(config["concept_width"]))
+        for tower in encoders_from_config.others(training):
+            field = f"config.{tower}.module"
+            import_path.check_outside(training[tower].module, field, came_in or folder)
         like = trained_model.abstract_variables(training, words)
     except (AttributeError, DataError, KeyError, TypeError, ValueError) as error:
         raise ExportError(

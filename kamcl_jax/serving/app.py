@@ -8,6 +8,7 @@ from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response as AnyResponse
 
 from kamcl_jax.search.image_index import ImageIndex
+from kamcl_jax.search.printable import printable
 from kamcl_jax.serving import guards
 from kamcl_jax.serving.engine import Engine
 from kamcl_jax.serving.limits import Limits
@@ -61,13 +62,6 @@ def make_app(index: ImageIndex, limits: Limits, *, only_this_machine: bool) -> F
     _add_error_pages(app, limits)
     _add_addresses(app, Views(engine, pictures, Uploads.of(engine, pictures, limits), limits))
     return app
-
-
-def printable(name: str) -> str:
-    """Returns a file's name without the characters that would break a page or disguise a name."""
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name
-    )
 
 
 def _add_addresses(app: Flask, views: Views) -> None:

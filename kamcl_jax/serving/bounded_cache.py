@@ -36,6 +36,8 @@ class BoundedCache(Generic[Key, Value]):
         with self._lock:
             if key in self._values:
                 self._size -= self._size_of(self._values.pop(key))
+            if self._size_of(value) > self._capacity:
+                return
             self._values[key] = value
             self._size += self._size_of(value)
             while self._size > self._capacity:

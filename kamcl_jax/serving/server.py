@@ -39,7 +39,9 @@ def serve(folder: Path, host: str, port: int) -> None:
         raise DataError(f"{folder} is an index without images.")
     # Before the model is compiled: a port in use is told at once.
     with listen(host, port) as listener:
-        limits, is_private = Limits(), guards.is_loopback(host)
+        # The address, too: 127.1 is a name of 127.0.0.1.
+        is_private = guards.is_loopback(host) or guards.is_loopback(listener.getsockname()[0])
+        limits = Limits()
         print(f"reading the model of {folder}", flush=True)
         app = make_app(index, limits, only_this_machine=is_private)
         if not is_private:

@@ -13,6 +13,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.image_files import UnreadableImageError
 from input_pipeline.tokenization import tokenize
 from kamcl_jax.search.image_index import ImageIndex
+from kamcl_jax.search.printable import printable
 from kamcl_jax.search.searching import Found
 from kamcl_jax.serving.engine import Engine
 from kamcl_jax.serving.limits import Limits
@@ -108,7 +109,7 @@ class Views:
         try:
             token = self.uploads.add(file.filename, file.read())
         except UnreadableImageError as error:
-            abort(400, f"The image {file.filename} cannot be read: {error}.")
+            abort(400, f"The image {printable(file.filename)} cannot be read: {error}.")
         return redirect(url_for("uploaded", token=token), 303)
 
     def uploaded(self, token: str) -> str:

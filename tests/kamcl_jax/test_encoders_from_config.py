@@ -54,6 +54,10 @@ def test_another_encoder_gets_the_sizes_and_its_options():
             "config.image_encoder.options: TypeError",
         ),
         (
+            config_with(widths={"dtype": jnp.float32}),
+            "config.image_encoder.options must be what JSON can hold, as checkpoints keep them",
+        ),
+        (
             config_with("text_encoder", "plain_encoders:Colours"),
             "config.text_encoder.module is 'plain_encoders:Colours', which cannot be made with "
             "num_tokens, num_concepts, embedding_size",
@@ -85,6 +89,10 @@ def test_another_encoder_that_cannot_be_is_refused_in_one_sentence(config, sente
     with pytest.raises(ConfigError, match=re.escape(sentence)) as refused:
         encoders_from_config.check(config, None)
     assert "\n" not in str(refused.value)
+
+
+def test_outputs_of_a_weak_type_are_floats_like_others():
+    encoders_from_config.check(config_with(module="plain_encoders:Constant"), None)
 
 
 def test_embeddings_and_concepts_stay_in_float32_whatever_the_encoder_computes_in():

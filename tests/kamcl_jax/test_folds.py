@@ -71,6 +71,8 @@ def test_a_published_validation_split_makes_no_folds(config, tmp_path):
 def test_a_fold_of_its_own_is_the_same_run(config, tmp_path):
     """One fold of one step, really trained; then the same by itself."""
     config.num_folds, config.max_steps = 1, 1
+    config.image_encoder.module = "plain_encoders:Colours"  # compiles in no time
+    config.text_encoder.module = "plain_encoders:Words"
     results = folds.train_folds(config, tmp_path / "run")
     again = training.train(config, tmp_path / "run" / "fold_0")  # finished: it is scored again
     assert again["test"]["mR"] == results["folds"][0]["mR"]

@@ -44,9 +44,33 @@ def test_rows_come_in_the_order_asked_for(array, rows):
     np.testing.assert_array_equal(images[np.array(rows)], expected)
 
 
+def truncated(path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    return Image.open(path)  # which reads no pixel yet
+
+
+def closed(path):
+    Image.new("RGB", (4, 4)).save(path)
+    image = Image.open(path)
+    image.close()
+    return image
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(truncated, "image file is truncated"), (closed, "Operation on closed image")],
+)
+def test_an_opened_image_that_cannot_be_read_is_told(make, reason, array, tmp_path):
+    with pytest.raises(DataError, match=rf"number 1 \(from 0\) cannot be read: {reason}"):
+        LazyImages([array, make(tmp_path / "image.png")], SIZE)[np.array([0, 1])]
+
+
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
+        ("a\0b.png", r"The image .* cannot be read: embedded null byte"),
         ("nowhere.png", r"The image .*nowhere\.png cannot be read: No such file or directory\."),
         ("damaged.png", r"The image .*damaged\.png cannot be read: its format is not known\."),
         (

@@ -46,3 +46,33 @@ def test_a_path_that_leads_nowhere_is_refused_in_one_sentence(
     with pytest.raises(ConfigError, match=re.escape(sentence)) as refused:
         import_path.resolve(path, "config.x")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "working_directory"),
+    [
+        ("brought:Name", "model"),
+        ("package.module:Name", "model"),
+        ("namespace.module:Name", "model"),
+        ("model.brought:Name", "."),
+    ],
+)
+def test_code_that_lies_in_a_folder_is_refused_and_not_run(
+    path, working_directory, tmp_path, monkeypatch
+):
+    model = tmp_path / "model"
+    for name in ("brought.py", "package/__init__.py", "package/module.py", "namespace/module.py"):
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text("raise SystemExit('it was run')\n")
+    monkeypatch.chdir(tmp_path / working_directory)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(ConfigError, match=f"field is '{path}', which lies in .*model itself"):
+        import_path.check_outside(path, "field", model)
+
+
+def test_code_beside_a_folder_is_not_of_it(tmp_path, monkeypatch):
+    (tmp_path / "beside_it.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for path in ("beside_it:Name", "kamcl_jax.losses:info_nce", "json:loads", "sys:path", "no", ""):
+        import_path.check_outside(path, "field", tmp_path / "model")

@@ -34,6 +34,12 @@ def test_a_sentence_is_embedded_alike_alone_and_among_others(tiny_model):
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+def test_captions_may_be_an_array(tiny_model):
+    captions = ["a lake", "a road"]
+    expected = tiny_model.encode_texts(captions)
+    np.testing.assert_array_equal(tiny_model.encode_texts(np.array(captions)), expected)
+
+
 def test_similarity_is_the_cosine(tiny_model, images):
     seen, said = tiny_model.encode_images(images), tiny_model.encode_texts(["a lake", "a road"])
     cosines = [[float(np.dot(image, text)) for text in said] for image in seen]
@@ -69,6 +75,7 @@ def test_a_folder_with_neither_says_so(tmp_path):
     ("wrong", "sentence"),
     [
         ([], "There are no images to encode"),
+        ("airport.jpg", "Images are a list, not a single one"),
         (
             np.zeros((2, IMAGE_SIZE, IMAGE_SIZE + 1, 3), np.uint8),
             r"must be uint8\[N, 64, 64, 3\], not uint8\[2, 64, 65, 3\]; a list takes images of any",
@@ -84,6 +91,8 @@ def test_images_of_another_kind_are_refused(tiny_model, wrong, sentence):
 def test_sentences_without_words_are_refused(tiny_model):
     with pytest.raises(DataError, match="There are no captions to encode"):
         tiny_model.encode_texts([])
+    with pytest.raises(DataError, match="Captions are a list of sentences, not a single one"):
+        tiny_model.encode_texts("a lake")
     with pytest.raises(DataError, match=r"The caption ' \. ' has no word in it"):
         tiny_model.encode_texts(["a lake", " . "])
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -12,6 +13,9 @@ from safetensors.numpy import load_file, save_file
 import kamcl_jax
 from kamcl_jax.export import model_folder
 from kamcl_jax.export.errors import ExportError
+
+
+MODULE = "brought:Name"
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +187,15 @@ def test_a_folder_that_cannot_be_written_is_named(tiny_model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match=r"cannot write .*file/model.safetensors: File exists"):
         model_folder.write(tmp_path / "file", tiny_model, "")
+
+
+def test_code_that_comes_with_a_model_is_not_run(copied, monkeypatch):
+    (copied / "brought.py").write_text("raise SystemExit('it was run')\n")
+    name_it = edit_json(
+        "config.json", lambda config: config["training"].update({"image_encoder.module": MODULE})
+    )
+    name_it(copied)
+    monkeypatch.chdir(copied)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])  # as in a Python that was started there
+    with pytest.raises(ExportError, match=r"'brought:Name', which lies in .* is not run"):
+        kamcl_jax.load(".")

@@ -210,6 +210,17 @@ def test_whoever_lets_others_in_is_told(served_index, monkeypatch, capsys):
     assert apps[0].test_client().get("/", headers=headers).status_code == 200
 
 
+def test_another_name_of_this_machine_is_guarded_as_well(served_index, monkeypatch, capsys):
+    monkeypatch.setattr(server, "open_index", lambda folder: served_index)
+    monkeypatch.setattr(server, "Limits", lambda: LIMITS)
+    apps = []
+    monkeypatch.setattr(server, "run", lambda app, *_: apps.append(app))
+    server.serve(served_index.folder, "127.1", 0)
+    assert "whoever reaches" not in capsys.readouterr().err
+    headers = {"Host": "search.example"}
+    assert apps[0].test_client().get("/", headers=headers).status_code == 403
+
+
 def test_what_is_no_index_is_told(served_index, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="is no index of images"):
         server.serve(tmp_path, "127.0.0.1", 0)
