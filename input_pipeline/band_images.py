@@ -1,14 +1,17 @@
 """Reads images that have more bands, or more bits, than a picture: satellites' TIFF files.
 
 Every file becomes 8-bit RGB. TIFF files of more than 8 bits or more than four bands are read by
-tifffile, and all of them if bands or a stretch are chosen, which count for TIFF files only. PIL
-reads whatever else there is, see `image_conversion`.
+tifffile, signed ones too, and all of them if bands are chosen. Bands and a stretch count for TIFF
+files only. PIL reads whatever else there is, see `image_conversion`.
 
 | in the TIFF file                 | in the image                                              |
 |----------------------------------|-----------------------------------------------------------|
 | many bands                       | the three chosen ones, as red, green and blue             |
 | one band, or one chosen          | repeated for red, green and blue                          |
+| one band and transparency        | the band, as if it were the only one                      |
+| two bands                        | refused, unless bands are chosen                          |
 | unsigned integers, 8 bits        | as they are; a stretch does not count for them            |
+| unsigned integers, fewer bits    | spread over 0 to 255; a stretch does not count for them   |
 | unsigned integers, more bits     | the highest 8 bits, or stretched                          |
 | signed integers, floating point  | stretched, or else refused: nothing says what is white    |
 | palette, CMYK, YCbCr, LAB        | as PIL reads them; neither bands nor a stretch count      |
@@ -30,15 +33,12 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from input_pipeline import image_files
+from input_pipeline import band_levels, image_files
 from input_pipeline.errors import DataError
 from input_pipeline.image_files import MAX_PIXELS, UnreadableImageError
 
 MAX_DECODED_BYTES = 2**30
 """Of all bands of an image; more are not decoded."""
-
-MEASURED_PIXELS = 2**22
-"""Of larger images, percentiles are of at most as many pixels, evenly spaced."""
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PLAIN = (
@@ -46,6 +46,7 @@ _PLAIN = (
     tifffile.PHOTOMETRIC.MINISWHITE,
     tifffile.PHOTOMETRIC.RGB,
 )
+_ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 _WRONG_BANDS = "Bands are one or three numbers from 1, as 4,3,2, not {}."
 _WRONG_STRETCH = "A stretch is two percentiles from 0 to 100, the lower first, as 2,98, not {}."
@@ -59,7 +60,7 @@ class BandChoice:
 
     Attributes:
       bands: of red, green and blue, from 1; a single one is repeated. Empty: 1, 2, 3, or the only
-        one.
+        one beside transparency.
       stretch: percentiles that become 0 and 255; None takes the highest 8 bits.
     """
 
@@ -108,8 +109,7 @@ def read_rgb(encoded: bytes, choice: BandChoice) -> Image.Image:
     Raises:
       UnreadableImageError: it is damaged, too large or of an unknown kind, or has not the bands.
     """
-    chosen = choice != BandChoice()
-    if not encoded.startswith(_TIFF_STARTS) or (not chosen and _is_picture(encoded)):
+    if not encoded.startswith(_TIFF_STARTS) or (not choice.bands and _is_picture(encoded)):
         return image_files.read_rgb(encoded)
     bands = _read_bands(encoded, choice)
     return image_files.read_rgb(encoded) if bands is None else Image.fromarray(bands)
@@ -140,6 +140,10 @@ def _is_picture(encoded: bytes) -> bool:
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
             page = file.pages.first
+            if page.samplesperpixel == 2 and not _has_alpha(page):
+                return False  # PIL would take the second band for transparency
+            if page.dtype is not None and page.dtype.kind not in "ub":
+                return False  # PIL would take signed numbers for unsigned ones
             # Of more bits or bands PIL may read the wrong ones.
             return page.bitspersample <= 8 and page.samplesperpixel <= 4
     except Exception:  # damaged bytes lead tifffile to anything; PIL will say what is wrong
@@ -153,10 +157,12 @@ def _read_bands(encoded: bytes, choice: BandChoice) -> np.ndarray | None:
             page = file.pages.first
             if page.photometric not in _PLAIN:
                 return None
+            numbers = _chosen_of(page, choice.bands)
+            if page.bitspersample == page.samplesperpixel == 1:
+                return None  # black and white, mostly in the codes of fax machines
             _check(page)
-            numbers = _chosen_of(page.samplesperpixel, choice.bands)
             bands = _decode(page)[:, :, numbers]
-            return _as_bytes(bands, page, choice.stretch)
+            return band_levels.levels_of(bands, page, choice.stretch)
     except UnreadableImageError:
         raise
     except MemoryError as error:
@@ -174,7 +180,7 @@ def _damage(error: Exception) -> str:
 
 
 def _check(page: tifffile.TiffPage) -> None:
-    """Refuses what would take too much memory, or has no such bands, before it is decoded."""
+    """Refuses what would take too much memory, or cannot be decoded, before it is."""
     if page.imagewidth * page.imagelength * page.imagedepth > MAX_PIXELS:
         raise UnreadableImageError(f"it has more than {MAX_PIXELS} pixels")
     chunk = math.prod(page.chunks) * page.dtype.itemsize if page.dtype is not None else 0
@@ -193,11 +199,16 @@ def _check(page: tifffile.TiffPage) -> None:
         raise UnreadableImageError("it is truncated")
 
 
-def _chosen_of(num_bands: int, bands: tuple[int, ...]) -> list[int]:
+def _has_alpha(page: tifffile.TiffPage) -> bool:
+    return any(extra in _ALPHA for extra in page.extrasamples)
+
+
+def _chosen_of(page: tifffile.TiffPage, bands: tuple[int, ...]) -> list[int]:
     """Returns which bands are red, green and blue, from 0."""
-    if not bands and num_bands == 2:
+    num_bands = page.samplesperpixel
+    if not bands and num_bands == 2 and not _has_alpha(page):
         raise UnreadableImageError("it has 2 bands, and nothing says which to take")
-    wanted = bands or ((1,) if num_bands == 1 else (1, 2, 3))
+    wanted = bands or ((1,) if num_bands <= 2 else (1, 2, 3))
     if max(wanted) > num_bands:
         noun = "band" if num_bands == 1 else "bands"
         raise UnreadableImageError(f"it has {num_bands} {noun}, not the chosen band {max(wanted)}")
@@ -209,41 +220,3 @@ def _decode(page: tifffile.TiffPage) -> np.ndarray:
     pixels = page.asarray(maxworkers=1)  # images are read in threads already
     pixels = pixels.reshape(page.shaped)[:, 0]  # planes, height, width, interleaved bands
     return pixels[0] if page.shaped[0] == 1 else np.moveaxis(pixels[..., 0], 0, -1)
-
-
-def _as_bytes(
-    bands: np.ndarray, page: tifffile.TiffPage, stretch: tuple[float, float] | None
-) -> np.ndarray:
-    unsigned, bits = bands.dtype.kind == "u", page.bitspersample
-    if unsigned and bits < 8:
-        levels = bands.astype(np.uint16) * 255 // (2**bits - 1)
-    elif unsigned and bits == 8:
-        levels = bands
-    elif stretch is not None:
-        nodata = page.nodata if "GDAL_NODATA" in page.tags else None
-        each = [_stretched(bands[..., band], nodata, stretch) for band in range(3)]
-        levels = np.stack(each, axis=-1)
-    elif unsigned:
-        levels = bands >> (bits - 8)
-    else:
-        raise UnreadableImageError(
-            "its pixels are signed or floating-point numbers: a stretch is needed, as 2,98"
-        )
-    levels = levels.astype(np.uint8)
-    is_inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    return np.ascontiguousarray(~levels if is_inverted else levels)
-
-
-def _stretched(band: np.ndarray, nodata: float | None, stretch: tuple[float, float]) -> np.ndarray:
-    """Maps percentiles of [height, width] to 0 and 255 -> u8[height, width]."""
-    step = math.ceil(math.sqrt(band.size / MEASURED_PIXELS))
-    valid = np.isfinite(band)
-    if nodata is not None:
-        valid &= band != nodata
-    measured = band[::step, ::step][valid[::step, ::step]]
-    if not measured.size:
-        return np.zeros(band.shape, np.uint8)
-    low, high = np.percentile(measured.astype(np.float64), stretch)
-    scale = 255 / (high - low) if high > low else 0.0
-    levels = np.where(valid, (band.astype(np.float32) - np.float32(low)) * np.float32(scale), 0)
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)

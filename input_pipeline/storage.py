@@ -19,20 +19,25 @@ from filelock import FileLock, Timeout
 
 from input_pipeline.errors import DataError
 
-_UNFINISHED = ".unfinished"
+UNFINISHED = ".unfinished"
+"""Ends the names of what is being written by whoever holds the `lock` of its folder."""
+
+PART = ".part"
+"""For who writes without the lock: whoever takes it leaves files that end so alone."""
 
 
 @contextlib.contextmanager
-def replaced(path: Path) -> Iterator[IO[bytes]]:
+def replaced(path: Path, suffix: str = UNFINISHED) -> Iterator[IO[bytes]]:
     """Gives a file to write; it gets its name when the block has ended well and it is on the disk.
 
     Args:
       path: of the file; one of that name is replaced.
+      suffix: of the name that it has until then, `UNFINISHED` or `PART`.
 
     Yields:
       The open file, under a name of its own in the same folder.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_UNFINISHED, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
     try:
         with os.fdopen(handle, "w+b") as file:
             yield file
@@ -62,9 +67,7 @@ def written_folder(path: Path) -> Iterator[Path]:
       The folder under a name of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(
-        tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_UNFINISHED, dir=path.parent)
-    )
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent))
     try:
         unfinished.chmod(0o755)
         yield unfinished
@@ -89,8 +92,23 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes have left unfinished in a folder.
+
+    Args:
+      folder: whose lock, or that of a folder above it, the caller holds.
+    """
+    for left in folder.glob(f".*{UNFINISHED}"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(
+    folder: Path, advice: str = "name another folder with data.prepared_dir"
+) -> Iterator[None]:
     """Lets one process at a time write into a folder; the others wait and say so.
 
     The lock is the operating system's: it ends with the process, however that ends. What a killed
@@ -98,6 +116,7 @@ def lock(folder: Path) -> Iterator[None]:
 
     Args:
       folder: made if absent.
+      advice: what to do if that folder can't be written.
 
     Raises:
       DataError: the folder can't be made or written.
@@ -111,15 +130,10 @@ def lock(folder: Path) -> Iterator[None]:
         exclusive.acquire()
     except OSError as error:
         raise DataError(
-            f"Prepared data can't be written into {folder} ({error.strerror}): name another folder "
-            "with data.prepared_dir."
+            f"Files can't be written into {folder} ({error.strerror}): {advice}."
         ) from None
     try:
-        for left in folder.glob(f".*{_UNFINISHED}"):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+        remove_unfinished(folder)
         yield
     finally:
         exclusive.release()

@@ -51,12 +51,12 @@ def top_k(
             f"queries are {queries.shape[1]} wide and items {items.shape[1]}; they must be equal"
         )
     k, size = min(k, len(items)), max(k, items_at_once)
+    if not len(queries) or not len(items):
+        return np.zeros((len(queries), k), np.float32), np.zeros((len(queries), k), np.int32)
     found = [
         _of_block(score_blocks.part(queries, block), items, k, size)
         for block in _slices(len(queries), queries_at_once)
     ]
-    if not found:
-        return np.zeros((0, k), np.float32), np.zeros((0, k), np.int32)
     scores, indices = zip(*found, strict=True)
     return np.concatenate(scores), np.concatenate(indices)
 

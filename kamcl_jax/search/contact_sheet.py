@@ -90,7 +90,7 @@ def draw(path: Path, query: Query, found: Sequence[Shown]) -> None:
             _write(figure, left, top - CELL - 0.05, score, fontsize=8, weight="bold")
             name = _lines(shown.name, NAME_LETTERS, 2, keep_end=True)
             _write(figure, left, top - CELL - 0.21, name, fontsize=7)
-        with storage.replaced(path) as file:
+        with storage.replaced(path, storage.PART) as file:
             figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from input_pipeline import storage
 from input_pipeline.errors import DataError
+from kamcl_jax import disk_errors
 from kamcl_jax.search.image_index import ImageIndex
 
 NAME = "faiss.index"
@@ -39,7 +40,8 @@ def top_k(
     """Finds most of the k nearest images of each query.
 
     The groups are made when they are needed first. Rows that the index has got since then are
-    added to them; they are made anew where there are more than twice as many rows.
+    added to them; they are made anew where there are more than twice as many rows. If they cannot
+    be written, that is said on stderr, and the next search makes them again.
 
     Args:
       index: to search.
@@ -51,9 +53,14 @@ def top_k(
       Scores f32[Q, K], descending, and rows i64[Q, K], K = min(k, N); a row of -1 is none.
 
     Raises:
+      ValueError: k is less than 1.
       DataError: FAISS is not installed.
     """
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")
     faiss = _faiss()
+    if not len(index.embeddings):
+        return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
     groups = _up_to_date(faiss, index)
     groups.nprobe = math.ceil(share * groups.nlist)
     return groups.search(_in_memory(queries), min(k, len(index.embeddings)))
@@ -77,13 +84,14 @@ def _up_to_date(faiss: ModuleType, index: ImageIndex) -> Any:
     if groups is not None and groups.ntotal <= total <= 2 * groups.ntotal:
         groups = _read(faiss, path, 0)  # mapped ones take no more rows
     else:
+        groups = None
+    if groups is None:
         groups = _trained(faiss, index.embeddings)
     with tqdm(total=total, initial=groups.ntotal, desc="adding to FAISS", delay=1.0) as bar:
         for start in range(groups.ntotal, total, ADDED_AT_ONCE):
             groups.add(_in_memory(index.embeddings[start : start + ADDED_AT_ONCE]))
             bar.update(groups.ntotal - start)
-    with storage.replaced(path) as file:
-        faiss.write_index(groups, faiss.PyCallbackIOWriter(file.write))
+    _write(faiss, groups, path)
     return groups
 
 
@@ -92,6 +100,15 @@ def _read(faiss: ModuleType, path: Path, flags: int) -> Any:
         return faiss.read_index(str(path), flags) if path.exists() else None
     except RuntimeError:  # damaged: it is made anew
         return None
+
+
+def _write(faiss: ModuleType, groups: Any, path: Path) -> None:
+    try:
+        with storage.replaced(path) as file:
+            faiss.write_index(groups, faiss.PyCallbackIOWriter(file.write))
+    except (OSError, RuntimeError) as error:
+        reason = disk_errors.reason(error)
+        print(f"{path} cannot be written: {reason}", file=sys.stderr, flush=True)
 
 
 def _trained(faiss: ModuleType, embeddings: np.ndarray) -> Any:

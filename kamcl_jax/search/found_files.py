@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from input_pipeline import image_files
+from kamcl_jax.search.image_index import POINTER
 from kamcl_jax.search.index_rows import FileState
 
 _COMMON = (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
@@ -35,7 +36,8 @@ class FoundFiles:
 def find(root: Path, without: Path) -> FoundFiles:
     """Looks for images in a folder and the folders in it, without opening them.
 
-    Hidden files and folders are left out. Links to files are followed within the folder.
+    Hidden files and folders are left out, and so are folders that hold an index: the pictures in
+    them are of what has been found. Links to files are followed within the folder.
 
     Args:
       root: the folder, absolute.
@@ -49,6 +51,9 @@ def find(root: Path, without: Path) -> FoundFiles:
         unreadable[Path(folder).as_posix() + "/"] = f"unreadable ({error.strerror})"
 
     for folder, folders, files in os.walk(root, onerror=note):
+        if POINTER in files and any(name.startswith("generation_") for name in folders):
+            folders.clear()
+            continue
         folders[:] = [
             name
             for name in folders

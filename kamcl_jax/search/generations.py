@@ -1,5 +1,6 @@
 """Which generation of an index new rows go into, and when it counts."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -107,6 +108,7 @@ def open_target(
     # Beyond the one that counts lies what an interrupted indexing has left: it goes on from there.
     numbers = [number for number in _numbers(folder) if number >= counts]
     target = _target(folder, numbers, settings, wanted, model)
+    storage.remove_unfinished(image_index.generation_of(folder, target.number))
     if not counts:
         _point_to(folder, target.number, images_root)
     return target
@@ -153,7 +155,15 @@ def finish(folder: Path, number: int, images_root: Path) -> None:
         _point_to(folder, number, images_root)
     for other in _numbers(folder):
         if other != number:
-            shutil.rmtree(image_index.generation_of(folder, other), ignore_errors=True)
+            _remove(image_index.generation_of(folder, other))
+
+
+def _remove(generation: Path) -> None:
+    # What a kill leaves of it has a name that no run trusts, and goes with the next lock.
+    unfinished = generation.with_name(f".{generation.name}{storage.UNFINISHED}")
+    with contextlib.suppress(OSError):
+        os.replace(generation, unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _numbers(folder: Path) -> list[int]:

@@ -25,6 +25,7 @@ from input_pipeline import band_images, image_files
 from input_pipeline.band_images import BandChoice
 from input_pipeline.errors import DataError
 from kamcl_jax.export import model_folder
+from kamcl_jax.export.errors import ExportError
 from kamcl_jax.search import index_rows
 from kamcl_jax.search.index_rows import FileState
 from kamcl_jax.trained_model import TrainedModel
@@ -57,7 +58,10 @@ class RowSettings:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageIndex:
-    """An index, read-only. Indexing may go on meanwhile; what is open does not change.
+    """An index, read-only.
+
+    Indexing may go on meanwhile; what is open does not change. Only a model that has not been read
+    by then may be gone with its generation, if another one has come to count.
 
     Attributes:
       folder: of the index.
@@ -87,9 +91,9 @@ class ImageIndex:
         """The model that embedded the images, read on first use.
 
         Raises:
-          ExportError: its folder is damaged.
+          ExportError: its folder is damaged, or gone: see above.
         """
-        return model_folder.read(self.generation / MODEL)
+        return model_folder.read(self.generation / MODEL, came_in=self.folder)
 
     def path_of(self, row: int) -> Path:
         """Returns the file of a row.
@@ -117,20 +121,30 @@ class ImageIndex:
             raise DataError(f"The image {path} cannot be read: {error}.") from error
 
 
-def open_index(folder: Path) -> ImageIndex:
+def open_index(folder: Path, *, with_model: bool = False) -> ImageIndex:
     """Opens an index.
 
     Args:
       folder: that `--mode=index` has written, also one that it has not finished.
+      with_model: reads the model, too, so that indexing can't take it away any more.
 
     Raises:
       DataError: there is none, or it is damaged.
+      ExportError: its model is damaged.
     """
     number, images_root = read_pointer(folder)
     generation = generation_of(folder, number)
-    settings = read_settings(generation)
-    rows = index_rows.read(generation, *settings.widths)
-    return ImageIndex(folder, generation, images_root, settings, *rows)
+    try:
+        settings = read_settings(generation)
+        rows = index_rows.read(generation, *settings.widths)
+        index = ImageIndex(folder, generation, images_root, settings, *rows)
+        if with_model:
+            _ = index.model
+    except (DataError, ExportError):
+        if read_pointer(folder)[0] == number:
+            raise
+        return open_index(folder, with_model=with_model)  # an indexing has ended meanwhile
+    return index
 
 
 def generation_of(folder: Path, number: int) -> Path:

@@ -34,7 +34,8 @@ class Indexed:
     Attributes:
       kept: names of images whose rows were there already.
       embedded: names of images whose rows are new.
-      gone: names of images that were in the index, and that the folder has no more.
+      gone: names of images that were in the index, and that the folder has no more; those that are
+        there and have become unreadable are not among them.
       unreadable: names of files that are not in the index, with reasons in a few words.
       almost_black: names of embedded images with no value of `ALMOST_BLACK` or more.
       found: what lies in the folder.
@@ -105,7 +106,7 @@ def _locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise DataError(f"The index {folder} cannot be written: no permission.")
-        with storage.lock(folder):
+        with storage.lock(folder, advice="name another --index"):
             yield
     except OSError as error:
         raise DataError(f"The index {folder} cannot be written: {error.strerror}.") from error
@@ -125,11 +126,17 @@ def _update(
     return Indexed(
         kept=kept,
         embedded=embedded.names,
-        gone=[name for name in before if name not in found.images],
+        gone=[name for name in before if not _is_there(name, found)],
         unreadable=found.unreadable | embedded.unreadable,
         almost_black=embedded.almost_black,
         found=found,
     )
+
+
+def _is_there(name: str, found: FoundFiles) -> bool:
+    """Whether a file is, or may be, in the folder, readable or not."""
+    hidden = (folder for folder in found.unreadable if folder.endswith("/"))
+    return name in found.images or name in found.unreadable or any(map(name.startswith, hidden))
 
 
 def _names_before(folder: Path, settings: RowSettings) -> list[str]:

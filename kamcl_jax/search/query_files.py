@@ -71,7 +71,7 @@ def written(path: Path) -> Iterator[Write]:
         ended well.
     """
     write = _write_csv if path.suffix.lower() == ".csv" else _write_jsonl
-    with storage.replaced(path) as file:
+    with storage.replaced(path, storage.PART) as file:
         # A name that is not UTF-8 has halves of surrogate pairs: they become JSON's \udcff.
         text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
         try:

@@ -127,7 +127,7 @@ def name_unknown_words(model: TrainedModel, query: str, where: str = "") -> None
 
 
 def _open(folder: Path) -> ImageIndex:
-    index = image_index.open_index(folder)
+    index = image_index.open_index(folder, with_model=True)
     if not index.files:
         raise DataError(f"The index {folder} has no images yet: --mode=index goes on with it.")
     return index

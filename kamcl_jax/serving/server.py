@@ -34,7 +34,7 @@ def serve(folder: Path, host: str, port: int) -> None:
       ExportError: the index's model cannot be read.
       ConfigError: nothing can listen there, as where the port is in use.
     """
-    index = open_index(folder)
+    index = open_index(folder, with_model=True)
     if not index.files:
         raise DataError(f"{folder} is an index without images.")
     # Before the model is compiled: a port in use is told at once.

@@ -10,7 +10,7 @@ import tifffile
 from handmade_images import colours, encode, tiff
 from PIL import Image
 
-from input_pipeline import band_images, image_files
+from input_pipeline import band_images, band_levels, image_files
 from input_pipeline.band_images import BandChoice
 from input_pipeline.errors import DataError
 from input_pipeline.image_files import UnreadableImageError
@@ -105,18 +105,98 @@ def test_a_stretch_is_linear_between_its_percentiles_and_clips_beyond(dtype):
 
 def test_what_is_no_number_and_no_data_is_black_and_moves_no_percentile():
     band = np.array([[-9999, np.nan, np.inf, 1, 2, 3]], np.float32)
-    marked = {"extratags": [(42113, "s", 6, "-9999", True)]}
-    levels = read(written(band, **marked), WHOLE_RANGE)
+    levels = read(written(band, **marked("-9999")), WHOLE_RANGE)
     np.testing.assert_array_equal(levels[0, :, 0], [0, 0, 0, 0, 128, 255])
     assert read(written(band), WHOLE_RANGE)[0, 3, 0] == 255  # unmarked, -9999 is a value
     assert read(written(np.full((2, 2), np.nan, np.float32)), WHOLE_RANGE).max() == 0
     assert read(written(np.full((2, 2), 7, np.float32)), WHOLE_RANGE).max() == 0
 
 
+def marked(nodata):
+    return {"extratags": [(42113, "s", len(nodata) + 1, nodata, True)]}
+
+
+@pytest.mark.parametrize(
+    ("nodata", "values", "dtype", "levels"),
+    [
+        (
+            "-3.4028234663852886e+38",
+            [-3.4028234663852886e38, 0, 1, 2],
+            np.float32,
+            [0, 0, 128, 255],
+        ),
+        ("-1.7976931348623157e+308", [4, 0, 1, 2], np.float32, [255, 0, 64, 128]),
+        ("32767", [32767, 100, 150, 200], np.int16, [0, 0, 128, 255]),
+        ("-9999.0", [-9999, 100, 150, 200], np.int16, [0, 0, 128, 255]),
+        ("-9999", [0, 100, 150, 200], np.uint16, [0, 128, 191, 255]),  # no pixel can be that
+        ("65535", [65535, 100, 150, 200], np.uint16, [0, 0, 128, 255]),
+        ("nan", [np.nan, 0, 1, 2], np.float64, [0, 0, 128, 255]),
+        ("none", [0, 100, 150, 200], np.int16, [0, 128, 191, 255]),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_no_data_is_what_the_text_says_even_if_no_pixel_can_be_that(nodata, values, dtype, levels):
+    encoded = written(np.array([values], dtype), **marked(nodata))
+    np.testing.assert_array_equal(read(encoded, WHOLE_RANGE)[0, :, 0], levels)
+
+
+def test_no_data_is_black_where_zero_is_white_too():
+    pixels = np.array([[9, 1, 2, 3]], np.uint16)
+    encoded = written(pixels, photometric="miniswhite", **marked("9"))
+    np.testing.assert_array_equal(read(encoded, WHOLE_RANGE)[0, :, 0], [0, 255, 128, 0])
+    encoded = written(pixels, photometric="miniswhite")
+    np.testing.assert_array_equal(read(encoded, WHOLE_RANGE)[0, :, 0], [0, 255, 223, 191])
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "stretch", "levels"),
+    [
+        ([100_000_000, 100_000_001, 100_000_004], np.int32, (0, 100), [0, 64, 255]),
+        ([1e300, 7, 9, 8], np.float64, (0, 200 / 3), [255, 0, 255, 128]),
+        ([1e9, 1e9 + 1, 1e9 + 4], np.float64, (0, 100), [0, 64, 255]),
+        ([2**63, 2**63 + 2**20, 2**63 + 2**22], np.uint64, (0, 100), [0, 64, 255]),
+        ([np.inf, 7, 8], np.float32, (0, 100), [0, 0, 255]),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_stretch_is_exact_far_from_zero(values, dtype, stretch, levels):
+    encoded = written(np.array([values], dtype))
+    found = read(encoded, BandChoice(stretch=stretch))[0, :, 0]
+    np.testing.assert_array_equal(found, levels)
+
+
+@pytest.mark.parametrize("mode", ["LA", "1", "L", "RGBA"])
+def test_a_stretch_does_not_count_for_pictures(mode):
+    encoded = encode(Image.fromarray(colours(20, 20)).convert(mode), "TIFF")
+    np.testing.assert_array_equal(read(encoded, WHOLE_RANGE), read(encoded))
+    assert read(encoded).std() > 0
+
+
+def test_black_and_white_is_one_band():
+    encoded = encode(Image.fromarray(colours(20, 20)).convert("1"), "TIFF")
+    np.testing.assert_array_equal(read(encoded, BandChoice((1,))), read(encoded))
+    with pytest.raises(UnreadableImageError, match="it has 1 band, not the chosen band 4"):
+        read(encoded, BandChoice((4, 3, 2)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_transparency_is_no_second_band(dtype):
+    pixels = bands_of(2, dtype)
+    encoded = written(pixels, extrasamples=["unassalpha"])
+    shift = 8 * np.dtype(dtype).itemsize - 8
+    np.testing.assert_array_equal(read(encoded), pixels[..., [0, 0, 0]] >> shift)
+    np.testing.assert_array_equal(read(encoded, BandChoice((2,))), pixels[..., [1, 1, 1]] >> shift)
+
+
+def test_signed_bytes_are_no_unsigned_ones():
+    encoded = written(np.array([[-128, -1, 0, 127]], np.int8))
+    np.testing.assert_array_equal(read(encoded, WHOLE_RANGE)[0, :, 0], [0, 127, 128, 255])
+
+
 def test_percentiles_of_a_large_image_are_of_pixels_from_all_over_it(monkeypatch):
     ramp = np.add.outer(np.arange(90.0), np.arange(70.0)).astype(np.float32)
     whole = read(written(ramp), BandChoice(stretch=(2, 98)))
-    monkeypatch.setattr(band_images, "MEASURED_PIXELS", 400)
+    monkeypatch.setattr(band_levels, "MEASURED_PIXELS", 400)
     sampled = read(written(ramp), BandChoice(stretch=(2, 98)))
     assert np.abs(whole.astype(int) - sampled).max() < 10
 
@@ -138,6 +218,9 @@ def test_a_palette_stays_one_whatever_is_chosen():
         (written(bands_of(4)), BandChoice((5, 1, 2)), "it has 4 bands, not the chosen band 5"),
         (written(bands_of(1)[..., 0]), BandChoice((2,)), "it has 1 band, not the chosen band 2"),
         (written(bands_of(2)), BandChoice(), "it has 2 bands, and nothing says which to take"),
+        (written(bands_of(2, np.uint8)), BandChoice(), "it has 2 bands, and nothing says which"),
+        (written(bands_of(1, np.int8)[..., 0]), BandChoice(), "signed or floating-point .* 2,98"),
+        (written(bands_of(3, np.int8)), BandChoice(), "signed or floating-point .* 2,98"),
         (written(bands_of(3, np.int16)), BandChoice(), "signed or floating-point .* 2,98"),
         (written(bands_of(3, np.float32)), BandChoice(), "signed or floating-point .* 2,98"),
         (written(bands_of(3, np.complex64)), WHOLE_RANGE, "no integers and no floating-point"),

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from input_pipeline import storage
+from input_pipeline.errors import DataError
 
 
 def test_a_file_appears_when_its_block_has_ended(tmp_path):
@@ -91,3 +92,22 @@ def test_a_killed_process_leaves_no_lock_and_nothing_to_trust(tmp_path):
     holder.join()
     with storage.lock(tmp_path):
         assert [name for name in os.listdir(tmp_path) if name != ".lock"] == []
+
+
+def test_a_lock_leaves_alone_who_writes_without_it(tmp_path):
+    with storage.replaced(tmp_path / "found.png", storage.PART) as file:
+        file.write(b"found")
+        with storage.lock(tmp_path):
+            pass
+    assert (tmp_path / "found.png").read_bytes() == b"found"
+
+
+def test_a_folder_that_cannot_be_locked_is_named_with_what_to_do(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    for options, advice in [
+        ({}, r"name another folder with data\.prepared_dir\."),
+        ({"advice": "name another --index"}, r"name another --index\."),
+    ]:
+        reason = f"Files can't be written into {tmp_path} .*: {advice}$"
+        with pytest.raises(DataError, match=reason), storage.lock(tmp_path, **options):
+            pass

@@ -62,6 +62,11 @@ def test_no_queries_find_nothing():
     assert scores.shape == indices.shape == (0, 2)
 
 
+def test_nothing_is_found_among_no_items():
+    scores, indices = nearest.top_k(whole_numbers(2), whole_numbers(0), 3)
+    assert scores.shape == indices.shape == (2, 0)
+
+
 def test_what_cannot_be_searched_is_refused():
     with pytest.raises(ValueError, match="k is 0; it must be at least 1"):
         nearest.top_k(whole_numbers(1), whole_numbers(5), 0)

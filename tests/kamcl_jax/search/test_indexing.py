@@ -19,7 +19,7 @@ from input_pipeline.band_images import BandChoice
 from input_pipeline.errors import DataError
 from kamcl_jax import trained_model
 from kamcl_jax.export.errors import ExportError
-from kamcl_jax.search import found_files, index_command, index_rows, indexing
+from kamcl_jax.search import found_files, image_index, index_command, index_rows, indexing
 from kamcl_jax.search.image_index import open_index
 from kamcl_jax.search.read_ahead import read_ahead
 
@@ -196,6 +196,90 @@ def test_what_a_killed_writer_left_half_written_does_not_count(made, tiny_model,
     fresh = open_index(folder).model.encode_images([images / "new.png"])
     np.testing.assert_allclose(np.frombuffer(after["new.png"][0], "<f4"), fresh[0], atol=1e-6)
     assert {name: after[name] for name in before} == before
+
+
+def test_a_kill_while_a_generation_is_removed_breaks_nothing(made, tiny_model):
+    images, folder = made
+    before = rows_by_name(folder)
+    # Left by an indexing with other --bands that was killed; now it is of no use.
+    with killed_in_batch(2):
+        indexing.index_images(tiny_model, images, folder, BandChoice((3, 2, 1)))
+    assert (folder / "generation_2").is_dir()
+
+    def remove_half(path, ignore_errors):
+        (path / "rows.json").unlink()
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", remove_half)
+        with pytest.raises(Killed):
+            indexing.index_images(tiny_model, images, folder)
+    assert indexing.index_images(tiny_model, images, folder).embedded == []
+    assert rows_by_name(folder) == before
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "generation_1", "index.json"]
+
+
+def test_an_index_can_be_opened_while_an_indexing_ends(made, tiny_model, monkeypatch):
+    images, folder = made
+    model, read_pointer = other_model(tiny_model), image_index.read_pointer
+
+    def read_and_wait(folder):
+        pointer = read_pointer(folder)
+        monkeypatch.setattr(image_index, "read_pointer", read_pointer)
+        indexing.index_images(model, images, folder)
+        return pointer
+
+    monkeypatch.setattr(image_index, "read_pointer", read_and_wait)
+    index = open_index(folder, with_model=True)
+    assert index.generation.name == "generation_2"
+    shutil.rmtree(index.generation)
+    assert index.model.step == model.step
+
+
+def test_what_a_killed_search_left_in_a_generation_is_removed(made, tiny_model):
+    images, folder = made
+    left = open_index(folder).generation / ".faiss.index.abc.unfinished"
+    left.write_bytes(b"half")
+    indexing.index_images(tiny_model, images, folder)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("damage", ["link", "folder"])
+def test_what_is_there_but_unreadable_is_not_called_gone(made, tiny_model, monkeypatch, damage):
+    images, folder = made
+    if damage == "link":
+        (images / "00.png").replace(images.parent / "00.png")
+        (images / "00.png").symlink_to(images.parent / "00.png")
+        unreadable, left = {"00.png": "a link out of the image folder"}, IMAGES - 1
+    else:
+        scandir = os.scandir
+
+        def refusing(path):
+            if path == str(images / "more"):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refusing)
+        unreadable, left = {"more/": "unreadable (Permission denied)"}, IMAGES // 2
+    (images / "02.png").unlink()
+    done = indexing.index_images(tiny_model, images, folder)
+    assert (done.gone, done.unreadable, len(done.kept)) == (["02.png"], unreadable, left - 1)
+
+
+def test_pictures_in_another_index_do_not_count(made, tiny_model):
+    images, folder = made
+    shutil.copytree(folder, images / "old index")
+    noise(0).save(images / "old index/found.png")
+    (images / "index.json").write_text("{}")  # alone it makes no index
+    done = indexing.index_images(tiny_model, images, folder)
+    assert (done.embedded, len(done.kept)) == ([], IMAGES)
+
+
+def test_a_lock_that_cannot_be_taken_is_told(tiny_model, tmp_path):
+    fill(tmp_path / "images", 1)
+    (tmp_path / "index/.lock").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"written into .*index \(.*\): name another --index\.$"):
+        indexing.index_images(tiny_model, tmp_path / "images", tmp_path / "index")
 
 
 def test_what_is_left_out_is_told(tiny_model, tmp_path):

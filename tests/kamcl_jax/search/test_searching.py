@@ -3,7 +3,9 @@
 import contextlib
 import csv
 import dataclasses
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -65,6 +67,10 @@ def test_more_than_there_are_is_all_of_them(tiny_index):
     assert found[0].row == 0
 
 
+def test_an_index_without_rows_finds_nothing(random_index):
+    assert searching.search(random_index(0), unit_vectors(2), 3) == [[], []]
+
+
 class TestFaiss:
     @pytest.fixture(autouse=True)
     def _faiss(self):
@@ -98,6 +104,28 @@ class TestFaiss:
         (index.generation / faiss_index.NAME).write_bytes(b"damaged")
         ((found, *_),) = searching.search(index, index.embeddings[3:4], 2, approximate=True)
         assert found.row == 3
+
+    def test_an_index_without_rows_finds_nothing(self, random_index):
+        index = random_index(0)
+        assert searching.search(index, unit_vectors(2), 3, approximate=True) == [[], []]
+        with pytest.raises(ValueError, match="k is 0; it must be at least 1"):
+            faiss_index.top_k(index, unit_vectors(2), 0)
+
+    def test_a_search_goes_on_if_its_groups_cannot_be_kept(self, random_index, monkeypatch, capsys):
+        index = random_index(100)
+
+        def full(handle):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            ((found, *_),) = searching.search(index, index.embeddings[3:4], 2, approximate=True)
+        assert found.row == 3
+        path = index.generation / faiss_index.NAME
+        assert f"{path} cannot be written: No space left on device" in capsys.readouterr().err
+        gone = dataclasses.replace(index, generation=index.generation / "gone")
+        ((found, *_),) = searching.search(gone, index.embeddings[4:5], 2, approximate=True)
+        assert found.row == 4
 
 
 def test_without_faiss_a_sentence_says_how_to_get_it(tiny_index, monkeypatch):

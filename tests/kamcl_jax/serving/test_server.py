@@ -169,7 +169,7 @@ def test_a_host_that_cannot_be_is_told(host):
 
 
 def test_ctrl_c_ends_it_with_one_line(served_index, monkeypatch, capsys):
-    monkeypatch.setattr(server, "open_index", lambda folder: served_index)  # compiled already
+    monkeypatch.setattr(server, "open_index", lambda folder, with_model: served_index)  # compiled already
     monkeypatch.setattr(server, "Limits", lambda: LIMITS)
     with server.listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
@@ -200,7 +200,7 @@ def test_ctrl_c_ends_it_with_one_line(served_index, monkeypatch, capsys):
 
 
 def test_whoever_lets_others_in_is_told(served_index, monkeypatch, capsys):
-    monkeypatch.setattr(server, "open_index", lambda folder: served_index)
+    monkeypatch.setattr(server, "open_index", lambda folder, with_model: served_index)
     monkeypatch.setattr(server, "Limits", lambda: LIMITS)
     apps = []
     monkeypatch.setattr(server, "run", lambda app, *_: apps.append(app))
@@ -211,7 +211,7 @@ def test_whoever_lets_others_in_is_told(served_index, monkeypatch, capsys):
 
 
 def test_another_name_of_this_machine_is_guarded_as_well(served_index, monkeypatch, capsys):
-    monkeypatch.setattr(server, "open_index", lambda folder: served_index)
+    monkeypatch.setattr(server, "open_index", lambda folder, with_model: served_index)
     monkeypatch.setattr(server, "Limits", lambda: LIMITS)
     apps = []
     monkeypatch.setattr(server, "run", lambda app, *_: apps.append(app))
