@@ -14,7 +14,6 @@ import kamcl_jax
 from kamcl_jax.export import model_folder
 from kamcl_jax.export.errors import ExportError
 
-
 MODULE = "brought:Name"
 
 

@@ -169,7 +169,7 @@ def test_a_host_that_cannot_be_is_told(host):
 
 
 def test_ctrl_c_ends_it_with_one_line(served_index, monkeypatch, capsys):
-    monkeypatch.setattr(server, "open_index", lambda folder, with_model: served_index)  # compiled already
+    monkeypatch.setattr(server, "open_index", lambda folder, with_model: served_index)
     monkeypatch.setattr(server, "Limits", lambda: LIMITS)
     with server.listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
@@ -225,6 +225,6 @@ def test_what_is_no_index_is_told(served_index, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="is no index of images"):
         server.serve(tmp_path, "127.0.0.1", 0)
     empty = dataclasses.replace(served_index, states=[])
-    monkeypatch.setattr(server, "open_index", lambda folder: empty)
+    monkeypatch.setattr(server, "open_index", lambda folder, with_model: empty)
     with pytest.raises(DataError, match="is an index without images"):
         server.serve(tmp_path, "127.0.0.1", 0)
