@@ -44,7 +44,7 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[st
     """
     run_folder.check_shared(workdir)
     with open_checkpoints(workdir) as checkpoints:
-        stored = _first_readable(reversed(checkpoints.steps), checkpoints.record)
+        stored = first_readable(reversed(checkpoints.steps), checkpoints.record)
         if config is None:
             config = from_config.on_these_devices(run_record.config_of(stored))
         experiment = from_config.build(config, trains=False)
@@ -85,10 +85,10 @@ def _best(experiment: Experiment, checkpoints: Checkpoints) -> tuple[int, dict[s
     def tell(error: DamagedCheckpointError) -> None:
         hosts.warn(f"{error}; the next best one takes its place")
 
-    return _first_readable(checkpoints.best_first, read, tell)
+    return first_readable(checkpoints.best_first, read, tell)
 
 
-def _first_readable(
+def first_readable(
     steps: Iterable[int],
     read: Callable[[int], T],
     tell: Callable[[DamagedCheckpointError], None] = lambda error: None,

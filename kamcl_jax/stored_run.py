@@ -16,6 +16,7 @@ from kamcl_jax import (
     config_check,
     data_from_config,
     from_config,
+    result_tables,
     run_record,
     trained_model,
 )
@@ -39,7 +40,7 @@ class StoredRun:
         was validated.
       config: of the training, for the devices here.
       record: of that checkpoint.
-      history: of the training, up to the latest checkpoint.
+      history: of the training, up to the latest checkpoint that can be read.
       results: the contents of `report/metrics.json`; None without a report.
     """
 
@@ -71,12 +72,13 @@ def read(workdir: Path) -> StoredRun:
 
     Raises:
       ConfigError: there is no checkpoint, or the report is damaged.
-      CheckpointError: a checkpoint cannot be read.
+      CheckpointError: the checkpoint that is used cannot be read.
     """
     with best_checkpoint.open_checkpoints(workdir) as checkpoints:
-        step, latest = checkpoints.best_or_latest, checkpoints.steps[-1]
+        step = checkpoints.best_or_latest
         record = checkpoints.record(step)
-        history = run_record.history_of(checkpoints.record(latest))
+        newest = best_checkpoint.first_readable(reversed(checkpoints.steps), checkpoints.record)
+    history = run_record.history_of(newest)
     config = from_config.on_these_devices(run_record.config_of(record))
     return StoredRun(workdir, step, config, record, history, _results(workdir / METRICS))
 
@@ -119,6 +121,10 @@ def _results(path: Path) -> dict[str, Any] | None:
             low, high = results["intervals"]["test"][name]
             float(low), float(high), float(results["test"][name]), float(results["chance"][name])
         int(results["best_step"]), float(results["best_epoch"])
+        (
+            result_tables.scores(results),
+            result_tables.intervals(results),
+        )  # as the model card has them
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (AttributeError, LookupError, TypeError, ValueError) as error:

@@ -65,7 +65,7 @@ def _same_test_splits(runs: Sequence[ComparedRun]) -> list[Examples]:
     for run in runs:
         try:
             splits.append(stored_run.open_data(run.stored).test)
-        except (ConfigError, DataError) as error:
+        except (ConfigError, DataError, OSError) as error:
             reason = str(error).rstrip(".")
             raise NotComparableError(
                 f"the data of {run.label} cannot be opened ({reason})"

@@ -1,10 +1,12 @@
 """`--mode=compare`: two or more runs beside each other, as Markdown and pictures."""
 
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from input_pipeline import storage
-from kamcl_jax import hosts, ranking
+from kamcl_jax import hosts, out_folder, ranking
 from kamcl_jax.comparison import figures, queries, report
 from kamcl_jax.comparison import runs as compared_runs
 from kamcl_jax.comparison.figures import Retrieval
@@ -28,7 +30,7 @@ def compare(folders: Sequence[Path], out: Path) -> None:
     """
     _check_folder(out)
     runs = compared_runs.read(folders)
-    _make_folder(out)
+    out_folder.make(out)
     ranked, why_not = [], ""
     try:
         ranked = queries.rank_all(runs)
@@ -37,32 +39,40 @@ def compare(folders: Sequence[Path], out: Path) -> None:
         hosts.warn(f"queries are not compared: {error}")
     chosen = {way: queries.most_different(ranked, way, QUERIES_LISTED) for way in ranking.WAYS}
     text = report.document(runs, ranked, chosen, why_not)
-    for name in report.FILES:
-        (out / name).unlink(missing_ok=True)
-    figures.recall_bars(out / report.RECALLS, runs)
-    if report.CURVES_TEXT in text:
-        figures.curves(out / report.CURVES, runs)
-    if any(chosen["t2i"]):
-        figures.query_sheet(out / report.SHEET, ranked[0].examples, _shown(ranked, *chosen["t2i"]))
-    storage.write_text(out / report.REPORT, text)
+    # Inside, to be on the same disk: a comparison that is cut short leaves the one before.
+    with tempfile.TemporaryDirectory(prefix=".comparison.", dir=out) as unfinished:
+        folder = Path(unfinished)
+        figures.recall_bars(folder / report.RECALLS, runs)
+        if report.CURVES_TEXT in text:
+            figures.curves(folder / report.CURVES, runs)
+        if any(chosen["t2i"]):
+            shown = _shown(ranked, *chosen["t2i"])
+            figures.query_sheet(folder / report.SHEET, ranked[0].examples, shown)
+        storage.write_text(folder / report.REPORT, text)
+        _replace(out, folder)
     hosts.say(report.recalls(runs))
     hosts.say(f"report: {out / report.REPORT}")
 
 
 def _check_folder(out: Path) -> None:
-    """Refuses to replace the report of something else, as that of a run."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out={out} cannot be a folder: it is a file")
-    written = out / report.REPORT
-    if written.is_file() and not written.read_text("utf-8", "replace").startswith(report.TITLE):
-        raise ConfigError(f"{written} is not of a comparison; choose another --out")
+    """Refuses to replace files of the same names that are of something else, as those of a run."""
+    out_folder.check(out)
+    found = [name for name in report.FILES if (out / name).exists()]
+    if found and not _is_ours(out / report.REPORT):
+        raise ConfigError(f"{out / found[0]} is not of a comparison; choose another --out")
 
 
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out={out} cannot be a folder: {error.strerror}") from error
+def _is_ours(written: Path) -> bool:
+    return written.is_file() and written.read_text("utf-8", "replace").startswith(report.TITLE)
+
+
+def _replace(out: Path, folder: Path) -> None:
+    """Moves a comparison's files to where those of another one are."""
+    drawn = [name for name in reversed(report.FILES) if (folder / name).exists()]
+    for name in drawn:  # the report last: it names the others
+        os.replace(folder / name, out / name)
+    for name in set(report.FILES).difference(drawn):
+        (out / name).unlink(missing_ok=True)
 
 
 def _shown(

@@ -78,7 +78,8 @@ def labels(folders: Sequence[Path]) -> list[str]:
             for depth in range(1, len(folder.parts) + 1)
             if all(parts[-depth:] != folder.parts[-depth:] for parts in others)
         )
-        names.append("/".join(folder.parts[-depth:]))
+        name = "/".join(folder.parts[-depth:])
+        names.append(f"./{name}" if name.startswith("_") else name)  # else legends leave it out
     shortened = [_shortened(name) for name in names]
     return [
         short if shortened.count(short) == 1 else f"{place}: {short}"

@@ -45,6 +45,9 @@ NOTHING = ("''", "False", "None")
 OURS = {"image_encoder": "image_encoder.depth", "text_encoder": "text_encoder.hidden_width"}
 """Tower -> its field of those shown that a custom encoder does not read."""
 
+FREE_FIELDS = (*(f"{tower}.options." for tower in OURS), "loss.extra_terms.")
+"""Beginnings of fields whose names the config's writer chooses."""
+
 
 class Sizes(NamedTuple):
     """How much there is of a split.
@@ -162,10 +165,10 @@ def _scores(model: TrainedModel, results: dict[str, Any] | None) -> str:
 def _training(model: TrainedModel) -> str:
     fields = model_folder.published_fields(model.config)
     unused = {of_ours for tower, of_ours in OURS.items() if fields.get(f"{tower}.module")}
-    options = [name for name in fields if name.startswith(tuple(f"{t}.options." for t in OURS))]
+    free = [name for name in fields if name.startswith(FREE_FIELDS)]
     rows = [
         [f"`{name}`", f"`{fields[name]!r}`".replace("|", "\\|")]
-        for name in (*FIELDS_SHOWN, *options)
+        for name in (*FIELDS_SHOWN, *free)
         if name in fields and name not in unused and repr(fields[name]) not in NOTHING
     ]
     return markdown.table(("field of the config", "value"), rows, left=2)

@@ -6,12 +6,18 @@ from pathlib import Path
 import ml_collections
 
 from input_pipeline.examples import RetrievalData
-from kamcl_jax import hosts, stored_run
+from kamcl_jax import hosts, out_folder, stored_run
 from kamcl_jax.export import model_card, model_folder, portable, split_arrays, whole_files
 from kamcl_jax.export.errors import ExportError
 from kamcl_jax.export.model_card import Sizes
 from kamcl_jax.stored_run import StoredRun
 from kamcl_jax.trained_model import TrainedModel
+
+OF_THE_WEIGHTS = (
+    *(portable.IMAGES, portable.TEXTS),
+    *(name for split in stored_run.SPLITS for name in split_arrays.file_names(split)),
+)
+"""Files that mean nothing beside the weights of another export."""
 
 
 def export(
@@ -27,13 +33,14 @@ def export(
 
     Args:
       workdir: of the run.
-      out: folder to write to; what an export has written there before is replaced.
+      out: folder to write to; what an export has written there before is replaced, or removed.
       split: one of `stored_run.SPLITS`, whose embeddings and concept probabilities are written
         too; this needs the data.
       config: of the run, where its data lie elsewhere by now; the checkpoint's, if None.
 
     Raises:
-      ConfigError: there is no checkpoint, the report is damaged, or the data are of another run.
+      ConfigError: there is no checkpoint, the report is damaged, the data are of another run, or
+        the folder cannot be made.
       CheckpointError: the checkpoint cannot be read.
       DataError: the data cannot be used.
       ExportError: the folder holds something else, or a file cannot be written.
@@ -43,36 +50,32 @@ def export(
     data = None
     if split is not None:
         data = stored_run.open_data(run, config, train_as_tested=split == "train")
-    _make_folder(out)
+    out_folder.make(out)
     _tell_report(run)
     model = run.model()
-    # Before anything is written: a folder has encoders of its own weights.
     encoders = _encoders(model)
     sizes = None if data is None else _sizes(data)
     card = model_card.write(model, run.results_of_step, sizes, stablehlo=bool(encoders))
+    # First: an export that is cut short leaves nothing of other weights beside the new ones.
+    for name in OF_THE_WEIGHTS:
+        (out / name).unlink(missing_ok=True)
     model_folder.write(out, model, card)
-    for name in (portable.IMAGES, portable.TEXTS):
-        if name in encoders:
-            whole_files.write_bytes(out / name, encoders[name])
-        else:
-            (out / name).unlink(missing_ok=True)
+    for name, encoder in encoders.items():
+        whole_files.write_bytes(out / name, encoder)
     names = [*model_folder.FILES, *encoders]
     if split is not None:
-        names += split_arrays.write(out, split, model, getattr(data, split))
+        split_arrays.write(out, split, model, getattr(data, split))
+        names += split_arrays.file_names(split)
     for name in names:
         hosts.say(f"{out / name} ({(out / name).stat().st_size / 1e3:,.0f} kB)")
 
 
 def _check_folder(out: Path) -> None:
     """Refuses to replace files of the same names that are of something else."""
-    if out.exists() and not out.is_dir():
-        raise ExportError(f"--out={out} cannot be a folder: it is a file")
-    names = (model_folder.CONFIG, model_folder.CARD)
-    found = [name for name in names if (out / name).exists()]
+    out_folder.check(out)
+    found = [name for name in (*model_folder.FILES, *OF_THE_WEIGHTS) if (out / name).exists()]
     if found and not _is_ours(out / model_folder.CONFIG):
-        raise ExportError(
-            f"{out} holds a {found[0]} that is not of an exported model; choose another --out"
-        )
+        raise ExportError(f"{out / found[0]} is not of a finished export; choose another --out")
 
 
 def _is_ours(config: Path) -> bool:
@@ -80,13 +83,6 @@ def _is_ours(config: Path) -> bool:
         return json.loads(config.read_text("utf-8"))["model_type"] == model_folder.MODEL_TYPE
     except (OSError, LookupError, TypeError, ValueError):
         return False
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(f"--out={out} cannot be a folder: {error.strerror}") from error
 
 
 def _tell_report(run: StoredRun) -> None:

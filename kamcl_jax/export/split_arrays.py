@@ -64,7 +64,12 @@ class EncodedSplit(NamedTuple):
     step: int
 
 
-def write(folder: Path, split: str, model: TrainedModel, examples: Examples) -> list[str]:
+def file_names(split: str) -> tuple[str, str]:
+    """Returns the names of both files of a split."""
+    return f"embeddings_{split}.npz", f"embeddings_{split}.parquet"
+
+
+def write(folder: Path, split: str, model: TrainedModel, examples: Examples) -> None:
     """Encodes a split and writes both files.
 
     Args:
@@ -73,17 +78,13 @@ def write(folder: Path, split: str, model: TrainedModel, examples: Examples) -> 
       model: that was trained with the split's data.
       examples: the split, images at the model's size.
 
-    Returns:
-      The names of the files.
-
     Raises:
       ExportError: a file cannot be written.
     """
     encoded = encode(model, examples)
-    npz, parquet = f"embeddings_{split}.npz", f"embeddings_{split}.parquet"
+    npz, parquet = file_names(split)
     write_npz(folder / npz, encoded)
     write_parquet(folder / parquet, encoded)
-    return [npz, parquet]
 
 
 def encode(model: TrainedModel, examples: Examples) -> EncodedSplit:

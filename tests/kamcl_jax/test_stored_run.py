@@ -86,6 +86,9 @@ def without(*names):
         without("intervals", "test", "mR"),
         without("test", "t2i_r5"),
         without("chance"),
+        without("val"),
+        without("test_equal_texts"),
+        without("intervals", "test_equal_texts", "i2t_r1"),
     ],
 )
 def test_a_damaged_report_is_named(damage, copied):
@@ -94,6 +97,27 @@ def test_a_damaged_report_is_named(damage, copied):
     with pytest.raises(ConfigError, match=r"metrics.json is no whole report") as caught:
         stored_run.read(copied)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def continued(copied):
+    """A run whose latest checkpoint, after the best one, was never validated."""
+    best = copied / "checkpoints" / str(STEP)
+    shutil.copytree(best, best.with_name(str(STEP + 5)), ignore=shutil.ignore_patterns("metrics"))
+    return copied
+
+
+def test_a_damaged_latest_checkpoint_costs_no_more_than_its_history(continued):
+    stored = continued / "checkpoints" / str(STEP + 5) / "record" / "metadata"
+    content = json.loads(stored.read_text())
+    content["record"]["history"]["seconds"] = 99.0
+    stored.write_text(json.dumps(content))
+    run = stored_run.read(continued)
+    assert (run.step, run.history.seconds) == (STEP, 99.0)
+    stored.write_text("{")
+    run = stored_run.read(continued)
+    assert (run.step, run.history.seconds) == (STEP, 12.0)
+    assert run.model().step == STEP
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

@@ -19,6 +19,7 @@ from kamcl_jax.config_check import ConfigError
         (["/x/seed0", "/y/seed0", "/y/seed1"], ["x/seed0", "y/seed0", "seed1"]),
         (["/x/z/a", "/y/z/a"], ["x/z/a", "y/z/a"]),
         (["/a", "/a/a"], ["//a", "a/a"]),
+        (["/runs/_a", "/_x/b", "/y/b"], ["./_a", "./_x/b", "y/b"]),
         (["/" + 30 * "x" + "1", "/b"], ["xxxxxxxxxxx…xxxxxxxxxx1", "b"]),
         (
             ["/" + 20 * "x" + "1" + 20 * "y", "/" + 20 * "x" + "2" + 20 * "y", "/b"],

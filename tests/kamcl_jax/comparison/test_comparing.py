@@ -12,7 +12,7 @@ from PIL import Image
 from stored_runs import STEP
 
 from kamcl_jax import metrics, stored_run
-from kamcl_jax.comparison import queries, report, run
+from kamcl_jax.comparison import figures, queries, report, run
 from kamcl_jax.comparison import runs as compared_runs
 from kamcl_jax.config_check import ConfigError
 
@@ -107,6 +107,36 @@ def test_data_that_are_gone_are_told_and_the_rest_is_there(stored_runs, tmp_path
     assert "differ most" not in text
 
 
+def test_data_that_may_not_be_read_are_told(stored_runs, monkeypatch):
+    def forbidden(_):
+        raise PermissionError(13, "Permission denied", "/data/images")
+
+    monkeypatch.setattr(stored_run, "open_data", forbidden)
+    runs = compared_runs.read([stored_runs.one, stored_runs.two])
+    with pytest.raises(queries.NotComparableError, match=r"one cannot .*denied: '/data/images'"):
+        queries.rank_all(runs)
+
+
+def test_a_comparison_that_is_cut_short_leaves_the_one_before(
+    compared, stored_runs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stored_run, "open_data", _gone)
+    out = shutil.copytree(compared.out, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with monkeypatch.context() as full:
+        full.setattr(figures, "curves", _full)
+        with pytest.raises(OSError, match="No space left"):
+            run.compare([stored_runs.two, stored_runs.one], out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    run.compare([stored_runs.two, stored_runs.one], out)
+    assert {path.name for path in out.iterdir()} == before.keys() - {"queries.png"}
+    assert (out / "report.md").read_bytes() != before["report.md"]
+
+
+def _full(*_):
+    raise OSError(28, "No space left on device")
+
+
 def _gone(_):
     raise ConfigError("no such folder.")
 
@@ -151,6 +181,20 @@ def _without_history(of_run):
     return of_run
 
 
+def test_a_legend_names_every_run(stored_runs, tmp_path, monkeypatch):
+    named = []
+    monkeypatch.setattr(figures, "_legend", lambda _, axis: named.append(_labels(axis)))
+    hidden = shutil.copytree(stored_runs.two, tmp_path / "_two")
+    runs = compared_runs.read([stored_runs.one, hidden])
+    figures.recall_bars(tmp_path / "recalls.png", runs)
+    figures.curves(tmp_path / "curves.png", runs)
+    assert named == [["one", "./_two"]] * 2
+
+
+def _labels(axis):
+    return axis.get_legend_handles_labels()[1]
+
+
 def test_captions_and_names_cannot_break_a_table():
     text = report._text("a | b\n<script> *c* [d](e) `f` " + 200 * "x")
     assert "\n" not in text
@@ -165,6 +209,10 @@ def test_the_report_of_something_else_is_never_replaced(stored_runs, tmp_path):
     with pytest.raises(ConfigError, match=r"report.md is not of a comparison"):
         run.compare(folders, stored_runs.one / "report")
     assert (stored_runs.one / "report" / "report.md").read_text() == before
+    (tmp_path / "curves.png").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match=r"curves.png is not of a comparison"):
+        run.compare(folders, tmp_path)
+    assert (tmp_path / "curves.png").read_bytes() == b"mine"
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "folder"):
         with pytest.raises(ConfigError, match="cannot be a folder"):

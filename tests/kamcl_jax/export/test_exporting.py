@@ -20,7 +20,7 @@ import kamcl_jax
 from input_pipeline.errors import DataError
 from kamcl_jax import stored_run
 from kamcl_jax.config_check import ConfigError
-from kamcl_jax.export import model_folder, portable, run
+from kamcl_jax.export import model_folder, portable, run, whole_files
 from kamcl_jax.export.errors import ExportError
 
 FILES = {
@@ -33,6 +33,7 @@ FILES = {
     "text_encoder.stablehlo",
     "vocabulary.json",
 }
+OF_OTHER_WEIGHTS = ("text_encoder.stablehlo", "embeddings_train.npz", "embeddings_test.parquet")
 IMAGES = ["airport.jpg", "harbour.png"]
 CAPTIONS = ["two planes are parked next to a terminal", "a river between fields"]
 
@@ -170,7 +171,9 @@ def test_what_is_not_known_or_cannot_be_is_told(stored_runs, tmp_path, capsys, m
     shutil.rmtree(workdir / "report")
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "text_encoder.stablehlo").write_text("of other weights")
+    (folder / "config.json").write_text('{"model_type": "kamcl"}')
+    for name in OF_OTHER_WEIGHTS:
+        (folder / name).write_text("of other weights")
     run.export(workdir, folder)
     told = capsys.readouterr().err
     assert "has no report, and the model card no scores" in told
@@ -194,19 +197,23 @@ def refused(sentence, error=ExportError):
 
 def test_what_is_not_an_exported_model_is_never_replaced(stored_runs, tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    with refused("holds a README.md that is not of an exported model"):
+    with refused("README.md is not of a finished export"):
         run.export(stored_runs.one, tmp_path)
     workdir = shutil.copytree(stored_runs.one, tmp_path / "run")
     (workdir / "config.json").write_text("{}")  # as a training writes one
-    with refused("holds a config.json that is not of an exported model"):
+    with refused("config.json is not of a finished export"):
         run.export(workdir, workdir)
     (workdir / "model.safetensors").write_text("of another program")
     (workdir / "config.json").write_text('{"model_type": "bert"}')
-    with refused("holds a config.json that is not of an exported model"):
+    with refused("config.json is not of a finished export"):
         run.export(workdir, workdir)
-    with refused("README.md cannot be a folder: it is a file"):
+    (workdir / "config.json").unlink()
+    with refused("model.safetensors is not of a finished export"):
+        run.export(workdir, workdir)
+    assert (workdir / "model.safetensors").read_text() == "of another program"
+    with refused("README.md cannot be a folder: it is a file", ConfigError):
         run.export(stored_runs.one, tmp_path / "README.md")
-    with refused("cannot be a folder: Not a directory"):
+    with refused("cannot be a folder: Not a directory", ConfigError):
         run.export(stored_runs.one, tmp_path / "README.md" / "model")
     assert (tmp_path / "README.md").read_text() == "mine"
 
@@ -234,3 +241,24 @@ def test_an_interrupted_export_leaves_the_model_before(exported, tmp_path, monke
         model_folder.write(copied, other, "another card")
     assert {path.name for path in copied.iterdir()} == FILES
     assert (copied / "README.md").read_text() == (exported / "README.md").read_text()
+
+
+def test_an_export_that_is_cut_short_leaves_nothing_of_other_weights(
+    exported, stored_runs, tmp_path, monkeypatch
+):
+    copied = shutil.copytree(exported, tmp_path / "model")
+    write_bytes = whole_files.write_bytes
+
+    def full(path, content):
+        if path.suffix == ".stablehlo":
+            raise ExportError("No space left on device")
+        write_bytes(path, content)
+
+    encoders = ("image_encoder", "text_encoder")
+    for name in encoders:
+        monkeypatch.setattr(portable, name, lambda _: bytearray(b"new"))
+    monkeypatch.setattr(whole_files, "write_bytes", full)
+    with refused("No space left"):
+        run.export(stored_runs.two, copied)
+    assert {path.name for path in copied.iterdir()} == set(model_folder.FILES)
+    assert kamcl_jax.load(copied).config.seed == 1

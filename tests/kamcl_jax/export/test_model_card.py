@@ -1,6 +1,7 @@
 """The model card says what is true of each kind of model, and nothing else."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -46,6 +47,14 @@ def test_what_is_special_is_said_where_it_is_so(fields, sentence, card_of):
 def test_fields_that_a_custom_encoder_does_not_read_are_not_shown(card_of):
     assert "`image_encoder.depth`" in card_of({})
     assert "`image_encoder.depth`" not in card_of({"image_encoder.module": "mine:Encoder"})
+
+
+def test_extra_loss_terms_are_named(card_of, tiny_model):
+    term = {"function": "mine:uniformity", "weight": 0.25}
+    card = card_of({"loss.extra_terms": {"uniformity": term}})
+    assert "| `loss.extra_terms.uniformity.function`" in card
+    assert "`'mine:uniformity'`" in card
+    assert re.search(r"`loss.extra_terms.uniformity.weight` +\| `0.25`", card)
 
 
 def test_sizes_and_lines_for_jax_are_there_if_the_files_are(card_of):
