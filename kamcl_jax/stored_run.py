@@ -121,10 +121,8 @@ def _results(path: Path) -> dict[str, Any] | None:
             low, high = results["intervals"]["test"][name]
             float(low), float(high), float(results["test"][name]), float(results["chance"][name])
         int(results["best_step"]), float(results["best_epoch"])
-        (
-            result_tables.scores(results),
-            result_tables.intervals(results),
-        )  # as the model card has them
+        for table in (result_tables.scores, result_tables.intervals):  # the model card has them
+            table(results)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (AttributeError, LookupError, TypeError, ValueError) as error:

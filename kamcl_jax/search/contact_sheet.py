@@ -1,6 +1,7 @@
 """A picture of what a query has found."""
 
 import dataclasses
+import functools
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -124,10 +125,15 @@ def _draw_image(figure: Figure, left: float, top: float, image: Image.Image | No
 
 def _write(figure: Figure, left: float, top: float, text: str, **style: Any) -> None:
     width, height = figure.get_size_inches()
-    installed = set(font_manager.get_font_names())
-    fonts = [name for name in _FONTS if name in installed]
+    place = (left / width, top / height)
     # A name may have a $, which would begin a formula.
-    figure.text(left / width, top / height, text, va="top", parse_math=False, family=fonts, **style)
+    figure.text(*place, text, va="top", parse_math=False, family=_installed_fonts(), **style)
+
+
+@functools.cache
+def _installed_fonts() -> list[str]:
+    installed = set(font_manager.get_font_names())
+    return [name for name in _FONTS if name in installed]
 
 
 def _lines(text: str, letters: int, lines: int, keep_end: bool = False) -> str:

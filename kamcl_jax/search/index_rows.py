@@ -63,19 +63,21 @@ def read(folder: Path, embedding_width: int, num_concepts: int) -> IndexRows:
     Raises:
       DataError: a file is missing or damaged.
     """
-    path = folder / FILES
-    try:
-        written = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    whole = written[: written.rfind(b"\n") + 1]
-    files = _parse(path, whole)
+    files = _parse(folder / FILES, _whole_lines(folder / FILES))
     shapes = (len(files), embedding_width), (len(files), num_concepts)
     return IndexRows(
         files,
         _mapped(folder / EMBEDDINGS, np.dtype("<f4"), shapes[0]),
         _mapped(folder / CONCEPTS, np.dtype("<f2"), shapes[1]),
     )
+
+
+def _whole_lines(path: Path) -> bytes:
+    try:
+        written = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    return written[: written.rfind(b"\n") + 1]
 
 
 def _parse(path: Path, lines: bytes) -> list[FileState]:
@@ -138,7 +140,7 @@ class RowWriter:
         rows = read(folder, embedding_width, num_concepts)
         self._embeddings.truncate(4 * rows.embeddings.size)
         self._concepts.truncate(2 * rows.concepts.size)
-        self._lines.truncate(sum(len(_line(state)) for state in rows.files))
+        self._lines.truncate(len(_whole_lines(folder / FILES)))
 
     def __enter__(self) -> Self:
         return self

@@ -199,26 +199,24 @@ def test_ctrl_c_ends_it_with_one_line(served_index, monkeypatch, capsys):
     )
 
 
-def test_whoever_lets_others_in_is_told(served_index, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("host", "is_told", "status_for_another_name"),
+    # 127.1 is another name of 127.0.0.1, and guarded as well.
+    [("0.0.0.0", True, 200), ("127.1", False, 403)],
+)
+def test_whoever_lets_others_in_is_told(
+    served_index, monkeypatch, capsys, host, is_told, status_for_another_name
+):
     monkeypatch.setattr(server, "open_index", lambda folder, with_model: served_index)
     monkeypatch.setattr(server, "Limits", lambda: LIMITS)
     apps = []
     monkeypatch.setattr(server, "run", lambda app, *_: apps.append(app))
-    server.serve(served_index.folder, "0.0.0.0", 0)
-    assert "whoever reaches 0.0.0.0 can search and see these images" in capsys.readouterr().err
-    headers = {"Host": "search.example"}
-    assert apps[0].test_client().get("/", headers=headers).status_code == 200
-
-
-def test_another_name_of_this_machine_is_guarded_as_well(served_index, monkeypatch, capsys):
-    monkeypatch.setattr(server, "open_index", lambda folder, with_model: served_index)
-    monkeypatch.setattr(server, "Limits", lambda: LIMITS)
-    apps = []
-    monkeypatch.setattr(server, "run", lambda app, *_: apps.append(app))
-    server.serve(served_index.folder, "127.1", 0)
-    assert "whoever reaches" not in capsys.readouterr().err
-    headers = {"Host": "search.example"}
-    assert apps[0].test_client().get("/", headers=headers).status_code == 403
+    server.serve(served_index.folder, host, 0)
+    error = capsys.readouterr().err
+    assert ("whoever reaches" in error) is is_told
+    assert (f"whoever reaches {host} can search and see these images" in error) is is_told
+    response = apps[0].test_client().get("/", headers={"Host": "search.example"})
+    assert response.status_code == status_for_another_name
 
 
 def test_what_is_no_index_is_told(served_index, tmp_path, monkeypatch):
