@@ -39,10 +39,23 @@ def hard_triplet(similarity: jax.Array, margin: float) -> jax.Array:
       f32[], summed over the batch and both directions.
     """
     match = jnp.diagonal(similarity)
-    negative = ~jnp.eye(similarity.shape[0], dtype=bool)
-    by_caption = jnp.where(negative, jax.nn.relu(margin + similarity - match[:, None]), 0)
-    by_image = jnp.where(negative, jax.nn.relu(margin + similarity - match[None, :]), 0)
-    return by_caption.max(axis=1).sum() + by_image.max(axis=0).sum()
+    by_caption = jax.nn.relu(margin + similarity - match[:, None])
+    by_image = jax.nn.relu(margin + similarity - match[None, :])
+    return _hardest(by_caption, axis=1).sum() + _hardest(by_image, axis=0).sum()
+
+
+def _hardest(violations: jax.Array, axis: int) -> jax.Array:
+    """Returns the largest violation of a negative along an axis: f32[B, B] -> f32[B].
+
+    The first of equal ones gets the gradient, as in PyTorch. `jnp.max` would look for the largest
+    one again in the backward pass, by `==`, and divide by zero wherever XLA has computed the
+    violations a second time with another rounding; a place is an integer and stays what it is.
+    """
+    places = jnp.arange(len(violations))
+    negative = places[:, None] != places
+    place = jnp.argmax(jnp.where(negative, violations, 0), axis=axis, keepdims=True)
+    hardest = (jax.lax.broadcasted_iota(place.dtype, violations.shape, axis) == place) & negative
+    return jnp.where(hardest, violations, 0).sum(axis)
 
 
 def contrastive_logits(

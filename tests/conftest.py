@@ -3,8 +3,6 @@
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
-# Tiny programs run once or twice: most of a test is compilation.
-jax.config.update("jax_disable_most_optimizations", True)
 
 import dataclasses
 import os

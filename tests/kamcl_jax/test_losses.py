@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -26,6 +27,35 @@ def test_hard_triplet_is_zero_where_matches_win_by_the_margin():
     similarity = np.eye(4, dtype=np.float32)
     assert losses.hard_triplet(similarity, 0.2) == 0
     np.testing.assert_allclose(losses.hard_triplet(similarity * 0.1, 0.2), 8 * 0.1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_the_gradient_of_hard_triplet_is_that_of_a_plain_maximum_in_one_program(size):
+    queries = GENERATOR.normal(size=(2, size, 6)).astype(np.float32)
+
+    def with_maximum(similarity):
+        match, negative = jnp.diagonal(similarity), ~np.eye(size, dtype=bool)
+        by_caption = jnp.where(negative, jax.nn.relu(0.2 + similarity - match[:, None]), 0)
+        by_image = jnp.where(negative, jax.nn.relu(0.2 + similarity - match), 0)
+        return by_caption.max(axis=1).sum() + by_image.max(axis=0).sum()
+
+    def gradient(loss):
+        def of_unit_vectors(queries):
+            image, text = losses.l2_normalise(queries)
+            return loss(image @ text.T)
+
+        return jax.jit(jax.value_and_grad(of_unit_vectors))(queries)
+
+    ours, expected = gradient(lambda x: losses.hard_triplet(x, 0.2)), gradient(with_maximum)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, expected
+    )
+
+
+def test_of_equally_hard_negatives_one_gets_the_gradient():
+    similarity = np.full((3, 3), 0.5, np.float32)
+    gradient = jax.grad(losses.hard_triplet)(similarity, 0.2)
+    np.testing.assert_array_equal(gradient, [[-2, 2, 1], [2, -2, 0], [1, 0, -2]])
 
 
 def test_info_nce_equals_cross_entropy_of_the_match():
