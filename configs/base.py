@@ -101,6 +101,6 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.batch_size = 100
-    config.evaluation.ties = "expected"  # rank of tied scores; or "argsort", as a sort leaves them
+    config.evaluation.ties = "expected"  # over random orders of tied scores; or "argsort"
 
     return config

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 import kamcl_jax  # noqa: E402
 from input_pipeline import synthetic_scenes  # noqa: E402
-from kamcl_jax import nearest  # noqa: E402
+from kamcl_jax import nearest, ranking  # noqa: E402
 
 model = kamcl_jax.load(os.environ.get("KAMCL_RUN", ROOT / "runs" / "demo"))
 print(f"{len(model.vocabulary)} words, {len(model.concepts)} concepts, step {model.step}")
@@ -54,14 +54,16 @@ print("unknown in 'a zeppelin over a lake':", model.unknown_words("a zeppelin ov
 # %% [markdown]
 # ## Retrieval
 # `similarity` gives all cosines. `nearest.top_k` finds the best of any number in bounded memory.
+# `ranking` tells where the right ones stand; images that score the same stand in random order.
 
 # %%
 similarity = model.similarity(image_embeddings, text_embeddings)
 scores, rows = nearest.top_k(text_embeddings, image_embeddings, k=3)
-ranks = (similarity > np.diagonal(similarity)).sum(axis=0) + 1
+ranks = ranking.text_to_image_ranks(similarity, image_of_caption=np.arange(len(captions)))
 best = ", ".join(f"{row} ({score:.3f})" for row, score in zip(rows[0], scores[0], strict=True))
 print(f"{captions[0]!r} finds the images {best}")
-print(f"the right image is among the first 3 for {(ranks <= 3).mean():.0%} of the sentences")
+among_first = ranks.hit_probability(3).mean()
+print(f"the right image is among the first 3 for {among_first:.0%} of the sentences")
 
 # %% [markdown]
 # ## What the model sees

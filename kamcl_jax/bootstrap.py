@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from kamcl_jax import metrics, ranking
+from kamcl_jax.ranking import Ranks
 
 RESAMPLES = 1000
 PERCENTILES = (2.5, 97.5)
@@ -14,7 +15,7 @@ _BLOCK_CELLS = 2**20
 
 
 def intervals(
-    ranks: Mapping[str, np.ndarray],
+    ranks: Mapping[str, Ranks],
     image_of_caption: np.ndarray,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -23,7 +24,9 @@ def intervals(
 
     A resample draws as many images as there are, with replacement. An image brings its own query
     and those of all of its captions, which belong together; what is searched stays whole, so a
-    query's rank does not change. The interval lies between percentiles of the resamples.
+    query's rank does not change. Where scores tie, a query counts with the probability of its hit,
+    so the random order of the tied adds no width. The interval lies between percentiles of the
+    resamples.
 
     Args:
       ranks: as `ranking.both_ways` returns them.
@@ -38,8 +41,8 @@ def intervals(
 
 
 def difference_intervals(
-    ranks: Mapping[str, np.ndarray],
-    other_ranks: Mapping[str, np.ndarray],
+    ranks: Mapping[str, Ranks],
+    other_ranks: Mapping[str, Ranks],
     image_of_caption: np.ndarray,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -64,7 +67,7 @@ def difference_intervals(
 
 
 def _resampled(
-    ranks: Mapping[str, np.ndarray], image_of_caption: np.ndarray, resamples: int, seed: int
+    ranks: Mapping[str, Ranks], image_of_caption: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
     """Returns the recalls and mR, in percent, of each resample: f64[resamples, 7]."""
     hits, queries = _sums_of_images(ranks, image_of_caption)
@@ -83,9 +86,11 @@ def _bounds(recalls: np.ndarray) -> dict[str, list[float]]:
 
 
 def _sums_of_images(
-    ranks: Mapping[str, np.ndarray], image_of_caption: np.ndarray
+    ranks: Mapping[str, Ranks], image_of_caption: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns how many queries of each image hit, and how many there are, for each recall.
+
+    Hits are expected numbers, as a query whose scores tie hits with a probability.
 
     Returns:
       Two f64[N, 6], columns as in `metrics.RECALLS`.
@@ -97,7 +102,7 @@ def _sums_of_images(
         return np.bincount(image_of_query[way], values, minlength=num_images)
 
     columns = [(way, k) for way in ranking.WAYS for k in metrics.RECALL_AT]
-    hits = [sums(ranks[way] <= k, way) for way, k in columns]
+    hits = [sums(ranks[way].hit_probability(k), way) for way, k in columns]
     queries = [sums(np.ones(len(ranks[way])), way) for way, _ in columns]
     return np.stack(hits, axis=1), np.stack(queries, axis=1)
 

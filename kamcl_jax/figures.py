@@ -29,7 +29,7 @@ class Retrieved:
       caption: row of the caption.
       images: rows of the images that it retrieves, the best first.
       scores: of these images.
-      rank: of the image that it describes, 1 = first; a fraction where scores tie.
+      rank: of the image that it describes, 1 = first; the expected rank where scores tie.
     """
 
     caption: int

@@ -5,6 +5,7 @@ text. The official protocol takes every caption for a text of its own; then only
 captions are right for it.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -28,12 +29,70 @@ Pairs = tuple[np.ndarray, np.ndarray]
 Counts = tuple[jax.Array, jax.Array, jax.Array]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ranks:
+    """The ranks of Q queries: where the best right item of each stands among all items.
+
+    Items that score the same stand in random order. Where the best right item ties with wrong ones,
+    its rank is therefore not one number but a distribution, which these three counts determine.
+    So there is nothing here to compare with k: a recall is the mean of `hit_probability(k)`.
+    The share of the queries whose `expected()` rank is at most k is something else: one right item
+    that ties with one wrong item has the expected rank 1.5, yet it is the first in half of all
+    orders.
+
+    Attributes:
+      greater: i32[Q], how many items score more than the best right one.
+      tied_wrong: i32[Q], how many wrong items score the same as it.
+      tied_right: i32[Q], how many right items score the same, itself included. It is 0 where the
+        score of a right item is NaN: then no right item is ever found.
+    """
+
+    greater: np.ndarray
+    tied_wrong: np.ndarray
+    tied_right: np.ndarray
+
+    @classmethod
+    def untied(cls, ranks: np.ndarray) -> "Ranks":
+        """Returns ranks that no tie leaves open, from int[Q], 1 = first."""
+        greater = np.asarray(ranks, np.int32) - 1
+        return cls(greater, np.zeros_like(greater), np.ones_like(greater))
+
+    def __len__(self) -> int:
+        return len(self.greater)
+
+    def __getitem__(self, queries: slice | np.ndarray) -> "Ranks":
+        """Returns the ranks of some queries: a slice, a mask bool[Q], or rows int[R]."""
+        return Ranks(self.greater[queries], self.tied_wrong[queries], self.tied_right[queries])
+
+    def expected(self) -> np.ndarray:
+        """Returns f64[Q], the expected rank of the first right item, 1 = first.
+
+        On average o / (m + 1) of o wrong items stand before the first of m right ones.
+        """
+        return 1 + self.greater + self.tied_wrong / (self.tied_right + 1)
+
+    def hit_probability(self, k: int) -> np.ndarray:
+        """Returns f64[Q], how likely a right item is among the first k.
+
+        Of g greater, o tied wrong and m tied right items it is
+        1 - C(o, k - g) / C(o + m, k - g), and 0 for k <= g. Here the places after the greater items
+        are filled one after another, which stays exact for any number of tied items.
+        """
+        hit = np.zeros(len(self))
+        for place in range(k):
+            left = self.greater + self.tied_wrong + self.tied_right - place
+            # Once all wrong ones are placed, only right ones are left and the next is a hit.
+            chance = self.tied_right / np.maximum(left, np.maximum(self.tied_right, 1))
+            hit += np.where(self.greater <= place, (1 - hit) * chance, 0)
+        return hit
+
+
 def both_ways(
     scores: Scores | Array,
     image_of_caption: np.ndarray,
     ties: str = "expected",
     text_of_caption: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Ranks]:
     """Ranks images for captions and captions for images.
 
     Args:
@@ -44,7 +103,7 @@ def both_ways(
       text_of_caption: see `image_to_text_ranks`.
 
     Returns:
-      `i2t`: f64[N] and `t2i`: f64[M], 1 = first.
+      `i2t`, of the N images, and `t2i`, of the M captions.
 
     Raises:
       ValueError: `ties` is not one of `TIES`.
@@ -57,7 +116,7 @@ def both_ways_for_each(
     image_of_caption: np.ndarray,
     texts_of_captions: Sequence[np.ndarray | None],
     ties: str = "expected",
-) -> list[dict[str, np.ndarray]]:
+) -> list[dict[str, Ranks]]:
     """Ranks as `both_ways` for several readings of what is right; each score is computed once.
 
     Args:
@@ -89,25 +148,24 @@ def image_to_text_ranks(
     image_of_caption: np.ndarray,
     ties: str = "expected",
     text_of_caption: np.ndarray | None = None,
-) -> np.ndarray:
-    """Ranks each image's best right caption among all captions, 1 = first.
+) -> Ranks:
+    """Ranks each image's best right caption among all captions.
 
-    With `ties="expected"`, captions that score the same stand in random order and the rank is the
-    expected one: of m right and t other captions tied at the best right score, the first right one
-    has t / (m + 1) others before it on average. If the score of a right caption is NaN, the rank
-    is behind everything.
+    With `ties="expected"`, captions that score the same stand in random order, and whatever is
+    computed of the ranks is an expectation over these orders. If the score of a right caption is
+    NaN, all captions count as greater and none as right.
 
     Args:
       scores: as for `both_ways`.
       image_of_caption: int[M], row of the image that each caption describes; any number an image,
         at least one.
-      ties: "argsort" lets tied captions stand as NumPy's sort leaves them, see
-        `metrics.retrieval_metrics`.
+      ties: "argsort" lets tied captions stand as NumPy's sort leaves them, so that the ranks have
+        no ties; see `metrics.retrieval_metrics`.
       text_of_caption: int[M], equal for captions of equal text, as `equal_texts.numbered` returns
         it: captions that repeat one of the image's own are right too. None: its own alone.
 
     Returns:
-      f64[N].
+      Of the N images.
 
     Raises:
       ValueError: `ties` is not one of `TIES`.
@@ -122,8 +180,8 @@ def text_to_image_ranks(
     image_of_caption: np.ndarray,
     ties: str = "expected",
     text_of_caption: np.ndarray | None = None,
-) -> np.ndarray:
-    """Ranks each caption's best right image among all images, 1 = first.
+) -> Ranks:
+    """Ranks each caption's best right image among all images.
 
     Args:
       scores: as for `both_ways`.
@@ -133,7 +191,7 @@ def text_to_image_ranks(
         text is right. None: the image that it describes alone.
 
     Returns:
-      f64[M].
+      Of the M captions.
 
     Raises:
       ValueError: `ties` is not one of `TIES`.
@@ -159,7 +217,7 @@ def _ranks(
     num_items: int,
     right: Sequence[RightItems],
     ties: str,
-) -> list[np.ndarray]:
+) -> list[Ranks]:
     """Ranks queries a block at a time.
 
     Args:
@@ -169,33 +227,49 @@ def _ranks(
       ties: one of `TIES`.
 
     Returns:
-      f64[Q] for each reading.
+      Of the Q queries, for each reading.
     """
+    rank = _argsort_ranks if is_argsort(ties) else _tied_ranks
+    return rank(block_of, num_items, right)
+
+
+def _tied_ranks(
+    block_of: Callable[[slice], jax.Array], num_items: int, right: Sequence[RightItems]
+) -> list[Ranks]:
+    """Ranks queries where ties are left open, see `_ranks`."""
     num_right = np.sum([items.counts() for items in right], axis=0)
-    ranks = [np.empty(len(num_right)) for _ in right]
-    argsort = is_argsort(ties)
+    found = [np.empty((3, len(num_right)), np.int32) for _ in right]
     pending: tuple[slice, list[Counts]] | None = None
 
     def finish() -> None:
         if pending is not None:
             queries, counts = pending
-            for of_reading, counted in zip(ranks, counts, strict=True):
-                of_reading[queries] = _expected_ranks(*counted)
+            for of_reading, counted in zip(found, counts, strict=True):
+                of_reading[:, queries] = np.stack(counted)
 
     for queries in _blocks(num_right, num_items):
         pairs = [items.pairs(queries) for items in right]
         scores = block_of(queries)
-        if argsort:
-            for of_reading, listed in zip(ranks, pairs, strict=True):
-                of_reading[queries] = _argsort_ranks(np.asarray(scores), *listed)
-            continue
         counts = _counts(scores, [_padded(listed, len(scores)) for listed in pairs])
         # Fetched one block late: the device counts while the host lists the next pairs, and never
         # more than two blocks of scores wait.
         finish()
         pending = queries, counts
     finish()
-    return ranks
+    return [Ranks(*of_reading) for of_reading in found]
+
+
+def _argsort_ranks(
+    block_of: Callable[[slice], jax.Array], num_items: int, right: Sequence[RightItems]
+) -> list[Ranks]:
+    """Ranks queries as the KAMCL release does, see `_ranks`."""
+    num_right = np.sum([items.counts() for items in right], axis=0)
+    ranks = [np.empty(len(num_right), np.int32) for _ in right]
+    for queries in _blocks(num_right, num_items):
+        scores = np.asarray(block_of(queries))
+        for of_reading, items in zip(ranks, right, strict=True):
+            of_reading[queries] = _first_right(scores, *items.pairs(queries))
+    return list(map(Ranks.untied, ranks))
 
 
 def _blocks(num_right: np.ndarray, num_items: int) -> Iterator[slice]:
@@ -242,7 +316,7 @@ def _counts(scores: jax.Array, pairs: list[Pairs]) -> list[Counts]:
 
     Returns:
       For each reading i32[B] each: how many items score more (a NaN on either side counts as
-      more), how many score as much, and how many of these are right.
+      more), and how many wrong and how many right ones score as much.
     """
     return [_count(scores, *listed) for listed in pairs]
 
@@ -263,17 +337,11 @@ def _count(scores: jax.Array, query: Array, item: Array) -> Counts:
         lambda one, other: (one[0] + other[0], one[1] + other[1]),
         (1,),
     )
-    return greater, tied, right_tied
+    return greater, tied - right_tied, right_tied
 
 
-def _expected_ranks(greater: jax.Array, tied: jax.Array, right_tied: jax.Array) -> np.ndarray:
-    """Returns f64[B], the expected rank of the best right item over random orders of the tied."""
-    right = np.asarray(right_tied, np.float64)
-    return 1 + np.asarray(greater) + (np.asarray(tied) - right) / (right + 1)
-
-
-def _argsort_ranks(scores: np.ndarray, query: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """Returns f64[B], the rank of the first right item as the KAMCL release counts it.
+def _first_right(scores: np.ndarray, query: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Returns i32[B], the rank of the first right item as the KAMCL release counts it.
 
     NumPy's default sort, read backwards, decides between equal scores; how it leaves them may
     change with NumPy's version and the processor. A NaN comes first.
@@ -283,7 +351,7 @@ def _argsort_ranks(scores: np.ndarray, query: np.ndarray, item: np.ndarray) -> n
       query: int[P], ascending.
       item: int[P], right for the query.
     """
-    ranks = np.empty(len(scores))
+    ranks = np.empty(len(scores), np.int32)
     starts = np.searchsorted(query, np.arange(len(scores) + 1))
     for row, of_query in enumerate(scores):
         # The release sorts doubles, and which of two tied ones comes first depends on the type.

@@ -17,7 +17,7 @@ from kamcl_jax.score_blocks import Embeddings
 
 QUERIES_SHOWN = 8
 TIES = {
-    "expected": "ties count by their expected rank",
+    "expected": "tied scores stand in random order, so recalls and ranks are expected ones",
     "argsort": "ties stand as NumPy's sort leaves them, as in the KAMCL release",
 }
 CURVES = """
@@ -98,7 +98,7 @@ def retrieve(
     """
     rows = np.asarray(queries)
     asked = Embeddings(embeddings.images, embeddings.captions[rows])
-    ranks = ranking.text_to_image_ranks(asked, examples.image_of_caption[rows], ties)
+    ranks = ranking.text_to_image_ranks(asked, examples.image_of_caption[rows], ties).expected()
     scores, images = nearest.top_k(asked.captions, asked.images, figures.TOP)
     return [
         Retrieved(query, images[row].tolist(), scores[row].tolist(), float(ranks[row]))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kamcl_jax import metrics
+from kamcl_jax.ranking import Ranks
 
 NO_CLASS = "(none)"
 """Row of the images whose names carry no class."""
@@ -41,7 +42,7 @@ def _with_letter(name: str) -> str | None:
 
 
 def breakdown(
-    file_names: Iterable[str], image_of_caption: np.ndarray, ranks: Mapping[str, np.ndarray]
+    file_names: Iterable[str], image_of_caption: np.ndarray, ranks: Mapping[str, Ranks]
 ) -> list[dict[str, Any]] | None:
     """Returns the recalls of each scene class, each of its queries against the whole gallery.
 
@@ -70,7 +71,7 @@ def breakdown(
 
 
 def _row(
-    images: np.ndarray, image_of_caption: np.ndarray, ranks: Mapping[str, np.ndarray]
+    images: np.ndarray, image_of_caption: np.ndarray, ranks: Mapping[str, Ranks]
 ) -> dict[str, Any]:
     """Returns the counts and the recalls of some images, bool[N], and their captions."""
     captions = images[image_of_caption]

@@ -11,6 +11,7 @@ from kamcl_jax import evaluation, ranking, reporting, stored_run
 from kamcl_jax.comparison.runs import ComparedRun
 from kamcl_jax.config_check import ConfigError
 from kamcl_jax.figures import Retrieved
+from kamcl_jax.ranking import Ranks
 from kamcl_jax.score_blocks import Embeddings
 
 
@@ -32,7 +33,7 @@ class RankedQueries:
 
     label: str
     examples: Examples
-    ranks: dict[str, np.ndarray]
+    ranks: dict[str, Ranks]
     embeddings: Embeddings
     ties: str
 
@@ -97,8 +98,8 @@ def most_different(
 ) -> tuple[list[int], list[int]]:
     """Returns the queries where the first run is farthest ahead of another one, or behind it.
 
-    How far is told by the factor between the two ranks and not by their difference: from 1 to 10
-    matters more than from 101 to 110.
+    How far is told by the factor between the two expected ranks and not by their difference: from
+    1 to 10 matters more than from 101 to 110.
 
     Args:
       ranked: by each run; none, if they cannot be compared.
@@ -110,7 +111,7 @@ def most_different(
     """
     if not ranked:
         return [], []
-    first, *others = (run.ranks[way] for run in ranked)
+    first, *others = (run.ranks[way].expected() for run in ranked)
     ahead, behind = np.max(others, axis=0) / first, first / np.min(others, axis=0)
 
     def largest(factors: np.ndarray) -> list[int]:
@@ -121,7 +122,10 @@ def most_different(
 
 
 def farthest(ranked: Sequence[RankedQueries], way: str, query: int) -> RankedQueries:
-    """Returns the run whose rank of a query is farthest from the first run's, by their factor."""
+    """Returns the run whose expected rank of a query is farthest from the first's, by factor."""
     first, *others = ranked
-    rank_of_first = first.ranks[way][query]
-    return max(others, key=lambda run: abs(np.log(run.ranks[way][query] / rank_of_first)))
+
+    def rank(run: RankedQueries) -> float:
+        return run.ranks[way].expected()[query]
+
+    return max(others, key=lambda run: abs(np.log(rank(run) / rank(first))))

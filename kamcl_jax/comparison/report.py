@@ -46,7 +46,8 @@ difference is not a matter of which images were tested; another seed may still t
 
 {differences}
 
-How many queries a run ranks better, alike and worse than the first run does:
+How many queries a run ranks better, alike and worse than the first run does, by the expected rank
+where scores tie:
 
 {counts}"""
 CURVES_TEXT = f"""
@@ -57,8 +58,9 @@ CURVES_TEXT = f"""
 QUERIES = """
 ## Queries where the runs differ most
 
-Ranks of the right answer, 1 = first. Listed are the queries where the rank of {first} is ahead of
-that of another run by the largest factor, and those where it is behind.
+Ranks of the right answer, 1 = first; where scores tie, the expected rank. Listed are the queries
+where the rank of {first} is ahead of that of another run by the largest factor, and those where it
+is behind.
 
 {tables}
 """
@@ -154,7 +156,7 @@ def _differences(ranked: Sequence[RankedQueries]) -> str:
             ]
         )
         for way, words in result_tables.WAYS.items():
-            change = np.sign(first.ranks[way] - other.ranks[way])
+            change = np.sign(first.ranks[way].expected() - other.ranks[way].expected())
             numbers = [str(np.count_nonzero(change == sign)) for sign in (1, 0, -1)]
             counts.append([_text(f"{other.label} against {first.label}"), words, *numbers])
     head = ("runs", "direction", "better rank", "same rank", "worse rank")
@@ -180,9 +182,8 @@ def _queries(ranked: Sequence[RankedQueries], chosen: Chosen) -> str:
 def _ranks(
     ranked: Sequence[RankedQueries], way: str, texts: Sequence[str], rows: Sequence[int]
 ) -> str:
-    cells = [
-        [_text(texts[row]), *(f"{run.ranks[way][row]:.10g}" for run in ranked)] for row in rows
-    ]
+    ranks = [run.ranks[way].expected() for run in ranked]
+    cells = [[_text(texts[row]), *(f"{rank[row]:.10g}" for rank in ranks)] for row in rows]
     what = {"t2i": "caption", "i2t": "image"}
     return markdown.table([what[way], *(_text(run.label) for run in ranked)], cells)
 

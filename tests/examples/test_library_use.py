@@ -4,6 +4,7 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import plain_hits
 from PIL import Image
 
 from kamcl_jax.export import model_folder
@@ -20,8 +21,12 @@ def test_the_example_runs_on_a_model_folder(tiny_model, tmp_path, monkeypatch, c
     assert f"saved: {names['folder'] / 'retrieved.png'}" in printed
     assert Image.open(names["folder"] / "retrieved.png").size[0] > 500
     # What it shows is what the similarities say.
-    best = np.argsort(-names["similarity"][:, 0], kind="stable")[:3]
+    similarity = names["similarity"]
+    best = np.argsort(-similarity[:, 0], kind="stable")[:3]
     np.testing.assert_array_equal(names["rows"][0], best)
+    right = np.eye(len(similarity), dtype=bool)
+    hits = np.mean(plain_hits.of_scores(similarity.T, right, 3))
+    assert f"among the first 3 for {hits:.0%} of the sentences" in printed
 
 
 def test_it_is_made_of_cells():

@@ -1,20 +1,24 @@
 """Bootstrap intervals against a plain loop and against the binomial distribution."""
 
 import numpy as np
+import plain_hits
 import pytest
 
 from kamcl_jax import bootstrap, metrics
+from kamcl_jax.ranking import Ranks
 
 GENERATOR = np.random.default_rng(0)
 
 
 def random_ranks(captions):
+    """Ranks where about two of three queries tie with wrong items."""
     image_of_caption = np.repeat(np.arange(len(captions)), captions)
-    ranks = {
-        "i2t": GENERATOR.integers(1, 14, len(captions)).astype(float),
-        "t2i": GENERATOR.integers(1, 14, len(image_of_caption)).astype(float),
-    }
-    return ranks, image_of_caption
+
+    def ranks(queries):
+        greater, tied_wrong, more_right = GENERATOR.integers(0, [[11], [3], [2]], (3, queries))
+        return Ranks(greater, tied_wrong, 1 + more_right)
+
+    return {"i2t": ranks(len(captions)), "t2i": ranks(len(image_of_caption))}, image_of_caption
 
 
 def plain_intervals(ranks, image_of_caption, resamples, seed):
@@ -25,9 +29,12 @@ def plain_intervals(ranks, image_of_caption, resamples, seed):
     for _ in range(resamples):
         times = generator.multinomial(images, [1 / images] * images)
         drawn = [image for image in range(images) for _ in range(times[image])]
-        i2t = np.array([ranks["i2t"][image] for image in drawn])
-        t2i = np.concatenate([ranks["t2i"][image_of_caption == image] for image in drawn])
-        recalls = [100 * np.mean(way <= k) for way in (i2t, t2i) for k in (1, 5, 10)]
+        captions = np.concatenate([np.flatnonzero(image_of_caption == image) for image in drawn])
+        recalls = [
+            100 * np.mean(plain_hits.of_ranks(of_way, k))
+            for of_way in (ranks["i2t"][np.array(drawn)], ranks["t2i"][captions])
+            for k in (1, 5, 10)
+        ]
         scores.append([*recalls, np.mean(recalls)])
     return np.percentile(scores, [2.5, 97.5], axis=0).T
 
@@ -53,7 +60,10 @@ def test_equal_seeds_draw_equal_images():
 
 def test_the_width_is_that_of_the_binomial_distribution():
     images = 400
-    ranks = {"i2t": np.where(np.arange(images) < 120, 1.0, 7.0), "t2i": np.full(images, 3.0)}
+    ranks = {
+        "i2t": Ranks.untied(np.where(np.arange(images) < 120, 1, 7)),
+        "t2i": Ranks.untied(np.full(images, 3)),
+    }
     found = bootstrap.intervals(ranks, np.arange(images))
     standard_error = 100 * np.sqrt(0.3 * 0.7 / images)
     low, high = found["i2t_r1"]
@@ -68,7 +78,10 @@ def test_the_truth_lies_in_about_95_of_100_intervals():
     inside = []
     for _ in range(300):
         hits = GENERATOR.random(100) < 0.4
-        ranks = {"i2t": np.where(hits, 1.0, 20.0), "t2i": np.ones(100)}
+        ranks = {
+            "i2t": Ranks.untied(np.where(hits, 1, 20)),
+            "t2i": Ranks.untied(np.ones(100)),
+        }
         low, high = bootstrap.intervals(ranks, np.arange(100), resamples=200)["i2t_r1"]
         inside.append(low <= 40 <= high)
     assert 0.90 <= np.mean(inside) <= 0.985
@@ -76,10 +89,19 @@ def test_the_truth_lies_in_about_95_of_100_intervals():
 
 def test_captions_of_an_image_are_not_independent():
     # Five captions that hit or miss together say no more than one does.
-    hits = np.where(GENERATOR.random(200) < 0.5, 1.0, 20.0)
-    found = bootstrap.intervals({"i2t": hits, "t2i": np.repeat(hits, 5)}, np.arange(1000) // 5)
+    hits = np.where(GENERATOR.random(200) < 0.5, 1, 20)
+    ranks = {"i2t": Ranks.untied(hits), "t2i": Ranks.untied(np.repeat(hits, 5))}
+    found = bootstrap.intervals(ranks, np.arange(1000) // 5)
     np.testing.assert_allclose(found["t2i_r1"], found["i2t_r1"])
     np.testing.assert_allclose(found["mR"], found["i2t_r1"])
+
+
+def test_ties_alone_give_an_interval_no_width():
+    # Each query ties with one wrong item: a half of them hit at 1, whichever images are drawn.
+    counts = np.zeros(30, int), np.ones(30, int), np.ones(30, int)
+    found = bootstrap.intervals({"i2t": Ranks(*counts), "t2i": Ranks(*counts)}, np.arange(30))
+    assert found["i2t_r1"] == found["t2i_r1"] == pytest.approx([50, 50])
+    assert found["i2t_r5"] == found["t2i_r5"] == pytest.approx([100, 100])
 
 
 def plain_differences(ranks, other_ranks, image_of_caption, resamples, seed):
@@ -92,7 +114,7 @@ def plain_differences(ranks, other_ranks, image_of_caption, resamples, seed):
         weights = {"i2t": times, "t2i": times[image_of_caption]}
         recalls = [
             [
-                100 * np.average(of[way] <= k, weights=weights[way])
+                100 * np.average(plain_hits.of_ranks(of[way], k), weights=weights[way])
                 for way in weights
                 for k in (1, 5, 10)
             ]
@@ -120,8 +142,8 @@ def test_intervals_of_differences_equal_a_plain_loop():
 
 def test_what_all_models_find_hard_widens_no_interval_of_a_difference():
     # The second model finds what the first does, and five images of a hundred more.
-    hits = np.where(np.arange(100) < 40, 1.0, 20.0)
-    more = np.where(np.arange(100) < 45, 1.0, 20.0)
+    hits = Ranks.untied(np.where(np.arange(100) < 40, 1, 20))
+    more = Ranks.untied(np.where(np.arange(100) < 45, 1, 20))
     ranks, other_ranks = ({"i2t": one, "t2i": one} for one in (more, hits))
     low, high = bootstrap.difference_intervals(ranks, other_ranks, np.arange(100))["mR"]
     alone = bootstrap.intervals(other_ranks, np.arange(100))["mR"]

@@ -45,8 +45,13 @@ def test_scoring_a_split_counts_ties_as_asked(one_device):
         image_of_caption=np.repeat(np.arange(20), 5),
     )
     encoders = evaluation.Encoders(collapsed, collapsed, one_device)
-    assert evaluation.score(encoders, {}, examples, 8)[0]["t2i_r5"] == 0
-    assert evaluation.score(encoders, {}, examples, 8, "argsort")[0]["t2i_r5"] == pytest.approx(25)
+    expected, _ = evaluation.score(encoders, {}, examples, 8)
+    argsort, _ = evaluation.score(encoders, {}, examples, 8, "argsort")
+    chance = metrics.chance_metrics(examples.image_of_caption)
+    assert {name: expected[name] for name in chance} == pytest.approx(chance, abs=1e-12)
+    # All images see their captions in one order: a whole number of the twenty hits.
+    assert argsort["i2t_r5"] / 5 == pytest.approx(round(argsort["i2t_r5"] / 5))
+    assert expected["i2t_r5"] != pytest.approx(argsort["i2t_r5"], abs=1)
 
 
 def test_every_way_to_count_ties_can_be_configured_and_is_told_in_the_report():

@@ -1,14 +1,18 @@
 """Ranks against enumeration and plain loops, with ties and captions of equal text."""
 
+import dataclasses
 import itertools
+import math
 import tracemalloc
 import weakref
+from fractions import Fraction
 
 import jax
 import numpy as np
 import pytest
 
 from kamcl_jax import ranking
+from kamcl_jax.ranking import Ranks
 from kamcl_jax.score_blocks import Embeddings, Matrix
 
 GENERATOR = np.random.default_rng(0)
@@ -16,21 +20,19 @@ ONE_TO_THREE = np.array([2, 0, 0, 1, 2, 2, 3])
 """Captions of four images, one to three each, in no order."""
 
 
-def expected_first_place(scores, right):
-    """Expected place of the first right item over all orders of tied items, by enumeration."""
+def first_places(scores, right):
+    """Place of the first right item in each order of the tied items, by enumeration."""
     best = max(scores[i] for i in right)
     ahead = sum(score > best for score in scores)
     tied = [i for i, score in enumerate(scores) if score == best]
-    places = [
-        min(order.index(i) for i in right if i in tied) for order in itertools.permutations(tied)
-    ]
-    return 1 + ahead + np.mean(places)
+    orders = itertools.permutations(tied)
+    return [1 + ahead + min(order.index(i) for i in right if i in tied) for order in orders]
 
 
-def release_place(scores, right):
+def release_places(scores, right):
     """Place of the first of the right items, by the release's steps, one at a time."""
     order = np.argsort(np.array(scores, np.float64))[::-1].tolist()
-    return 1 + min(order.index(item) for item in right)
+    return [1 + min(order.index(item) for item in right)]
 
 
 def matching(image_of_caption, texts, num_images):
@@ -46,40 +48,86 @@ def matching(image_of_caption, texts, num_images):
     )
 
 
-def plain_ranks(similarity, right, place):
-    return {
-        "i2t": [place(list(s), np.flatnonzero(r)) for s, r in zip(similarity, right, strict=True)],
-        "t2i": [
-            place(list(s), np.flatnonzero(r)) for s, r in zip(similarity.T, right.T, strict=True)
-        ],
-    }
-
-
 def assert_ranks_equal(found, expected):
     for way in ranking.WAYS:
-        np.testing.assert_allclose(found[way], expected[way], err_msg=way)
+        for field in dataclasses.fields(Ranks):
+            np.testing.assert_array_equal(
+                getattr(found[way], field.name),
+                getattr(expected[way], field.name),
+                err_msg=f"{way} {field.name}",
+            )
+
+
+@pytest.mark.parametrize("greater", [0, 1, 3])
+@pytest.mark.parametrize("tied_wrong", [0, 1, 4])
+@pytest.mark.parametrize("tied_right", [1, 2, 3])
+def test_ranks_are_those_of_all_orders_of_the_tied(greater, tied_wrong, tied_right):
+    tied = tied_wrong + tied_right
+    first = [min(places) for places in itertools.combinations(range(tied), tied_right)]
+    ranks = Ranks(*(np.array([count]) for count in (greater, tied_wrong, tied_right)))
+    np.testing.assert_allclose(ranks.expected(), 1 + greater + np.mean(first))
+    for k in range(greater + tied + 3):
+        hits = np.mean([greater + place < k for place in first])
+        np.testing.assert_allclose(ranks.hit_probability(k), hits, rtol=1e-14)
+
+
+def test_one_right_and_one_wrong_that_tie_are_half_a_hit():
+    ranks = ranking.both_ways(np.ones((2, 2), np.float32), np.arange(2))
+    for way in ranking.WAYS:
+        np.testing.assert_array_equal(ranks[way].expected(), 1.5)
+        np.testing.assert_array_equal(ranks[way].hit_probability(1), 0.5)
+        np.testing.assert_array_equal(ranks[way].hit_probability(2), 1)
+        with pytest.raises(TypeError):
+            _ = ranks[way] <= 1
+
+
+@pytest.mark.parametrize("tied_right", [1, 5, 10**6])
+@pytest.mark.parametrize("k", [1, 10])
+def test_hits_among_millions_of_tied_items_are_exact(tied_right, k):
+    tied_wrong = 5 * 10**6
+    ranks = Ranks(*(np.array([count], np.int32) for count in (0, tied_wrong, tied_right)))
+    misses = Fraction(math.comb(tied_wrong, k), math.comb(tied_wrong + tied_right, k))
+    np.testing.assert_allclose(ranks.hit_probability(k), float(1 - misses), rtol=1e-14)
+
+
+def test_untied_ranks_hit_or_miss():
+    places = GENERATOR.permutation(30) + 1
+    ranks = Ranks.untied(places)
+    assert len(ranks) == 30
+    np.testing.assert_array_equal(ranks.expected(), places)
+    np.testing.assert_array_equal(ranks[places > 4].expected(), places[places > 4])
+    for k in (0, 1, 10, 40):
+        np.testing.assert_array_equal(ranks.hit_probability(k), places <= k)
 
 
 @pytest.mark.parametrize(
-    ("ties", "place"), zip(ranking.TIES, (expected_first_place, release_place), strict=True)
+    ("ties", "places"), zip(ranking.TIES, (first_places, release_places), strict=True)
 )
 @pytest.mark.parametrize("levels", [3, 1000])
 @pytest.mark.parametrize("num_texts", [1, 3, None])
-def test_ranks_equal_plain_loops(levels, num_texts, ties, place):
+def test_ranks_equal_plain_loops(levels, num_texts, ties, places):
     for _ in range(20):
         similarity = GENERATOR.integers(0, levels, (4, 7)).astype(np.float32)
         texts = None if num_texts is None else 10 * GENERATOR.integers(0, num_texts, 7)
         right = matching(ONE_TO_THREE, np.arange(7) if texts is None else texts, 4)
         found = ranking.both_ways(similarity, ONE_TO_THREE, ties, texts)
-        assert_ranks_equal(found, plain_ranks(similarity, right, place))
+        for way, scores, mask in (("i2t", similarity, right), ("t2i", similarity.T, right.T)):
+            expected = [
+                places(list(row), np.flatnonzero(of_row))
+                for row, of_row in zip(scores, mask, strict=True)
+            ]
+            np.testing.assert_allclose(found[way].expected(), list(map(np.mean, expected)))
+            for k in range(1, 9):
+                hits = [np.mean(np.array(of_query) <= k) for of_query in expected]
+                np.testing.assert_allclose(found[way].hit_probability(k), hits, rtol=1e-14)
 
 
 def masked_ranks(scores, right):
-    """Expected ranks of the rows' right items, all at once, by a mask as large as the scores."""
+    """Ranks of the rows' right items, all at once, by a mask as large as the scores."""
     best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
     greater = (~(scores <= best)).sum(axis=1)
     tied, right_tied = ((scores == best) & mask for mask in (~right, right))
-    return 1 + greater + tied.sum(axis=1) / (right_tied.sum(axis=1) + 1)
+    return Ranks(greater, tied.sum(axis=1), right_tied.sum(axis=1))
 
 
 def random_scores(shape, levels):
@@ -143,8 +191,8 @@ def test_equal_embeddings_tie_to_the_last_bit_whatever_their_place(cells, monkey
     collapsed = GENERATOR.standard_normal((1, 64)).astype(np.float32)
     images, captions = np.repeat(collapsed, 37, axis=0), np.repeat(collapsed, 111, axis=0)
     ranks = ranking.both_ways(Embeddings(images, captions), np.arange(111) // 3)
-    np.testing.assert_array_equal(ranks["i2t"], 1 + 108 / 4)
-    np.testing.assert_array_equal(ranks["t2i"], 1 + 36 / 2)
+    np.testing.assert_array_equal(ranks["i2t"].expected(), 1 + 108 / 4)
+    np.testing.assert_array_equal(ranks["t2i"].expected(), 1 + 36 / 2)
 
 
 class Watched(Embeddings):
@@ -203,7 +251,8 @@ def test_lists_of_right_answers_are_parted_where_one_text_is_everywhere(monkeypa
     scores = GENERATOR.random((60, 300), np.float32)
     ranks = ranking.both_ways(scores, np.arange(300) // 5, text_of_caption=np.zeros(300))
     assert max(listed) <= 1000
-    assert_ranks_equal(ranks, {"i2t": np.ones(60), "t2i": np.ones(300)})
+    for way in ranking.WAYS:
+        np.testing.assert_array_equal(ranks[way].expected(), 1)
 
 
 def random_split(levels, num_images=30, num_texts=40):
@@ -259,8 +308,11 @@ def test_more_captions_of_equal_text_only_help(ties):
         texts = texts // merged
         after = ranking.both_ways(similarity, image_of_caption, ties, texts)
         for way in ranking.WAYS:
-            assert np.all(after[way] <= before[way])
-            assert np.any(after[way] < before[way])
+            assert np.all(after[way].expected() <= before[way].expected())
+            assert np.any(after[way].expected() < before[way].expected())
+            for k in (1, 5, 10):
+                likelier = after[way].hit_probability(k) - before[way].hit_probability(k)
+                assert np.all(likelier > -1e-14)
         before = after
 
 
@@ -284,8 +336,16 @@ def test_scores_that_are_not_numbers_rank_behind_everything():
     similarity[3] = np.nan
     for of_caption in (None, texts):
         ranks = ranking.both_ways(similarity, image_of_caption, text_of_caption=of_caption)
-        assert ranks["i2t"][3] > similarity.shape[1]
-        assert np.all(ranks["t2i"][image_of_caption == 3] > similarity.shape[0])
+        own = image_of_caption == 3
+        lost_captions = own if of_caption is None else np.isin(texts, texts[own])
+        for way, lost, gallery in (
+            ("i2t", np.arange(30) == 3, similarity.shape[1]),
+            ("t2i", lost_captions, similarity.shape[0]),
+        ):
+            assert np.all(ranks[way][lost].expected() > gallery)
+            # No k finds them, also where it takes in the whole gallery.
+            for k in (gallery, gallery + 5):
+                np.testing.assert_array_equal(ranks[way].hit_probability(k), ~lost)
 
 
 def test_ways_to_count_ties_agree_where_there_are_none():

@@ -1,9 +1,11 @@
 """Scene classes in file names, and the recalls of each."""
 
 import numpy as np
+import plain_hits
 import pytest
 
 from kamcl_jax import metrics, scene_classes
+from kamcl_jax.ranking import Ranks
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_folders_are_classes_where_they_differ(names, expected):
 
 
 def one_rank_an_image(ranks):
-    return {"i2t": np.array(ranks, float), "t2i": np.array(ranks, float)}
+    return {"i2t": Ranks.untied(ranks), "t2i": Ranks.untied(ranks)}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,11 @@ def test_each_class_has_the_recalls_of_its_own_queries():
     kinds = np.array(["port", "beach", "7", "port", "beach", "beach", "8"])
     names = [f"{kind}_{i}.jpg" if kind.isalpha() else f"{kind}.jpg" for i, kind in enumerate(kinds)]
     image_of_caption = np.array([6, 0, 0, 0, 1, 2, 2, 3, 4, 4, 5, 6])
-    ranks = {"i2t": generator.integers(1, 13, 7), "t2i": generator.integers(1, 13, 12)}
+    # Up to ten greater, three wrong ones that tie, and one to three right ones.
+    ranks = {
+        way: Ranks(*generator.integers([[0], [0], [1]], [[11], [4], [4]], (3, queries)))
+        for way, queries in (("i2t", 7), ("t2i", 12))
+    }
     rows = scene_classes.breakdown(names, image_of_caption, ranks)
     assert [row["class"] for row in rows] == ["beach", "port", scene_classes.NO_CLASS]
     for row, kind in zip(rows, (["beach"], ["port"], ["7", "8"]), strict=True):
@@ -73,7 +79,7 @@ def test_each_class_has_the_recalls_of_its_own_queries():
         assert (row["images"], row["captions"]) == (len(images), len(captions))
         for way, queries in (("i2t", images), ("t2i", captions)):
             for k in (1, 5, 10):
-                found = [ranks[way][query] <= k for query in queries]
+                found = plain_hits.of_ranks(ranks[way][queries], k)
                 assert row[f"{way}_r{k}"] == pytest.approx(100 * np.mean(found))
         assert row["mR"] == pytest.approx(np.mean([row[name] for name in metrics.RECALLS]))
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from kamcl_jax.comparison import queries
+from kamcl_jax.ranking import Ranks
 
 
 def ranked(label, *ranks):
-    return SimpleNamespace(label=label, ranks={"t2i": np.array(ranks, float)})
+    return SimpleNamespace(label=label, ranks={"t2i": Ranks.untied(ranks)})
 
 
 ONE = ranked("one", 1, 50, 4, 2, 9, 3)
@@ -35,6 +36,15 @@ def test_of_several_runs_any_may_be_far_from_the_first():
     assert behind == [2, 4, 3]
     farthest = [queries.farthest([ONE, TWO, three], "t2i", query).label for query in (0, 2, 3)]
     assert farthest == ["three", "two", "two"]
+
+
+def test_where_scores_tie_the_expected_rank_counts():
+    # Four wrong captions tie with the right one: the expected rank is 3.
+    tied = SimpleNamespace(
+        label="tied", ranks={"t2i": Ranks(np.zeros(3, int), np.full(3, 4), np.ones(3, int))}
+    )
+    untied = ranked("untied", 2, 3, 4)
+    assert queries.most_different([tied, untied], "t2i", 5) == ([2], [0])
 
 
 @pytest.mark.parametrize("runs", [[], [ONE, ONE]])
