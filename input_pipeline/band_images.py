@@ -1,21 +1,21 @@
-"""Reads images that have more bands, or more bits, than a picture: satellites' TIFF files.
+"""Reads the bands of TIFF files: pictures, and satellites' files of more bands, or more bits.
 
-Every file becomes 8-bit RGB. TIFF files of more than 8 bits or more than four bands are read by
-tifffile, signed ones too, and all of them if bands are chosen. Bands and a stretch count for TIFF
-files only. PIL reads whatever else there is, see `image_conversion`.
+Which bands become red, green and blue, and how, can be chosen. `image_reader` reads other files.
 
 | in the TIFF file                 | in the image                                              |
 |----------------------------------|-----------------------------------------------------------|
 | many bands                       | the three chosen ones, as red, green and blue             |
 | one band, or one chosen          | repeated for red, green and blue                          |
-| one band and transparency        | the band, as if it were the only one                      |
+| one band and alpha               | the band, as if it were the only one                      |
 | two bands                        | refused, unless bands are chosen                          |
 | unsigned integers, 8 bits        | as they are; a stretch does not count for them            |
 | unsigned integers, fewer bits    | spread over 0 to 255; a stretch does not count for them   |
 | unsigned integers, more bits     | the highest 8 bits, or stretched                          |
 | signed integers, floating point  | stretched, or else refused: nothing says what is white    |
-| palette, CMYK, YCbCr, LAB        | as PIL reads them; neither bands nor a stretch count      |
-| several pages                    | the first                                                 |
+| colours multiplied by alpha      | divided by it, unless they are stretched                  |
+| orientation                      | applied                                                   |
+| black and white, palette, CMYK,  | left to PIL; neither bands nor a stretch count            |
+| YCbCr, LAB                       |                                                           |
 
 A stretch maps two percentiles of each band to 0 and 255, and what lies beyond them to the same. It
 leaves out NaN, infinity and the value that GDAL has marked as no data, which become 0.
@@ -26,26 +26,27 @@ from __future__ import annotations
 import io
 import logging
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tifffile
-from PIL import Image
 
-from input_pipeline import band_levels, image_files
+from input_pipeline import band_levels
 from input_pipeline.errors import DataError
 from input_pipeline.image_files import MAX_PIXELS, UnreadableImageError
 
 MAX_DECODED_BYTES = 2**30
 """Of all bands of an image; more are not decoded."""
 
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PLAIN = (
     tifffile.PHOTOMETRIC.MINISBLACK,
     tifffile.PHOTOMETRIC.MINISWHITE,
     tifffile.PHOTOMETRIC.RGB,
 )
+_JPEG = (6, 7, 33007, 34892)  # of TIFF's compressions
+_STARTS_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 _WRONG_BANDS = "Bands are one or three numbers from 1, as 4,3,2, not {}."
@@ -96,73 +97,31 @@ def parse_choice(bands: Sequence[str] = (), stretch: Sequence[str] = ()) -> Band
     return BandChoice(numbers, (low, high) if stretch else None)
 
 
-def read_rgb(encoded: bytes, choice: BandChoice) -> Image.Image:
-    """Decodes an image file wholly.
+def read_levels(encoded: bytes, page_number: int, choice: BandChoice) -> np.ndarray | None:
+    """Decodes the bands of a TIFF file.
 
     Args:
       encoded: the file's bytes.
-      choice: of bands, for TIFF files.
+      page_number: of the file, from 0.
+      choice: of bands.
 
     Returns:
-      8-bit RGB.
+      u8[height, width, 3] of red, green and blue, or None if the colours are for PIL to convert.
 
     Raises:
       UnreadableImageError: it is damaged, too large or of an unknown kind, or has not the bands.
     """
-    if not encoded.startswith(_TIFF_STARTS) or (not choice.bands and _is_picture(encoded)):
-        return image_files.read_rgb(encoded)
-    bands = _read_bands(encoded, choice)
-    return image_files.read_rgb(encoded) if bands is None else Image.fromarray(bands)
-
-
-def resize(encoded: bytes, size: int, choice: BandChoice) -> np.ndarray:
-    """Decodes an image file and resizes it as `image_files.resize` does.
-
-    Args:
-      encoded: the file's bytes.
-      size: pixels a side; the proportions are not kept.
-      choice: of bands, for TIFF files.
-
-    Returns:
-      u8[size, size, 3].
-
-    Raises:
-      UnreadableImageError: see `read_rgb`.
-    """
-    image = read_rgb(encoded, choice)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
-
-
-def _is_picture(encoded: bytes) -> bool:
-    """Whether PIL reads a TIFF file of this kind as it should; it may be damaged nevertheless."""
-    if not image_files.knows_kind(encoded):
-        return False
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
-            page = file.pages.first
-            if page.samplesperpixel == 2 and not _has_alpha(page):
-                return False  # PIL would take the second band for transparency
-            if page.dtype is not None and page.dtype.kind not in "ub":
-                return False  # PIL would take signed numbers for unsigned ones
-            # Of more bits or bands PIL may read the wrong ones.
-            return page.bitspersample <= 8 and page.samplesperpixel <= 4
-    except Exception:  # damaged bytes lead tifffile to anything; PIL will say what is wrong
-        return True
-
-
-def _read_bands(encoded: bytes, choice: BandChoice) -> np.ndarray | None:
-    """Returns u8[height, width, 3], or None if the file's colours are for PIL to convert."""
-    try:
-        with tifffile.TiffFile(io.BytesIO(encoded)) as file:
-            page = file.pages.first
+            page = file.pages[page_number].aspage()
             if page.photometric not in _PLAIN:
                 return None
             numbers = _chosen_of(page, choice.bands)
             if page.bitspersample == page.samplesperpixel == 1:
                 return None  # black and white, mostly in the codes of fax machines
             _check(page)
-            bands = _decode(page)[:, :, numbers]
-            return band_levels.levels_of(bands, page, choice.stretch)
+            levels = _levels(_decode(page), numbers, page, choice.stretch)
+            return np.ascontiguousarray(_upright(levels, page.tags.valueof("Orientation")))
     except UnreadableImageError:
         raise
     except MemoryError as error:
@@ -170,6 +129,39 @@ def _read_bands(encoded: bytes, choice: BandChoice) -> np.ndarray | None:
     # Damaged bytes lead tifffile and the codecs to anything.
     except Exception as error:
         raise UnreadableImageError(_damage(error)) from error
+
+
+def _levels(
+    pixels: np.ndarray,
+    numbers: list[int],
+    page: tifffile.TiffPage,
+    stretch: tuple[float, float] | None,
+) -> np.ndarray:
+    """Returns u8[height, width, 3] of [height, width, bands]."""
+    levels = band_levels.levels_of(pixels[..., numbers], page, stretch)
+    alpha = _premultiplied_by(page)
+    if alpha is None or (stretch is not None and band_levels.is_stretchable(page)):
+        return levels
+    num_colours = page.samplesperpixel - len(page.extrasamples)
+    divisors = band_levels.levels_of(pixels[..., [alpha] * 3], page, None)
+    divisors[..., [number >= num_colours for number in numbers]] = 255  # further bands stay
+    return band_levels.divided(levels, divisors)
+
+
+def _premultiplied_by(page: tifffile.TiffPage) -> int | None:
+    """Returns the alpha band that the colours are multiplied by, from 0, if they are."""
+    if tifffile.EXTRASAMPLE.ASSOCALPHA not in page.extrasamples:
+        return None
+    first_extra = page.samplesperpixel - len(page.extrasamples)
+    return first_extra + page.extrasamples.index(tifffile.EXTRASAMPLE.ASSOCALPHA)
+
+
+def _upright(stored: np.ndarray, orientation: object) -> np.ndarray:
+    """Turns [height, width, 3] as TIFF's tag says: where its first row and column belong."""
+    first_row_is_at_the_side = orientation in (5, 6, 7, 8)
+    shown = stored.swapaxes(0, 1) if first_row_is_at_the_side else stored
+    from_the_bottom, from_the_right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return shown[:: -1 if from_the_bottom else 1, :: -1 if from_the_right else 1]
 
 
 def _damage(error: Exception) -> str:
@@ -197,6 +189,33 @@ def _check(page: tifffile.TiffPage) -> None:
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
     ):
         raise UnreadableImageError("it is truncated")
+    if page.compression in _JPEG:
+        _check_jpegs(page)
+
+
+def _check_jpegs(page: tifffile.TiffPage) -> None:
+    """Refuses strips and tiles that are huge by their own headers, not by the TIFF's tags."""
+    file, (rows, columns) = page.parent.filehandle, page.chunks[:2]
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.seek(offset)
+        height, width = _size_of_jpeg(file.read(count))
+        # An encoder may have filled the last blocks of 8 or 16 pixels up.
+        if height > rows + 15 or width > columns + 15:
+            raise UnreadableImageError("its strips or tiles are larger than it says")
+
+
+def _size_of_jpeg(encoded: bytes) -> tuple[int, int]:
+    """Returns the (height, width) that a JPEG's header says."""
+    place = 2
+    while place + 9 <= len(encoded) and encoded[place] == 0xFF:
+        marker, length, height, width = struct.unpack_from(">xBHxHH", encoded, place)
+        if marker == 0xFF:  # a filling byte
+            place += 1
+        elif marker in _STARTS_OF_FRAME:
+            return height, width
+        else:
+            place += 2 + length
+    raise UnreadableImageError("its strips or tiles are damaged")
 
 
 def _has_alpha(page: tifffile.TiffPage) -> bool:
@@ -207,7 +226,7 @@ def _chosen_of(page: tifffile.TiffPage, bands: tuple[int, ...]) -> list[int]:
     """Returns which bands are red, green and blue, from 0."""
     num_bands = page.samplesperpixel
     if not bands and num_bands == 2 and not _has_alpha(page):
-        raise UnreadableImageError("it has 2 bands, and nothing says which to take")
+        raise UnreadableImageError(band_levels.TWO_BANDS)
     wanted = bands or ((1,) if num_bands <= 2 else (1, 2, 3))
     if max(wanted) > num_bands:
         noun = "band" if num_bands == 1 else "bands"

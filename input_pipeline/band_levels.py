@@ -12,6 +12,12 @@ from input_pipeline.image_files import UnreadableImageError
 MEASURED_PIXELS = 2**22
 """Of larger images, percentiles are of at most as many pixels, evenly spaced."""
 
+NO_WHITE = (
+    "its pixels are signed or floating-point numbers: nothing says which is white, unless an index "
+    "is made with a stretch, as 2,98"
+)
+TWO_BANDS = "it has 2 bands, and nothing says which to take"
+
 
 def levels_of(
     bands: np.ndarray, page: tifffile.TiffPage, stretch: tuple[float, float] | None
@@ -30,24 +36,36 @@ def levels_of(
     Raises:
       UnreadableImageError: nothing says what is black and what is white.
     """
-    unsigned, bits = bands.dtype.kind == "u", page.bitspersample
+    bits = page.bitspersample
     is_inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    if unsigned and bits < 8:
-        levels = bands.astype(np.uint16) * 255 // (2**bits - 1)
-    elif unsigned and bits == 8:
-        levels = bands
-    elif stretch is not None:
+    if stretch is not None and is_stretchable(page):
         nodata = _nodata(page)
         each = [_stretched(bands[..., band], nodata, stretch, is_inverted) for band in range(3)]
         return np.stack(each, axis=-1)
-    elif unsigned:
-        levels = bands >> (bits - 8)
-    else:
-        raise UnreadableImageError(
-            "its pixels are signed or floating-point numbers: a stretch is needed, as 2,98"
-        )
-    levels = levels.astype(np.uint8)
-    return np.ascontiguousarray(~levels if is_inverted else levels)
+    if bands.dtype.kind != "u":
+        raise UnreadableImageError(NO_WHITE)
+    is_short = bits < 8
+    levels = bands.astype(np.uint16) * 255 // (2**bits - 1) if is_short else bands >> (bits - 8)
+    return ~levels.astype(np.uint8) if is_inverted else levels.astype(np.uint8)
+
+
+def is_stretchable(page: tifffile.TiffPage) -> bool:
+    """Returns whether a stretch counts: 8 bits that have no sign reach from black to white."""
+    return page.dtype is None or page.dtype.kind != "u" or page.bitspersample > 8
+
+
+def divided(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Divides colours by the alpha that they are multiplied by, as PIL does.
+
+    Args:
+      colours: u8[height, width, 3].
+      alpha: u8[height, width, 3], of each colour.
+
+    Returns:
+      u8[height, width, 3]; 0 where alpha is.
+    """
+    levels = colours.astype(np.uint16) * 255 // np.maximum(alpha, 1)
+    return np.where(alpha > 0, np.minimum(levels, 255), 0).astype(np.uint8)
 
 
 def _nodata(page: tifffile.TiffPage) -> float | None:

@@ -20,7 +20,8 @@ import numpy as np
 from input_pipeline import storage
 from input_pipeline.errors import DataError
 from input_pipeline.image_bar import image_bar
-from input_pipeline.image_files import UnreadableImageError, resize
+from input_pipeline.image_files import UnreadableImageError
+from input_pipeline.image_reader import resize
 
 _T = TypeVar("_T")
 
@@ -155,7 +156,7 @@ def _resized(encoded: Iterator[EncodedImage], size: int) -> Iterator[np.ndarray]
         try:
             return resize(image.encoded, size)
         except UnreadableImageError as error:
-            raise DataError(f"The image '{image.file_name}' can't be read: {error}.") from None
+            raise DataError(f"The image {image.file_name} cannot be read: {error}.") from None
 
     with ThreadPoolExecutor(threads) as pool:
         for some in _chunks(encoded, 8 * threads):

@@ -1,18 +1,4 @@
-"""Turns whatever PIL has opened into 8-bit RGB.
-
-| in the file                      | in the image                                                 |
-|----------------------------------|--------------------------------------------------------------|
-| grey of 1 to 8 bits              | repeated for red, green and blue; white is 255               |
-| grey of 12 or 16 bits            | the same, of the highest 8 bits                              |
-| colours of 16 bits               | the highest 8 bits (PPM: rounded)                            |
-| signed, 32-bit or floating point | refused: nothing says which value is white                   |
-| palette                          | its colours                                                  |
-| alpha                            | dropped; the colours stay as they are stored                 |
-| further bands of a TIFF          | the first three, or refused where PIL does not know them     |
-| CMYK, YCbCr, LAB                 | converted by PIL; colour profiles are not applied            |
-| several frames or pages          | the first                                                    |
-| EXIF orientation                 | not applied, as in the release; PIL applies a TIFF's own tag |
-"""
+"""Turns whatever PIL has opened into 8-bit RGB; `image_reader` says what becomes what."""
 
 from __future__ import annotations
 
@@ -22,29 +8,39 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from input_pipeline.band_levels import NO_WHITE, TWO_BANDS
+
 # Tags of TIFF.
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT = 258, 262, 284, 322, 323
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR = 258, 259, 262, 284
+_SAMPLES_PER_PIXEL, _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 277, 322, 323, 339
+
+_UNSIGNED = 1
+_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+"""Modes whose colours are multiplied by alpha, and those to which PIL divides them."""
 
 
 def refusal(image: Image.Image, max_pixels: int) -> str | None:
-    """Says why PIL must not decode an image: it would be read wrongly, or take too much memory.
+    """Says why an image must not be used: PIL reads it wrongly, or would take too much memory.
 
     Args:
-      image: opened, not decoded yet.
+      image: opened; decoded or not.
       max_pixels: that a tile of a TIFF may have; PIL itself has looked at the image's size.
 
     Returns:
       The reason in a few words, or None.
     """
-    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
-        return "its pixels are signed, 32-bit or floating-point numbers"
     tags = _tiff_tags(image)
+    is_number = image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM"))
+    # PIL takes signed bytes for unsigned ones, and the first of two bands for grey.
+    if is_number or set(tags.get(_SAMPLE_FORMAT, ())) - {_UNSIGNED}:
+        return NO_WHITE
+    if image.mode == "L" and tags.get(_SAMPLES_PER_PIXEL) == 2:
+        return TWO_BANDS
     width, height = tags.get(_TILE_WIDTH), tags.get(_TILE_HEIGHT)
     if isinstance(width, int) and isinstance(height, int) and width * height > max_pixels:
         return f"it has tiles of more than {max_pixels} pixels"
     if tags.get(_PLANAR) == 2 and max(tags.get(_BITS_PER_SAMPLE, (1,))) > 8:
-        codecs = {tile[0] for tile in getattr(image, "tile", [])}
-        return "its 16-bit colours lie in separate planes" if "raw" in codecs else None
+        return "its 16-bit colours lie in separate planes" if tags.get(_COMPRESSION) == 1 else None
     return None
 
 
@@ -53,6 +49,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     # PIL's own conversion of more than 8 bits clips at 255: nearly all would become white.
     if image.mode.startswith("I"):
         return Image.fromarray(_highest_bits(image)).convert("RGB")
+    if image.mode in _PREMULTIPLIED:
+        image = image.convert(_PREMULTIPLIED[image.mode])
     return image.convert("RGB")
 
 

@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from input_pipeline import image_conversion, image_files
+from input_pipeline import image_files, image_reader
 from input_pipeline.errors import DataError
 
 ImageSource = str | Path | np.ndarray | Image.Image
-"""A file, uint8[height, width] or uint8[height, width, 3], or what PIL has opened."""
+"""A file, uint8[height, width] or uint8[height, width, 3], or what PIL has opened.
+
+`image_reader` says which pixels they have.
+"""
 
 
 class LazyImages:
@@ -47,11 +50,9 @@ class LazyImages:
         source = self._sources[row]
         try:
             return pixels(source, self.shape[1])
-        # ValueError: PIL's for an image that is closed, Python's for what is no file name.
-        except (OSError, ValueError) as error:
+        except image_files.UnreadableImageError as error:
             name = source if isinstance(source, str | Path) else f"number {row} (from 0)"
-            reason = getattr(error, "strerror", None) or error
-            raise DataError(f"The image {name} cannot be read: {reason}.") from error
+            raise DataError(f"The image {name} cannot be read: {error}.") from error
 
 
 def pixels(source: ImageSource, size: int) -> np.ndarray:
@@ -65,18 +66,13 @@ def pixels(source: ImageSource, size: int) -> np.ndarray:
       u8[size, size, 3].
 
     Raises:
-      OSError: the file cannot be opened.
-      UnreadableImageError: the file is damaged, the array is of another type or shape, or the
-        image's pixels are signed, 32-bit or floating-point numbers.
+      UnreadableImageError: the file is missing or damaged, the array is of another type or shape,
+        or the image is of a kind that is not read.
     """
     if isinstance(source, str | Path):
-        return image_files.resize(Path(source).read_bytes(), size)
+        return image_reader.resize(image_files.read_bytes(Path(source)), size)
     image = source if isinstance(source, Image.Image) else _of_array(source)
-    refusal = image_conversion.refusal(image, image_files.MAX_PIXELS)
-    if refusal is not None:
-        raise image_files.UnreadableImageError(refusal)
-    resized = image_conversion.to_rgb(image).resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(resized)
+    return image_reader.resize(image, size)
 
 
 def _of_array(array: np.ndarray) -> Image.Image:

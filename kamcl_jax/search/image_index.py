@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from input_pipeline import band_images, image_files
+from input_pipeline import image_files, image_reader
 from input_pipeline.band_images import BandChoice
 from input_pipeline.errors import DataError
 from kamcl_jax.export import model_folder
@@ -116,7 +116,7 @@ class ImageIndex:
         path = self.path_of(row)
         try:
             encoded = image_files.read_bytes(path)
-            return band_images.read_rgb(encoded, self.settings.choice)
+            return image_reader.read_rgb(encoded, self.settings.choice)
         except image_files.UnreadableImageError as error:
             raise DataError(f"The image {path} cannot be read: {error}.") from error
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import band_images, image_files
+from input_pipeline import image_files, image_reader
 from input_pipeline.band_images import BandChoice
 from input_pipeline.image_files import UnreadableImageError
 from kamcl_jax.search.index_rows import FileState
@@ -47,7 +47,7 @@ def read_ahead(
             return ReadImage(state, found)
         try:
             encoded = image_files.read_bytes(found.path)
-            return ReadImage(state, band_images.resize(encoded, size, choice))
+            return ReadImage(state, image_reader.resize(encoded, size, choice))
         except UnreadableImageError as error:
             return ReadImage(state, str(error))
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from input_pipeline import band_images, image_files
+from input_pipeline import image_files, image_reader
 from input_pipeline.errors import DataError
 from input_pipeline.tokenization import tokenize
 from kamcl_jax import nearest
@@ -166,7 +166,7 @@ def _with_words(path: Path) -> list[Line]:
 
 def _read(path: Path, index: ImageIndex) -> Image.Image:
     try:
-        return band_images.read_rgb(image_files.read_bytes(path), index.settings.choice)
+        return image_reader.read_rgb(image_files.read_bytes(path), index.settings.choice)
     except image_files.UnreadableImageError as error:
         raise DataError(f"The image {path} cannot be read: {error}.") from error
 

@@ -10,7 +10,7 @@ import tifffile
 from handmade_images import colours, encode, tiff
 from PIL import Image
 
-from input_pipeline import band_images, band_levels, image_files
+from input_pipeline import band_images, band_levels, image_reader
 from input_pipeline.band_images import BandChoice
 from input_pipeline.errors import DataError
 from input_pipeline.image_files import UnreadableImageError
@@ -35,15 +35,15 @@ def written(pixels, **options):
 
 
 def read(encoded, choice=BandChoice()):  # noqa: B008
-    return np.asarray(band_images.read_rgb(encoded, choice))
+    return np.asarray(image_reader.read_rgb(encoded, choice))
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "BMP"])
 @pytest.mark.parametrize("choice", [BandChoice(), BandChoice((1, 2, 3)), WHOLE_RANGE])
 def test_ordinary_files_are_read_as_a_data_set_s_are(file_format, choice):
     encoded = encode(Image.fromarray(colours(50, 41)), file_format)
-    expected = image_files.resize(encoded, 24)
-    np.testing.assert_array_equal(band_images.resize(encoded, 24, choice), expected)
+    expected = image_reader.resize(encoded, 24)
+    np.testing.assert_array_equal(image_reader.resize(encoded, 24, choice), expected)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +188,40 @@ def test_transparency_is_no_second_band(dtype):
     np.testing.assert_array_equal(read(encoded, BandChoice((2,))), pixels[..., [1, 1, 1]] >> shift)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_colours_are_divided_by_the_alpha_that_they_are_multiplied_by(dtype):
+    shift = 8 * np.dtype(dtype).itemsize - 8
+    pixels = np.array([[[100, 40, 0, 128, 7], [9, 200, 0, 0, 7], [10, 100, 60, 50, 7]]], dtype)
+    encoded = written(pixels << shift, photometric="rgb", extrasamples=["assocalpha", 0])
+    divided = [[199, 79, 0], [0, 0, 0], [51, 255, 255]]  # beyond white is white
+    np.testing.assert_array_equal(read(encoded)[0], divided)
+    np.testing.assert_array_equal(read(encoded, BandChoice((1, 2, 3)))[0], divided)
+    further = [[7, 79, 128], [7, 0, 0], [7, 255, 50]]  # neither alpha nor a further band is
+    np.testing.assert_array_equal(read(encoded, BandChoice((5, 2, 4)))[0], further)
+    stretched = read(encoded, WHOLE_RANGE)[0, :, 1]
+    np.testing.assert_array_equal(stretched, [0, 255, 96] if shift else [79, 0, 255])
+
+
+@pytest.mark.parametrize("choice", [BandChoice((4, 3, 2)), BandChoice((4, 3, 2), (0, 100))])
+@pytest.mark.parametrize("options", [{}, {"tile": (16, 16)}, {"planarconfig": "separate"}])
+def test_the_orientation_is_applied_whatever_is_chosen(options, choice):
+    pixels = bands_of(5)
+    upright = read(written(pixels, **options), choice)
+    turned = read(written(pixels, extratags=[(274, "H", 1, 6, True)], **options), choice)
+    np.testing.assert_array_equal(turned, np.rot90(upright, -1))
+
+
+def test_a_jpeg_that_says_it_is_larger_than_its_strip_is_not_decoded():
+    encoded = written(bands_of(3, np.uint8), compression="jpeg")
+    assert read(encoded, BandChoice((1, 2, 3))).shape == (40, 33, 3)
+    size = bytes([0, 40, 0, 33])
+    assert encoded.count(b"\x08" + size) == 1  # the bits of a colour, the height and the width
+    bomb = encoded.replace(b"\x08" + size, b"\x08" + bytes([0, 200, 200, 0]))
+    for choice in (BandChoice(), BandChoice((1, 2, 3))):
+        with pytest.raises(UnreadableImageError, match="larger than it says"):
+            image_reader.read_rgb(bomb, choice)
+
+
 def test_signed_bytes_are_no_unsigned_ones():
     encoded = written(np.array([[-128, -1, 0, 127]], np.int8))
     np.testing.assert_array_equal(read(encoded, WHOLE_RANGE)[0, :, 0], [0, 127, 128, 255])
@@ -237,13 +271,13 @@ def test_a_palette_stays_one_whatever_is_chosen():
 )
 def test_why_a_file_cannot_be_read(encoded, choice, reason):
     with pytest.raises(UnreadableImageError, match=reason):
-        band_images.read_rgb(encoded, choice)
+        image_reader.read_rgb(encoded, choice)
 
 
 def test_what_would_take_too_much_memory_is_not_decoded(monkeypatch):
     monkeypatch.setattr(band_images, "MAX_PIXELS", 40 * 33)
     monkeypatch.setattr(band_images, "MAX_DECODED_BYTES", 40 * 33 * 2 * 5)
-    monkeypatch.setattr(image_files, "MAX_PIXELS", 40 * 33)
+    monkeypatch.setattr(image_reader, "MAX_PIXELS", 40 * 33)
     read(written(bands_of(5)))
     for encoded, reason in [
         (written(bands_of(5, height=41)), "it has more than 1320 pixels"),
@@ -251,7 +285,7 @@ def test_what_would_take_too_much_memory_is_not_decoded(monkeypatch):
         (written(bands_of(5), tile=(64, 64)), "its bands take more than 13200 bytes"),
     ]:
         with pytest.raises(UnreadableImageError, match=reason):
-            band_images.read_rgb(encoded, BandChoice((1,)))
+            image_reader.read_rgb(encoded, BandChoice((1,)))
 
 
 @pytest.mark.parametrize("compression", [None, "deflate", "lzw"])
@@ -266,7 +300,7 @@ def test_damage_of_any_kind_is_told_and_nothing_else_happens(compression, capfd)
             damaged[place] = generator.integers(256)
         with contextlib.suppress(UnreadableImageError):
             reasons.append("none")
-            assert band_images.read_rgb(bytes(damaged), BandChoice((4, 3, 2))).mode == "RGB"
+            assert image_reader.read_rgb(bytes(damaged), BandChoice((4, 3, 2))).mode == "RGB"
             continue
         reasons[-1] = "damaged"
     assert set(reasons) == {"none", "damaged"}

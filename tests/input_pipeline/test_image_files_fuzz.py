@@ -19,14 +19,8 @@ from handmade_images import encode
 from PIL import Image
 
 from input_pipeline import image_files
-from input_pipeline.image_files import (
-    FoundImage,
-    UnreadableImageError,
-    check_all,
-    locate,
-    read_rgb,
-    resize,
-)
+from input_pipeline.image_files import FoundImage, UnreadableImageError, locate
+from input_pipeline.image_reader import check_all, read_rgb, resize
 
 VARIANTS = 240
 HEIGHT, WIDTH, SIZE = 40, 48, 8
