@@ -182,10 +182,15 @@ class TrainedModel:
         for caption, tokens in zip(captions, texts.tokens, strict=True):
             if not tokens:
                 raise DataError(f"The caption {caption!r} has no word in it.")
-        longest = assembly.longest_caption([texts], self.config.data.max_tokens)
-        length = -(-longest // TOKENS_MULTIPLE) * TOKENS_MULTIPLE
+        max_tokens = self.config.data.max_tokens
+        longest = assembly.longest_caption([texts], max_tokens)
         return assembly.caption_arrays(
-            texts, self.vocabulary, self.concepts, length, self.concept_width
+            texts,
+            self.vocabulary,
+            self.concepts,
+            max_tokens=max_tokens,
+            length=-(-longest // TOKENS_MULTIPLE) * TOKENS_MULTIPLE,
+            width=self.concept_width,
         )
 
 
