@@ -100,7 +100,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.decay_every_epochs = 10
 
     config.evaluation = ml_collections.ConfigDict()
-    config.evaluation.batch_size = 100
+    config.evaluation.batch_size = 100  # images or captions encoded at once, over all devices
     config.evaluation.ties = "expected"  # rank of tied scores; or "argsort", as a sort leaves them
 
     return config

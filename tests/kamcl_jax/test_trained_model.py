@@ -42,6 +42,16 @@ def test_a_sentence_is_embedded_alike_alone_and_among_others(tiny_model):
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+def test_with_the_releases_padding_a_sentence_depends_on_its_batch_alone(tiny_model):
+    fields = {"caption_padding": "release", "evaluation.batch_size": 2}
+    model = changed(tiny_model, fields)
+    captions = ["a lake", "a road", "a plane", "a " + "wide " * 9 + "lake"]
+    by_default = model.encode_texts(captions)
+    in_halves = [model.encode_texts(some) for some in (captions[:2], captions[2:])]
+    np.testing.assert_allclose(by_default, np.concatenate(in_halves), atol=1e-5)
+    assert np.abs(model.encode_texts(captions, 4)[0] - by_default[0]).max() > 1e-3
+
+
 def test_a_caption_is_cut_alike_whoever_embeds_it(tmp_path, monkeypatch):
     config = tiny_config()
     config.data.dir, config.data.max_tokens = str(tmp_path / "data"), 8
