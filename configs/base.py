@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.pad_concepts = False  # True: num_concepts wide even where the words are fewer
     config.data.labels_by = "image"  # or "position": the release's, mostly of other images
     config.data.residency = "auto"  # or "device", "host": where the training split lies
-    config.data.max_tokens = 0  # longer captions are cut; 0 = as long as the longest
+    config.data.max_tokens = 0  # longer captions are cut, queries too; 0 = none is
 
     config.concepts = ml_collections.ConfigDict()
     config.concepts.min_repeats = 2  # an image's captions must repeat a word as often
@@ -100,7 +100,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.decay_every_epochs = 10
 
     config.evaluation = ml_collections.ConfigDict()
-    config.evaluation.batch_size = 100
+    config.evaluation.batch_size = 100  # images or captions encoded at once, over all devices
     config.evaluation.ties = "expected"  # over random orders of tied scores; or "argsort"
 
     return config

@@ -25,7 +25,7 @@ import numpy as np
 
 from input_pipeline.band_images import BandChoice
 from kamcl_jax.search import faiss_index, index_rows, searching
-from kamcl_jax.search.image_index import ImageIndex, RowSettings
+from kamcl_jax.search.image_index import GenerationSettings, ImageIndex, RowSettings
 from kamcl_jax.search.index_rows import FileState, RowWriter
 from kamcl_jax.search.searching import Found
 
@@ -78,7 +78,8 @@ def _drawn(folder: Path, arguments: argparse.Namespace) -> tuple[ImageIndex, np.
             files = [FileState(f"{row:07}.png", 0, 0) for row in rows]
             writer.append(files, draw(len(rows)), np.zeros((len(rows), 0)))
     rows = index_rows.read(folder, *settings.widths)
-    return ImageIndex(folder, folder, folder, settings, *rows), draw(arguments.queries)
+    generation = GenerationSettings(settings, "drawn")
+    return ImageIndex(folder, folder, folder, generation, *rows), draw(arguments.queries)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,29 +113,43 @@ def learn(
 
 
 def caption_arrays(
-    texts: Texts, vocabulary: Vocabulary, concepts: Concepts, length: int, width: int
+    texts: Texts,
+    vocabulary: Vocabulary,
+    concepts: Concepts,
+    *,
+    max_tokens: int,
+    length: int,
+    width: int,
 ) -> dict[str, np.ndarray]:
-    """Turns captions into numbers.
+    """Turns captions into numbers, for the training and for a trained model alike.
+
+    A caption is cut first, so that what is cut off names no concept, and padded afterwards: the
+    number of columns has no say in what is read of a caption. One without a token becomes one
+    unknown word.
 
     Args:
       texts: of N images with M captions.
       vocabulary: of the tokens.
       concepts: that captions may name.
-      length: tokens a caption at most; a longer one is cut, one without a token becomes one
-        unknown word.
+      max_tokens: longer captions are cut to this length; 0 keeps them whole.
+      length: columns of the tokens, at least as many as `longest_caption` says.
       width: columns of the word concepts, at least as many as there are concepts.
 
     Returns:
       `image_of_caption`, `tokens`, `lengths` and `word_concepts` as `Examples` has them, with
       M rows and `length` or `width` columns.
+
+    Raises:
+      ValueError: a caption is longer than `length`.
     """
     num_captions = len(texts.tokens)
     tokens = np.full((num_captions, length), PADDING_ID, np.int32)
     word_concepts = np.zeros((num_captions, width), np.uint8)
     for row, words in enumerate(texts.tokens):
-        ids = vocabulary.encode_tokens((words or [UNKNOWN])[:length])
+        read = _cut(words, max_tokens)
+        ids = vocabulary.encode_tokens(read or [UNKNOWN])
         tokens[row, : len(ids)] = ids
-        word_concepts[row, concepts.columns_of(words[:length])] = 1
+        word_concepts[row, concepts.columns_of(read)] = 1
     return {
         "image_of_caption": np.repeat(
             np.arange(len(texts), dtype=np.int32), [len(captions) for captions in texts.captions]
@@ -148,5 +162,8 @@ def caption_arrays(
 
 def longest_caption(parts: Iterable[Texts], max_tokens: int) -> int:
     """Returns how many tokens the longest caption has, `max_tokens` at most unless that is 0."""
-    longest = max(len(tokens) or 1 for texts in parts for tokens in texts.tokens)
-    return min(longest, max_tokens) if max_tokens else longest
+    return max(len(_cut(words, max_tokens)) or 1 for texts in parts for words in texts.tokens)
+
+
+def _cut(words: Sequence[str], max_tokens: int) -> Sequence[str]:
+    return words[:max_tokens] if max_tokens else words

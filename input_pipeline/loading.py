@@ -134,7 +134,14 @@ def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) ->
             "rows": rows,
             "image_ids": np.array(part.image_ids, np.int64),
             "image_concepts": image_concepts,
-            **assembly.caption_arrays(part, vocabulary, concepts, length, width),
+            **assembly.caption_arrays(
+                part,
+                vocabulary,
+                concepts,
+                max_tokens=settings.max_tokens,
+                length=length,
+                width=width,
+            ),
         }
         _write_part(folder / split, part, arrays)
 

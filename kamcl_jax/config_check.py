@@ -1,5 +1,6 @@
 """Checks a config before anything is prepared or compiled, one clear sentence a mistake."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -43,7 +44,8 @@ FREE_TO_CHANGE = frozenset(
     }
 )
 """Fields that may differ from a checkpoint's: they change neither the model nor, but for rounding,
-a step."""
+a step. But for `evaluation.ties`, which says how scores are counted, they do not change the scores
+either; `evaluation.batch_size` would with the release's padding, see `free_to_change`."""
 
 
 class ConfigError(ValueError):
@@ -271,6 +273,18 @@ def check_against_data(config: ml_collections.ConfigDict, num_captions: int) -> 
         )
 
 
+def free_to_change(fields: Mapping[str, Any]) -> frozenset[str]:
+    """Returns which fields of a run's config may differ from its checkpoint's.
+
+    Args:
+      fields: the flattened config.
+    """
+    if fields["caption_padding"] == "release":
+        # The embedding of a caption depends on the others that it is evaluated with.
+        return FREE_TO_CHANGE - {"evaluation.batch_size"}
+    return FREE_TO_CHANGE
+
+
 def check_against_checkpoint(config: ml_collections.ConfigDict, trained: dict[str, Any]) -> None:
     """Checks that a config continues the run that a checkpoint came from.
 
@@ -279,15 +293,16 @@ def check_against_checkpoint(config: ml_collections.ConfigDict, trained: dict[st
       trained: the flattened config of the checkpoint.
 
     Raises:
-      ConfigError: fields outside `FREE_TO_CHANGE` differ; all of them are listed.
+      ConfigError: fields that are not `free_to_change` differ; all of them are listed.
     """
     now = flatten(config)
     # Fields that are newer than the checkpoint: it was trained with what is their default.
     trained = {**flatten(base.get_config()), **trained}
+    free = free_to_change(now)
     differing = [
         f"config.{name}: {trained.get(name)} in the checkpoint, {now.get(name)} now"
         for name in sorted(now.keys() | trained.keys())
-        if name not in FREE_TO_CHANGE and now.get(name) != trained.get(name)
+        if name not in free and now.get(name) != trained.get(name)
     ]
     if differing:
         raise ConfigError(

@@ -247,17 +247,20 @@ def look_closer(scores: Scores | Array, examples: Examples, ties: str) -> dict[s
 def _padded_batches(
     arrays: tuple[Rows, ...], batch_size: int, layout: Layout
 ) -> Iterator[tuple[int, tuple[jax.Array, ...]]]:
-    """Yields (rows that count, arrays of one fixed batch size); the last row fills the last batch.
+    """Yields (rows that count, arrays of one fixed size); a batch's last row fills it up.
 
-    One size means one compilation; it is rounded up to a multiple of the devices.
+    One size means one compilation. It is a multiple of the devices, but the rows that count are
+    `batch_size` on any number of them: with the release's padding the embedding of a caption
+    depends on the others of its batch, and repeating one of those changes nothing.
     """
     total, devices = arrays[0].shape[0], layout.mesh.size
-    size = -(-min(batch_size, total) // devices) * devices
-    local = sharding.local_rows(layout, size)
-    for start in range(0, total, size):
-        rows = np.minimum(start + local, total - 1)
+    count = min(batch_size, total)
+    local = sharding.local_rows(layout, -(-count // devices) * devices)
+    for start in range(0, total, count):
+        end = min(start + count, total)
+        rows = np.minimum(start + local, end - 1)
         batch = tuple(array[rows] for array in arrays)
-        yield min(size, total - start), sharding.put_batch(layout, batch)
+        yield end - start, sharding.put_batch(layout, batch)
 
 
 def _collect(encode: Callable[..., Any], batches: Iterator[tuple[int, tuple]]) -> Any:

@@ -77,14 +77,17 @@ class TrainedModel:
         vocabulary, concepts = list(self.vocabulary.words), list(self.concepts.words)
         return Words(vocabulary, concepts, self.concept_width)
 
-    def encode_texts(self, captions: Sequence[str], batch_size: int = 100) -> np.ndarray:
+    def encode_texts(self, captions: Sequence[str], batch_size: int | None = None) -> np.ndarray:
         """Embeds sentences -> f32[M, E], unit vectors.
 
-        With `config.caption_padding='release'` they depend on the longest of all `captions`.
+        With `config.caption_padding='release'` the embedding of a caption depends on the longest
+        caption of its batch: the same captions in batches of another size are embedded otherwise.
 
         Args:
-          captions: M sentences; words that the model does not know count as one unknown word.
-          batch_size: encoded at once.
+          captions: M sentences; words that the model does not know count as one unknown word, and
+            a sentence is cut where the training cut its captions (`config.data.max_tokens`).
+          batch_size: encoded at once; None is `config.evaluation.batch_size`, as in the training's
+            own evaluation.
 
         Raises:
           DataError: there is no sentence, or no list, or one has no word.
@@ -96,18 +99,18 @@ class TrainedModel:
             arrays["tokens"],
             arrays["lengths"],
             arrays["word_concepts"],
-            batch_size,
+            self._batch_size(batch_size),
         )
 
     def encode_images(
-        self, images: np.ndarray | Sequence[ImageSource], batch_size: int = 100
+        self, images: np.ndarray | Sequence[ImageSource], batch_size: int | None = None
     ) -> np.ndarray:
         """Embeds images -> f32[N, E], unit vectors.
 
         Args:
           images: N files, arrays or PIL images of any size, or one array uint8[N, S, S, 3] of the
             config's image size; files are read batch by batch.
-          batch_size: encoded at once.
+          batch_size: encoded at once; None is `config.evaluation.batch_size`.
 
         Raises:
           DataError: there is no image, or no list, or one cannot be read.
@@ -115,13 +118,13 @@ class TrainedModel:
         return np.asarray(self.encode_images_with_concepts(images, batch_size).embeddings)
 
     def encode_images_with_concepts(
-        self, images: np.ndarray | Sequence[ImageSource], batch_size: int = 100
+        self, images: np.ndarray | Sequence[ImageSource], batch_size: int | None = None
     ) -> Encoded:
         """Embeds images and says which concepts the model sees in them.
 
         Args:
           images: as `encode_images` takes them.
-          batch_size: encoded at once.
+          batch_size: encoded at once; None is `config.evaluation.batch_size`.
 
         Returns:
           Embeddings f32[N, E] and a probability for each of `concepts.words`, f32[N, C].
@@ -130,7 +133,9 @@ class TrainedModel:
           DataError: there is no image, or no list, or one cannot be read.
         """
         rows = self._rows(images)
-        encoded = evaluation.encode_images(self.encoders, self.variables, rows, batch_size)
+        encoded = evaluation.encode_images(
+            self.encoders, self.variables, rows, self._batch_size(batch_size)
+        )
         return Encoded(encoded.embeddings, encoded.concepts[:, : len(self.concepts)])
 
     def similarity(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
@@ -153,6 +158,9 @@ class TrainedModel:
             and word not in stop_words()
             and any(letter.isalnum() for letter in word)
         ]
+
+    def _batch_size(self, asked: int | None) -> int:
+        return self.config.evaluation.batch_size if asked is None else asked
 
     def _rows(self, images: np.ndarray | Sequence[ImageSource]) -> evaluation.Rows:
         side = self.config.image_size
@@ -182,10 +190,15 @@ class TrainedModel:
         for caption, tokens in zip(captions, texts.tokens, strict=True):
             if not tokens:
                 raise DataError(f"The caption {caption!r} has no word in it.")
-        longest = assembly.longest_caption([texts], self.config.data.max_tokens)
-        length = -(-longest // TOKENS_MULTIPLE) * TOKENS_MULTIPLE
+        max_tokens = self.config.data.max_tokens
+        longest = assembly.longest_caption([texts], max_tokens)
         return assembly.caption_arrays(
-            texts, self.vocabulary, self.concepts, length, self.concept_width
+            texts,
+            self.vocabulary,
+            self.concepts,
+            max_tokens=max_tokens,
+            length=-(-longest // TOKENS_MULTIPLE) * TOKENS_MULTIPLE,
+            width=self.concept_width,
         )
 
 

@@ -8,33 +8,36 @@ from kamcl_jax.models.encoders import ConceptHead
 
 
 class Colours(nn.Module):
-    """Encodes the mean colours of an image's quarters."""
+    """Encodes the mean colours of an image's quarters, made stronger or weaker."""
 
     num_concepts: int
     embedding_size: int
     widths: tuple[int, ...] = ()
+    contrast: float = 1.0
 
     @nn.compact
     def __call__(self, images, *, train):
-        size, side = len(images), images.shape[1] // 2
+        size, side = images.shape[0], images.shape[1] // 2
         x = images.reshape(size, 2, side, 2, side, 3).mean((2, 4)).reshape(size, -1)
+        x = self.contrast * x
         for width in self.widths:
             x = nn.relu(nn.Dense(width)(x))
         return ConceptHead(self.num_concepts)(nn.Dense(self.embedding_size)(x))
 
 
 class Words(nn.Module):
-    """Encodes the mean of a caption's word vectors."""
+    """Encodes the mean of a caption's word vectors, and the concepts that it names."""
 
     num_tokens: int
     num_concepts: int
     embedding_size: int
+    weight_of_concepts: float = 1.0
 
     @nn.compact
     def __call__(self, tokens, lengths, word_concepts, *, train):
         vectors = nn.Embed(self.num_tokens, 8)(tokens) * (tokens > 0)[..., None]
         mean = vectors.sum(1) / lengths[:, None].astype(vectors.dtype)
-        concepts = nn.Dense(8)(word_concepts)
+        concepts = self.weight_of_concepts * nn.Dense(8)(word_concepts)
         return ConceptHead(self.num_concepts)(nn.Dense(self.embedding_size)(mean + concepts))
 
 

@@ -45,6 +45,40 @@ def tiny_model(tiny) -> trained_model.TrainedModel:
 
 
 @pytest.fixture(scope="session")
+def plain_model(tiny_model) -> trained_model.TrainedModel:
+    """A model of custom encoders, which have options, with random weights."""
+    fields = {
+        "image_encoder.module": "plain_encoders:Colours",
+        "image_encoder.options.contrast": 1.0,
+        "text_encoder.module": "plain_encoders:Words",
+        "text_encoder.options.weight_of_concepts": 1.0,
+    }
+    like = trained_model.abstract_variables(changed_config(tiny_model, fields), tiny_model.words)
+    generator = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: generator.normal(size=leaf.shape).astype("f4"), like)
+    return changed(tiny_model, fields, variables)
+
+
+def changed_config(model, fields):
+    """The config of a model with some fields changed."""
+    config = model.config.copy_and_resolve_references()
+    with config.unlocked():
+        for name, value in fields.items():
+            *groups, field = name.split(".")
+            group = config
+            for one in groups:
+                group = group[one]
+            group[field] = value
+    return config
+
+
+def changed(model, fields, variables=None):
+    """A model with some fields of its config changed, and by default the same weights."""
+    config = changed_config(model, fields)
+    return trained_model.assemble(model.step, config, model.words, variables or model.variables)
+
+
+@pytest.fixture(scope="session")
 def tiny_index(tiny_model, tmp_path_factory) -> image_index.ImageIndex:
     """An index of `IMAGES` images; whoever changes its files copies them first."""
     folder = tmp_path_factory.mktemp("index")

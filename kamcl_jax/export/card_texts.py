@@ -70,7 +70,7 @@ with open("vocabulary.json", encoding="utf-8") as file:
 ids = {{word: number for number, word in enumerate(known["words"], start=1)}}  # 0 is padding
 columns = {{word: column for column, word in enumerate(known["concepts"])}}
 captions = ["two planes are parked next to a terminal", "a river between fields"]
-split = [caption.lower().split() for caption in captions]
+split = [caption.lower().split(){cut} for caption in captions]
 tokens = np.zeros((len(split), max(map(len, split))), np.int32)
 named = np.zeros((len(split), len(columns)), np.uint8)
 for row, words in enumerate(split):
@@ -90,8 +90,12 @@ print(images["concepts"].shape)  # probabilities, f32[2, {concepts}]
 
 Any b and t will do; each pair of them is compiled once. `split()` is enough for plain words:
 punctuation is left out, and abbreviations and apostrophes are split as NLTK's `word_tokenize` does
-(`input_pipeline/tokenization.py` of the program).{forms}{padding}
+(`input_pipeline/tokenization.py` of the program).{first}{forms}{padding}
 """  # noqa: E501 - a table's row is a line
+
+FIRST_TOKENS = """ Captions were cut to {max_tokens} tokens in the
+training: cut yours (`[:{max_tokens}]`) before you look up tokens and concepts. Longer ones are
+refused."""
 
 LEMMAS = """ A word names a concept by its lemma, as `simplemma` finds
 it (`config.concepts.lemmatize`), which the lines above leave out."""
@@ -159,6 +163,10 @@ _LIMITS = """
 * Not tested for any decision that touches people, such as surveillance, disaster response or
   insurance. Try it on your own images first."""
 
+_CUT = """
+* It reads the first {max_tokens} tokens (words and punctuation marks) of a sentence, as it was
+  trained to. What comes after them does not count."""
+
 _DRAWN = """
 * The training images are drawn by a program. On photographs it is of no use."""
 
@@ -177,12 +185,15 @@ CITATION = """
 """
 
 
-def limits(data_name: str, image_size: int) -> str:
+def limits(data_name: str, image_size: int, max_tokens: int) -> str:
     """Returns what the model cannot do.
 
     Args:
       data_name: of the config.
       image_size: pixels a side.
+      max_tokens: that captions are cut to; 0 if they are not.
     """
     text = _LIMITS.format(size=image_size)
+    if max_tokens:
+        text += _CUT.format(max_tokens=max_tokens)
     return text + _DRAWN if data_name == "synthetic" else text

@@ -87,7 +87,7 @@ def write(
 {_training(model)}
 {card_texts.DATA}
 {_data(model, sizes)}
-{card_texts.limits(model.config.data.name, model.config.image_size)}
+{card_texts.limits(model.config.data.name, model.config.image_size, model.config.data.max_tokens)}
 {card_texts.CITATION}"""
 
 
@@ -140,9 +140,12 @@ def _custom_modules(model: TrainedModel) -> str:
 
 
 def _by_jax_alone(model: TrainedModel) -> str:
+    max_tokens = model.config.data.max_tokens
     return card_texts.BY_JAX_ALONE.format(
         size=model.config.image_size,
-        most_tokens=portable.MOST_TOKENS,
+        cut=f"[:{max_tokens}]" if max_tokens else "",
+        first=card_texts.FIRST_TOKENS.format(max_tokens=max_tokens) if max_tokens else "",
+        most_tokens=portable.most_tokens(model),
         words=len(model.vocabulary),
         concepts=len(model.concepts),
         forms=card_texts.LEMMAS if model.config.concepts.lemmatize else "",

@@ -6,8 +6,10 @@
 | `text_encoder.stablehlo`  | tokens i32[b, t], 0 = padding; named concepts u8[b, C], 0 or 1   |
 
 Both give `embeddings`, f32[b, E], unit vectors, and `concepts`, f32[b, C], probabilities. The
-sizes b and t are free. Weights and normalisation are inside: one file is all that is needed, and
-no tree of weights has to be put together right.
+sizes b and t are free, but for captions that are longer than the model reads: those are refused,
+since neither their last tokens nor the concepts that these name may count. Weights and
+normalisation are inside: one file is all that is needed, and no tree of weights has to be put
+together right.
 """
 
 from collections.abc import Callable
@@ -24,9 +26,18 @@ from kamcl_jax.trained_model import TrainedModel
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 MOST_TOKENS = COUNT_UP_TO // 2
-"""Of a caption: the text encoder pools two vectors a token."""
+"""Of a caption that an exported text encoder takes: it pools two vectors a token."""
 
 IMAGES, TEXTS = "image_encoder.stablehlo", "text_encoder.stablehlo"
+
+
+def most_tokens(model: TrainedModel) -> int:
+    """Returns the width of captions that `text_encoder.stablehlo` takes at most.
+
+    A caption that is longer than the training's `data.max_tokens` has to be cut before its tokens
+    and concepts are looked up, and is refused otherwise.
+    """
+    return min(MOST_TOKENS, model.config.data.max_tokens or MOST_TOKENS)
 
 
 def image_encoder(model: TrainedModel) -> bytearray:
@@ -59,7 +70,7 @@ def text_encoder(model: TrainedModel) -> bytearray:
         concepts = jnp.pad(concepts, ((0, 0), (0, model.concept_width - known)))
         return _named(encode(_on_device(variables), tokens, lengths, concepts), known)
 
-    batch, length = export.symbolic_shape("b, t", constraints=[f"t <= {MOST_TOKENS}"])
+    batch, length = export.symbolic_shape("b, t", constraints=[f"t <= {most_tokens(model)}"])
     return _serialized(
         "text",
         texts,

@@ -1,8 +1,6 @@
 """Which generation of an index new rows go into, and when it counts."""
 
 import contextlib
-import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -10,15 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import flax
 import numpy as np
 
 from input_pipeline import storage
 from input_pipeline.band_images import BandChoice
 from input_pipeline.errors import DataError
+from kamcl_jax import model_identity
 from kamcl_jax.export import model_folder
 from kamcl_jax.search import image_index, index_rows
-from kamcl_jax.search.image_index import FORMAT, MODEL, POINTER, SETTINGS, RowSettings
+from kamcl_jax.search.image_index import (
+    FORMAT,
+    MODEL,
+    POINTER,
+    SETTINGS,
+    GenerationSettings,
+    RowSettings,
+)
 from kamcl_jax.search.index_rows import FileState, IndexRows
 from kamcl_jax.trained_model import TrainedModel
 
@@ -41,25 +46,17 @@ class Target(NamedTuple):
     kept: IndexRows
 
 
-def settings_of(model: TrainedModel, choice: BandChoice) -> RowSettings:
-    """Returns what the rows depend on that a model makes.
+def settings_of(model: TrainedModel, choice: BandChoice) -> GenerationSettings:
+    """Returns what a generation depends on that a model makes.
 
     Args:
       model: that embeds.
       choice: how images are read.
     """
+    image_encoder, text_encoder = model_identity.identity(model)
     width = model.config.embedding_size
-    return RowSettings(model_identity(model), choice, width, len(model.concepts))
-
-
-def model_identity(model: TrainedModel) -> str:
-    """Returns a hash of a model's weights, words and image size."""
-    about = [model.config.image_size, *dataclasses.astuple(model.words)]
-    digest = hashlib.sha256(json.dumps(about).encode())
-    for name, tensor in sorted(flax.traverse_util.flatten_dict(model.variables, sep=".").items()):
-        digest.update(f"{name} {tensor.dtype}{tensor.shape}".encode())
-        digest.update(np.asarray(tensor, order="C").data)
-    return digest.hexdigest()
+    rows = RowSettings(image_encoder, choice, width, len(model.concepts))
+    return GenerationSettings(rows, text_encoder)
 
 
 def that_counts(folder: Path, images_root: Path) -> int:
@@ -85,7 +82,7 @@ def that_counts(folder: Path, images_root: Path) -> int:
 def open_target(
     folder: Path,
     images_root: Path,
-    settings: RowSettings,
+    settings: GenerationSettings,
     wanted: Mapping[str, FileState],
     model: TrainedModel,
 ) -> Target:
@@ -97,7 +94,7 @@ def open_target(
     Args:
       folder: of the index; the caller holds its lock.
       images_root: absolute folder of the images.
-      settings: of the rows.
+      settings: of the generation.
       wanted: the files, by name.
       model: that embeds.
 
@@ -117,21 +114,26 @@ def open_target(
 def _target(
     folder: Path,
     numbers: list[int],
-    settings: RowSettings,
+    settings: GenerationSettings,
     wanted: Mapping[str, FileState],
     model: TrainedModel,
 ) -> Target:
+    widths = settings.rows.widths
     new = max(numbers, default=0) + 1
     for number in reversed(numbers):
         generation = image_index.generation_of(folder, number)
-        if image_index.read_settings(generation) != settings:
+        found = image_index.read_settings(generation)
+        if found.rows != settings.rows:
             continue
-        rows = index_rows.read(generation, *settings.widths)
+        rows = index_rows.read(generation, *widths)
         kept = [row for row, state in enumerate(rows.files) if wanted.get(state.name) == state]
-        if len(kept) == len(rows.files):
+        if found == settings and len(kept) == len(rows.files):
             return Target(number, rows)
         with storage.written_folder(image_index.generation_of(folder, new)) as made:
-            shutil.copytree(generation / MODEL, made / MODEL, copy_function=_link_or_copy)
+            if found == settings:
+                shutil.copytree(generation / MODEL, made / MODEL, copy_function=_link_or_copy)
+            else:
+                model_folder.write(made / MODEL, model, _CARD)
             _write_settings(made, settings)
             index_rows.copy(rows, np.array(kept, np.int64), made)
         break
@@ -139,8 +141,8 @@ def _target(
         with storage.written_folder(image_index.generation_of(folder, new)) as made:
             model_folder.write(made / MODEL, model, _CARD)
             _write_settings(made, settings)
-            index_rows.RowWriter(made, *settings.widths).close()
-    return Target(new, index_rows.read(image_index.generation_of(folder, new), *settings.widths))
+            index_rows.RowWriter(made, *widths).close()
+    return Target(new, index_rows.read(image_index.generation_of(folder, new), *widths))
 
 
 def finish(folder: Path, number: int, images_root: Path) -> None:
@@ -178,12 +180,14 @@ def _link_or_copy(source: str, destination: str) -> None:
         shutil.copyfile(source, destination)
 
 
-def _write_settings(generation: Path, settings: RowSettings) -> None:
+def _write_settings(generation: Path, settings: GenerationSettings) -> None:
+    rows = settings.rows
     stored = {
-        "model": settings.model,
-        "bands": settings.choice.bands,
-        "stretch": settings.choice.stretch,
-        "widths": settings.widths,
+        "image_encoder": rows.image_encoder,
+        "text_encoder": settings.text_encoder,
+        "bands": rows.choice.bands,
+        "stretch": rows.choice.stretch,
+        "widths": rows.widths,
     }
     storage.write_text(generation / SETTINGS, json.dumps(stored) + "\n")
 

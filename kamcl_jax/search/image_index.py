@@ -4,11 +4,11 @@
 |----------------------------|-----------------------------------------------------------------|
 | `index.json`               | where the images are, and which generation counts               |
 | `generation_3/model/`      | the model, a folder as `--mode=export` writes it                |
-| `generation_3/rows.json`   | how images were read, the model's identity, the rows' widths    |
+| `generation_3/rows.json`   | the model's identity, how images were read, the rows' widths    |
 | `generation_3/` and others | the rows, see `index_rows`                                      |
 
-New images are appended to a generation. Where rows must go, or other ones are wanted for all
-images, another generation is written, which counts when it is whole.
+New images are appended to a generation. Where rows must go, another model is to answer queries, or
+other rows are wanted for all images, another generation is written, which counts when it is whole.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from kamcl_jax.search.index_rows import FileState
 from kamcl_jax.trained_model import TrainedModel
 
 POINTER, SETTINGS, MODEL = "index.json", "rows.json", "model"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +39,13 @@ class RowSettings:
     """What the rows of a generation depend on.
 
     Attributes:
-      model: identity of the model, see `model_identity`.
+      image_encoder: its part of the model's identity.
       choice: how the images were read.
       embedding_width: E.
       num_concepts: C.
     """
 
-    model: str
+    image_encoder: str
     choice: BandChoice
     embedding_width: int
     num_concepts: int
@@ -54,6 +54,19 @@ class RowSettings:
     def widths(self) -> tuple[int, int]:
         """(E, C)."""
         return self.embedding_width, self.num_concepts
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationSettings:
+    """What a generation depends on.
+
+    Attributes:
+      rows: what its rows do.
+      text_encoder: its part of the model's identity; queries depend on it, and no row.
+    """
+
+    rows: RowSettings
+    text_encoder: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +80,7 @@ class ImageIndex:
       folder: of the index.
       generation: the folder in it that holds the rows.
       images_root: absolute folder whose files are indexed.
-      settings: of the rows.
+      settings: of the generation.
       states: the N files as they were when they were read.
       embeddings: f32[N, E], unit vectors, mapped from the file.
       concepts: f16[N, C], mapped: probabilities of `model.concepts.words`.
@@ -76,7 +89,7 @@ class ImageIndex:
     folder: Path
     generation: Path
     images_root: Path
-    settings: RowSettings
+    settings: GenerationSettings
     states: Sequence[FileState]
     embeddings: np.ndarray
     concepts: np.ndarray
@@ -94,6 +107,11 @@ class ImageIndex:
           ExportError: its folder is damaged, or gone: see above.
         """
         return model_folder.read(self.generation / MODEL, came_in=self.folder)
+
+    @property
+    def choice(self) -> BandChoice:
+        """How the images were read."""
+        return self.settings.rows.choice
 
     def path_of(self, row: int) -> Path:
         """Returns the file of a row.
@@ -116,7 +134,7 @@ class ImageIndex:
         path = self.path_of(row)
         try:
             encoded = image_files.read_bytes(path)
-            return image_reader.read_rgb(encoded, self.settings.choice)
+            return image_reader.read_rgb(encoded, self.choice)
         except image_files.UnreadableImageError as error:
             raise DataError(f"The image {path} cannot be read: {error}.") from error
 
@@ -136,7 +154,7 @@ def open_index(folder: Path, *, with_model: bool = False) -> ImageIndex:
     generation = generation_of(folder, number)
     try:
         settings = read_settings(generation)
-        rows = index_rows.read(generation, *settings.widths)
+        rows = index_rows.read(generation, *settings.rows.widths)
         index = ImageIndex(folder, generation, images_root, settings, *rows)
         if with_model:
             _ = index.model
@@ -168,8 +186,8 @@ def read_pointer(folder: Path) -> tuple[int, Path]:
     return number, Path(images)
 
 
-def read_settings(generation: Path) -> RowSettings:
-    """Returns what the rows of a generation depend on.
+def read_settings(generation: Path) -> GenerationSettings:
+    """Returns what a generation depends on.
 
     Raises:
       DataError: the file that says so is damaged.
@@ -183,7 +201,9 @@ def read_settings(generation: Path) -> RowSettings:
             stretch=None if stretch is None else (float(stretch[0]), float(stretch[1])),
         )
         embedding_width, num_concepts = map(int, stored["widths"])
-        return RowSettings(str(stored["model"]), choice, embedding_width, num_concepts)
+        encoder = str(stored["image_encoder"])
+        rows = RowSettings(encoder, choice, embedding_width, num_concepts)
+        return GenerationSettings(rows, str(stored["text_encoder"]))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{path} is damaged: delete the index and make it anew.") from error
 

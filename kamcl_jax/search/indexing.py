@@ -17,7 +17,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.image_bar import image_bar
 from kamcl_jax.search import found_files, generations, image_index
 from kamcl_jax.search.found_files import FoundFiles
-from kamcl_jax.search.image_index import RowSettings
+from kamcl_jax.search.image_index import GenerationSettings
 from kamcl_jax.search.index_rows import FileState, RowWriter
 from kamcl_jax.search.read_ahead import ReadImage, read_ahead
 from kamcl_jax.trained_model import TrainedModel
@@ -53,6 +53,9 @@ def index_images(
     model: TrainedModel, images: Path, folder: Path, choice: BandChoice | None = None
 ) -> Indexed:
     """Makes an index, or brings one up to date: only new and changed files are embedded.
+
+    If the images were embedded by another image encoder, or read otherwise, all of them are
+    embedded anew. In any case the index has the named model from then on, which embeds queries.
 
     Whatever interrupts it, the index stays usable as it was, and the same call goes on with the
     images that are not embedded yet.
@@ -120,7 +123,9 @@ def _update(
     target = generations.open_target(folder, root, settings, found.images, model)
     kept = [state.name for state in target.kept.files]
     missing = [found.images[name] for name in found.images.keys() - kept]
-    with RowWriter(image_index.generation_of(folder, target.number), *settings.widths) as writer:
+    with RowWriter(
+        image_index.generation_of(folder, target.number), *settings.rows.widths
+    ) as writer:
         embedded = _embed(model, root, sorted(missing), choice, writer)
     generations.finish(folder, target.number, root)
     return Indexed(
@@ -139,20 +144,21 @@ def _is_there(name: str, found: FoundFiles) -> bool:
     return name in found.images or name in found.unreadable or any(map(name.startswith, hidden))
 
 
-def _names_before(folder: Path, settings: RowSettings) -> list[str]:
-    """Returns which images the index has; says so if all of them will be embedded anew."""
+def _names_before(folder: Path, settings: GenerationSettings) -> list[str]:
+    """Returns which images the index has; says so if it will be another one of them."""
     if not (folder / image_index.POINTER).exists():
         return []
     index = image_index.open_index(folder)
-    if index.settings.model != settings.model:
-        why = "another model"
-    elif index.settings.choice != settings.choice:
-        why = "other --bands or another --stretch"
+    before, now = index.settings.rows, settings.rows
+    if before != now:
+        model = before.image_encoder != now.image_encoder
+        why = "another model or settings of it" if model else "other --bands or another --stretch"
+        told = f"{why}: all images are embedded anew"
+    elif index.settings != settings:
+        told = "another text encoder or settings of it: its model is replaced, its rows are kept"
     else:
         return list(index.files)
-    print(
-        f"{folder} was made with {why}: all images are embedded anew", file=sys.stderr, flush=True
-    )
+    print(f"{folder} was made with {told}", file=sys.stderr, flush=True)
     return list(index.files)
 
 

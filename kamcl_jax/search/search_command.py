@@ -166,7 +166,7 @@ def _with_words(path: Path) -> list[Line]:
 
 def _read(path: Path, index: ImageIndex) -> Image.Image:
     try:
-        return image_reader.read_rgb(image_files.read_bytes(path), index.settings.choice)
+        return image_reader.read_rgb(image_files.read_bytes(path), index.choice)
     except image_files.UnreadableImageError as error:
         raise DataError(f"The image {path} cannot be read: {error}.") from error
 

@@ -70,6 +70,6 @@ class Uploads:
         return self._kept.get(token)
 
     def _read(self, name: str, encoded: bytes) -> Upload:
-        image = image_reader.read_rgb(encoded, self.engine.index.settings.choice)
+        image = image_reader.read_rgb(encoded, self.engine.index.choice)
         seen = self.engine.look_at(image)
         return Upload(name, pictures.jpeg(image, self.side), seen)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from small_release import NUM_TEST, NUM_TRAIN, WORDS, caption, load_from, write_source
 
+from input_pipeline import assembly
 from input_pipeline.concepts import count_words
 from input_pipeline.datasets import open_prepared
 from input_pipeline.errors import DataError
 from input_pipeline.loading import load_prepared
 from input_pipeline.settings import DataSettings
+from input_pipeline.texts import Texts
 from input_pipeline.vocabulary import tokenize
 
 
@@ -121,6 +123,27 @@ def test_long_captions_are_cut_when_asked(load_small):
     assert (
         load_small(max_tokens=500).train.tokens.shape[1] == load_small().train.tokens.shape[1] == 11
     )
+
+
+def test_what_is_cut_off_is_not_read_however_wide_the_arrays_are(load_small):
+    data = load_small()
+    texts = Texts([0, 1], ["", ""], [list(data.test.captions[:2]), list(data.test.captions[2:4])])
+    arrays = partial(assembly.caption_arrays, texts, data.vocabulary, data.concepts, width=40)
+    whole = arrays(max_tokens=0, length=11)
+    for max_tokens in (1, 4, 7):
+        cut = arrays(max_tokens=max_tokens, length=max_tokens)
+        np.testing.assert_array_equal(cut["tokens"], whole["tokens"][:, :max_tokens])
+        for row, words in enumerate(texts.tokens):
+            named = np.zeros(40)
+            named[: len(data.concepts)] = data.concepts.word_concepts(words[:max_tokens])
+            np.testing.assert_array_equal(cut["word_concepts"][row], named)
+        wide = arrays(max_tokens=max_tokens, length=16)
+        np.testing.assert_array_equal(wide["tokens"][:, :max_tokens], cut["tokens"])
+        assert not wide["tokens"][:, max_tokens:].any()
+        np.testing.assert_array_equal(wide["lengths"], cut["lengths"])
+        np.testing.assert_array_equal(wide["word_concepts"], cut["word_concepts"])
+    with pytest.raises(ValueError, match="shape"):  # padding never cuts
+        arrays(max_tokens=0, length=4)
 
 
 def test_training_words_come_from_training_captions_alone(load_small, small_source):

@@ -51,6 +51,17 @@ def test_the_releases_padding_needs_the_whole_batch():
         config_check.check(config)
 
 
+def test_with_the_releases_padding_scores_need_the_same_batches():
+    config = tiny_config()
+    trained = config_check.flatten(config)
+    config.evaluation.batch_size = 7
+    config_check.check_against_checkpoint(config, trained)
+    config.caption_padding = "release"
+    trained["caption_padding"] = "release"
+    with pytest.raises(ConfigError, match=r"config.evaluation.batch_size: 100 in the .*, 7 now"):
+        config_check.check_against_checkpoint(config, trained)
+
+
 def test_a_checkpoint_of_before_a_field_was_trained_with_its_default():
     config = tiny_config()
     trained = config_check.flatten(config)

@@ -15,6 +15,7 @@ from kamcl_jax import (
     ranking,
     reporting,
     scene_classes,
+    sharding,
 )
 
 
@@ -83,6 +84,20 @@ def test_looking_closer_gives_equal_texts_intervals_and_classes(ties):
     }
     assert closer["intervals"]["test"] != closer["intervals"]["test_equal_texts"]
     assert [row["class"] for row in closer["classes"]] == ["beach", "port"]
+
+
+def test_with_the_releases_padding_a_batch_is_as_large_on_any_number_of_devices(one_device):
+    def encode(variables, tokens, lengths, word_concepts):
+        longest = np.full((len(tokens), 1), np.asarray(lengths).max(), np.float32)
+        return evaluation.Encoded(longest, longest)
+
+    lengths = np.array([1, 2, 3, 9, 1, 5, 2], np.int32)
+    tokens = np.zeros((7, 9), np.int32)
+    eight_devices = sharding.replicated(sharding.make_mesh())
+    for layout in (one_device, eight_devices):
+        encoders = evaluation.Encoders(encode, encode, layout)
+        embedded = evaluation.embed_texts(encoders, {}, tokens, lengths, tokens, 3)
+        assert embedded[:, 0].tolist() == [3, 3, 3, 9, 9, 9, 2]
 
 
 def test_embeddings_do_not_depend_on_the_batch_size(tiny, one_device):

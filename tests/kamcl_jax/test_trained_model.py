@@ -1,15 +1,23 @@
 """A trained model used from Python: any images, any sentences, nothing but its folder."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
-from conftest import IMAGE_SIZE
+import stored_runs
+from conftest import IMAGE_SIZE, tiny_config
+from tiny_index import changed, fill, noise
 
 import kamcl_jax
 from input_pipeline.errors import DataError
+from input_pipeline.vocabulary import tokenize
+from kamcl_jax import best_checkpoint, evaluation, from_config, run_record
+from kamcl_jax.checkpoints import Checkpoints, folder_of
 from kamcl_jax.config_check import ConfigError
-from kamcl_jax.export import model_folder
+from kamcl_jax.export import model_folder, run
+from kamcl_jax.history import History
+from kamcl_jax.search import image_index, indexing
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +40,59 @@ def test_a_sentence_is_embedded_alike_alone_and_among_others(tiny_model):
     together = tiny_model.encode_texts(captions)
     alone = np.concatenate([tiny_model.encode_texts([caption]) for caption in captions])
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_with_the_releases_padding_a_sentence_depends_on_its_batch_alone(tiny_model):
+    fields = {"caption_padding": "release", "evaluation.batch_size": 2}
+    model = changed(tiny_model, fields)
+    captions = ["a lake", "a road", "a plane", "a " + "wide " * 9 + "lake"]
+    by_default = model.encode_texts(captions)
+    in_halves = [model.encode_texts(some) for some in (captions[:2], captions[2:])]
+    np.testing.assert_allclose(by_default, np.concatenate(in_halves), atol=1e-5)
+    assert np.abs(model.encode_texts(captions, 4)[0] - by_default[0]).max() > 1e-3
+
+
+def test_a_caption_is_cut_alike_whoever_embeds_it(tmp_path, monkeypatch):
+    config = tiny_config()
+    config.data.dir, config.data.max_tokens = str(tmp_path / "data"), 8
+    config.image_encoder.module = "plain_encoders:Colours"  # compiled in no time
+    experiment = from_config.build(config)
+    state, test = stored_runs.random_state(experiment), experiment.data.test
+    with Checkpoints(folder_of(tmp_path / "run")) as checkpoints:
+        checkpoints.save(state, {"mR": 1.0}, run_record.make(experiment, History()))
+    encoders, arrays = best_checkpoint.make_encoders(experiment), test.word_concepts
+    expected = evaluation.embed_texts(
+        encoders, state.variables, test.tokens, test.lengths, arrays, config.evaluation.batch_size
+    )
+    captions = list(test.captions)
+    words = [tokenize(caption) for caption in captions]
+    assert min(map(len, words)) <= 8 < 16 < max(map(len, words))
+
+    def check(embeddings):
+        np.testing.assert_allclose(embeddings, expected, rtol=0, atol=1e-5)
+
+    model = kamcl_jax.load(tmp_path / "run")
+    check(model.encode_texts(captions))
+
+    run.export(tmp_path / "run", tmp_path / "exported")
+    check(kamcl_jax.load(tmp_path / "exported").encode_texts(captions))
+
+    fill(tmp_path / "images", 2)
+    indexing.index_images(model, tmp_path / "images", tmp_path / "index")
+    index = image_index.open_index(tmp_path / "index")
+    check([index.model.encode_texts([caption])[0] for caption in captions])
+
+    # By the lines of the model card, which takes plain words.
+    card = (tmp_path / "exported/README.md").read_text()
+    _, lines = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    plain = [" ".join(of_caption) for of_caption in words]
+    lines = re.sub(r"(?m)^captions = .*$", lambda _: f"captions = {plain!r}", lines)
+    monkeypatch.chdir(tmp_path / "exported")
+    for name in ("airport.jpg", "harbour.png"):
+        noise(0).save(name)
+    known = {}
+    exec(lines, known)
+    check(known["texts"]["embeddings"])
 
 
 def test_captions_may_be_an_array(tiny_model):

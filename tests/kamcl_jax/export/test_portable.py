@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_index import changed
 
 from kamcl_jax import evaluation
 from kamcl_jax.export import portable
@@ -38,6 +39,16 @@ def test_platforms_and_sizes_are_open(tiny_model):
             np.ones((1, portable.MOST_TOKENS + 1), np.int32),
             np.zeros((1, concepts.shape[1]), np.uint8),
         )
+
+
+def test_a_caption_that_should_have_been_cut_is_refused(tiny_model):
+    model = changed(tiny_model, {"data.max_tokens": 3})
+    encode = jax.export.deserialize(portable.text_encoder(model)).call
+    known = len(model.concepts)
+    assert encode(np.ones((2, 3), np.int32), np.zeros((2, known), np.uint8))
+    with pytest.raises(ValueError, match="shapes") as refused:
+        encode(np.ones((2, 4), np.int32), np.zeros((2, known), np.uint8))
+    assert "the symbolic shape constraint t <= 3" in str(refused.value.__cause__)
 
 
 def test_bfloat16_models_are_exported_as_they_compute(tiny_model, monkeypatch):

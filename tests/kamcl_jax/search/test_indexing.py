@@ -5,14 +5,16 @@ import errno
 import json
 import os
 import shutil
+import sys
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from tiny_index import IMAGES, fill, noise
+from tiny_index import IMAGES, changed, fill, noise
 
 from input_pipeline import image_files
 from input_pipeline.band_images import BandChoice
@@ -127,9 +129,96 @@ def test_another_model_or_other_bands_embed_everything_anew(made, tiny_model, ca
     said = {"model": "made with another model", "bands": "made with other --bands"}[change]
     assert f"{folder} was {said}" in capsys.readouterr().err
     index = open_index(folder)
-    assert index.settings.choice == choice
+    assert index.choice == choice
     assert index.model.step == model.step
     assert [path.name for path in folder.glob("generation_*")] == ["generation_2"]
+
+
+@pytest.fixture
+def index_of(tiny_model, made, plain_model, tmp_path):
+    """Returns a model, and images and index that it has made, by the model's name."""
+
+    def make(name):
+        if name == "tiny":
+            return tiny_model, *made
+        images, folder = made[0], tmp_path / "index of plain"
+        indexing.index_images(plain_model, images, folder)
+        return plain_model, images, folder
+
+    return make
+
+
+@pytest.fixture
+def lemmas(monkeypatch):
+    """Stands in for the library of lemmas, which need not be installed."""
+    library = SimpleNamespace(lemmatize=lambda word, lang: word.removesuffix("s"))
+    monkeypatch.setitem(sys.modules, "simplemma", library)
+
+
+CAPTIONS = ["planes", "a pond beside a road and a field with one barn", "a plane"]
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("tiny", "caption_padding", "release"),
+        ("tiny", "data.max_tokens", 3),
+        ("tiny", "concepts.lemmatize", True),
+        ("plain", "text_encoder.options.weight_of_concepts", 3.0),
+    ],
+)
+def test_another_setting_of_captions_replaces_the_model_and_keeps_the_rows(
+    index_of, lemmas, name, field, value, capsys, read_files
+):
+    model, images, folder = index_of(name)
+    before, other = rows_by_name(folder), changed(model, {field: value})
+    read_files.clear()
+    done = indexing.index_images(other, images, folder)
+    assert (done.embedded, len(done.kept), read_files) == ([], IMAGES, [])
+    assert "made with another text encoder or settings of it" in capsys.readouterr().err
+    index = open_index(folder, with_model=True)
+    assert rows_by_name(folder) == before
+    expected = other.encode_texts(CAPTIONS)
+    assert np.abs(expected - model.encode_texts(CAPTIONS)).max() > 1e-3
+    np.testing.assert_allclose(index.model.encode_texts(CAPTIONS), expected, rtol=0, atol=1e-6)
+    assert indexing.index_images(other, images, folder).embedded == []
+    assert capsys.readouterr().err == ""
+    assert [path.name for path in folder.glob("generation_*")] == ["generation_2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [("tiny", "dtype", "bfloat16"), ("plain", "image_encoder.options.contrast", 3.0)],
+)
+def test_another_setting_of_images_embeds_them_anew(index_of, name, field, value, capsys):
+    model, images, folder = index_of(name)
+    before, other = np.array(open_index(folder).embeddings), changed(model, {field: value})
+    done = indexing.index_images(other, images, folder)
+    assert (len(done.embedded), done.kept) == (IMAGES, [])
+    assert "made with another model or settings of it" in capsys.readouterr().err
+    index = open_index(folder)
+    assert np.abs(index.embeddings - before).max() > 1e-3
+    expected = other.encode_images([images / name for name in index.files])
+    np.testing.assert_allclose(index.embeddings, expected, rtol=0, atol=1e-5)
+
+
+def test_settings_of_the_training_alone_change_nothing(made, tiny_model, read_files):
+    images, folder = made
+    fields = {
+        "batch_size": 16,
+        "optimizer.learning_rate": 0.5,
+        "data.residency": "host",
+        "data.dir": "elsewhere",
+        "mesh.data": 1,
+        "evaluation.batch_size": 4,
+        "text_encoder.dropout": 0.5,
+    }
+    other = trained_model.assemble(
+        99, changed(tiny_model, fields).config, tiny_model.words, tiny_model.variables
+    )
+    done = indexing.index_images(other, images, folder)
+    assert (done.embedded, len(done.kept), read_files) == ([], IMAGES, [])
+    assert [path.name for path in folder.glob("generation_*")] == ["generation_1"]
 
 
 class Killed(BaseException):

@@ -39,13 +39,15 @@ def random_index(tiny_index, tmp_path):
     """Returns an index of random embeddings, that is, one without images."""
 
     def make(count):
-        settings = dataclasses.replace(tiny_index.settings, embedding_width=16, num_concepts=1)
-        with index_rows.RowWriter(tmp_path, *settings.widths) as writer:
-            have = len(index_rows.read(tmp_path, *settings.widths).files)
+        of_rows = tiny_index.settings.rows
+        of_rows = dataclasses.replace(of_rows, embedding_width=16, num_concepts=1)
+        with index_rows.RowWriter(tmp_path, *of_rows.widths) as writer:
+            have = len(index_rows.read(tmp_path, *of_rows.widths).files)
             files = [FileState(f"{row}.png", 0, 0) for row in range(have, count)]
             vectors = unit_vectors(count)[have:]
             writer.append(files, vectors, np.zeros((len(files), 1)))
-        rows = index_rows.read(tmp_path, *settings.widths)
+        rows = index_rows.read(tmp_path, *of_rows.widths)
+        settings = dataclasses.replace(tiny_index.settings, rows=of_rows)
         return image_index.ImageIndex(tmp_path, tmp_path, tmp_path, settings, *rows)
 
     return make
