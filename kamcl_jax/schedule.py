@@ -40,3 +40,22 @@ def step_decay(
         return initial * factor ** ((epoch + 1) // every_epochs)
 
     return learning_rate
+
+
+def keep_time(before: optax.OptState, after: optax.OptState) -> optax.OptState:
+    """Returns an optimiser's state before an update, but with the time after it.
+
+    Where an update is skipped, its moments and the count of them that Adam divides by stay as they
+    are. The learning rate's count goes on: the schedule is one of steps, as the alignment's is.
+
+    Args:
+      before: the state that the update was given.
+      after: the state that it has returned.
+    """
+
+    def is_schedule(state) -> bool:
+        return isinstance(state, optax.ScaleByScheduleState)
+
+    return jax.tree.map(
+        lambda old, new: new if is_schedule(old) else old, before, after, is_leaf=is_schedule
+    )

@@ -18,6 +18,7 @@ from kamcl_jax import (
     momentum,
     pair_ids,
     resident_data,
+    schedule,
 )
 from kamcl_jax.encoding import Batch, Encodings, encode
 from kamcl_jax.momentum import KeyQueue, Mask
@@ -50,7 +51,7 @@ class StepSettings:
       parts: that a batch is encoded in, see `encoding.encode`.
       dtype: that weights and activations are cast to in the encoders; None leaves them.
       skip_not_finite: whether a loss or gradient that is not finite leaves the state as it is, but
-        for the counts of steps and of skipped updates.
+        for the counts of steps, which the schedules go by, and of skipped updates.
     """
 
     objective: ObjectiveSettings
@@ -210,7 +211,11 @@ def score(
 
 def _unless_not_finite(metrics: Metrics, after: TrainState, before: TrainState) -> TrainState:
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
-    skipped = before.replace(step=after.step, skipped=before.skipped + 1)
+    skipped = before.replace(
+        step=after.step,
+        skipped=before.skipped + 1,
+        opt_state=schedule.keep_time(before.opt_state, after.opt_state),
+    )
     return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, skipped)
 
 

@@ -12,7 +12,7 @@ from conftest import tiny_config
 from flax import linen as nn
 from linear_towers import Towers, create_state
 
-from kamcl_jax import from_config, sharding, train_state
+from kamcl_jax import from_config, schedule, sharding, train_state
 from kamcl_jax.encoding import encode
 from kamcl_jax.objective import loss_terms, similarities
 from kamcl_jax.pretrained.kamcl_layout import release_momentum_mask
@@ -263,6 +263,23 @@ def test_an_update_that_is_not_finite_is_left_out_and_counted(tiny, small, wrong
     assert np.isfinite(metrics["loss"])
     expected, _ = step(state.replace(step=jnp.int32(1)), batch, tiny.settings)
     same(later.replace(skipped=jnp.int32(0)), expected, rtol=1e-6)
+
+
+def test_a_skipped_update_does_not_delay_the_learning_rate(tiny, small):
+    step, _ = small
+    rate = schedule.step_decay(0.1, 0.5, every_epochs=1, steps_per_epoch=2)  # halved from step 2 on
+    optimizer = optax.adam(rate)
+    settings = dataclasses.replace(tiny.settings, skip_not_finite=True)
+    batch = tiny.batch()
+    poisoned = {**batch, "word_concepts": np.full_like(batch["word_concepts"], np.nan)}
+    state = create_state(optimizer)
+    for _ in range(2):
+        state, _ = step(state, poisoned, settings, optimizer)
+    after, metrics = step(state, batch, settings, optimizer)
+    assert metrics["skipped"] == 2
+    # Adam's first update moves an entry by the learning rate, whatever its gradient.
+    moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), after.params, state.params)
+    np.testing.assert_allclose(max(jax.tree.leaves(moved)), rate(2), rtol=1e-3)
 
 
 def test_without_skipping_the_numbers_go_on(tiny, small):
