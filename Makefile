@@ -3,13 +3,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python main.py --mode=train --config=configs/synthetic.py --workdir=runs/demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
+# With the long matrices of sizes, precisions and devices.
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup -m ""
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -19,10 +19,8 @@ STEPS_PER_EPOCH, LAST, LOG_EVERY = 10, 20, 4
 def trial(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trial")
     arguments = [*kill_and_resume.TINY, f"--config.data.dir={folder / 'data'}"]
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # most of it is compilation
-        arguments += [f"--config.log_every_steps={LOG_EVERY}", "--config.data.options.train=16"]
-        yield Trial([*arguments, "--config.num_epochs=2"], folder / "runs")
+    arguments += [f"--config.log_every_steps={LOG_EVERY}", "--config.data.options.train=16"]
+    return Trial([*arguments, "--config.num_epochs=2"], folder / "runs")
 
 
 @pytest.fixture(scope="module")

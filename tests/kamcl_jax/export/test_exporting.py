@@ -94,7 +94,7 @@ def test_the_cards_lines_for_the_program_work(in_folder, model):
 
 
 def test_the_cards_lines_for_jax_alone_give_what_the_program_gives(in_folder, model):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     environment.pop("PYTHONPATH", None)
     code = snippets(in_folder)[1] + KEPT
     done = subprocess.run(
