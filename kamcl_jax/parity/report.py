@@ -95,11 +95,10 @@ def write_golden_file(path: Path, checkout: Path, run: GoldenRun) -> None:
       TorchOriginalError: PyTorch or the checkout is missing, or its code fails.
     """
     golden_writer.check(path, checkout)
-    print(
-        f"{path}: {_described(run)}, steps of the epochs {', '.join(map(str, run.epochs))}, "
-        f"momentum of {' and '.join(run.modes)}; the original runs in float64 and in float32, "
-        "a few minutes on a CPU"
-    )
+    epochs = ", ".join(map(str, run.epochs))
+    modes = " and of the ".join(run.modes)
+    print(f"{path}: {_described(run)}, steps of epochs {epochs}, momentum of the {modes}")
+    print("the original runs in float64 and in float32, a few minutes on a CPU", flush=True)
     _tell_of_stand_ins(golden_writer.write(path, checkout, run))
     print(f"written; compare ours with it: python main.py --mode=parity --golden={path}")
 

@@ -1,5 +1,7 @@
 """Files of what the original computes: what is in them, and what is refused before any work."""
 
+import contextlib
+import io
 import os
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from fake_checkout import STEPPING, write
 
-from kamcl_jax.parity import golden_check, golden_inputs, golden_writer
+from kamcl_jax.parity import golden_check, golden_inputs, golden_writer, report
 from kamcl_jax.parity.golden_check import GoldenFileError
 from kamcl_jax.parity.torch_original import TorchOriginalError
 
@@ -32,13 +34,14 @@ def plan(**changes):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A file of the fake original, read as users' files are."""
+    """A file of the fake original, written and read as users' files are."""
     pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("golden")
     path = folder / "below" / "golden.npz"
     checkout = write(folder / "checkout", STEPPING)
-    golden_writer.check(path, checkout)
-    golden_writer.write(path, checkout, plan())
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        report.write_golden_file(path, checkout, plan())
+    assert f"python main.py --mode=parity --golden={path}" in printed.getvalue()
     assert [file.name for file in path.parent.iterdir()] == ["golden.npz"]
     return golden_check.read(path)
 
