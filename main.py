@@ -35,6 +35,7 @@ from kamcl_jax.config_check import ConfigError
 from kamcl_jax.export import run as export
 from kamcl_jax.export.errors import ExportError
 from kamcl_jax.interruption import Stopped
+from kamcl_jax.parity import golden_writer
 from kamcl_jax.parity import report as parity
 from kamcl_jax.parity.golden_check import GoldenFileError
 from kamcl_jax.parity.torch_original import TorchOriginalError
@@ -73,10 +74,34 @@ _TO_TORCH = flags.DEFINE_string(
     "to_torch", None, "convert: file to write the run's best checkpoint to, as the release does."
 )
 _GOLDEN = flags.DEFINE_string(
-    "golden", None, "parity: .npz of what the PyTorch original computes from known weights."
+    "golden",
+    None,
+    "parity: .npz of what the PyTorch original computes from known weights, compared with ours. "
+    "golden: the file to write that to.",
 )
 _TORCH_CHECKOUT = flags.DEFINE_string(
-    "torch_checkout", None, "parity, benchmark: clone of the PyTorch original, run beside ours."
+    "torch_checkout",
+    None,
+    "parity, benchmark: clone of the PyTorch original, run beside ours. "
+    "golden: clone that the file is computed with.",
+)
+_GOLDEN_SEED = flags.DEFINE_integer("golden_seed", 0, "golden: of weights and batches.")
+_GOLDEN_BATCH_SIZE = flags.DEFINE_integer(
+    "golden_batch_size", 8, "golden: pairs in a batch; it divides the original's queue of 8000."
+)
+_GOLDEN_CAPTION_LENGTHS = flags.DEFINE_list(
+    "golden_caption_lengths", ["4", "14"], "golden: words of the shortest and the longest caption."
+)
+_GOLDEN_EPOCHS = flags.DEFINE_list(
+    "golden_epochs",
+    ["0", "10", "11", "12"],
+    "golden: the epoch that each training step belongs to, a step each; from 11 on the concept "
+    "loss takes part.",
+)
+_GOLDEN_MOMENTUM = flags.DEFINE_list(
+    "golden_momentum",
+    ["release", "paper"],
+    "golden: momentum updates to train with, the release's, the paper's (of all tensors) or both.",
 )
 _OUT = flags.DEFINE_string(
     "out",
@@ -254,6 +279,17 @@ def _parity() -> None:
         sys.exit(1)
 
 
+def _golden() -> None:
+    run = golden_writer.plan(
+        int(_GOLDEN_SEED.value or 0),
+        int(_GOLDEN_BATCH_SIZE.value or 0),
+        _GOLDEN_CAPTION_LENGTHS.value,
+        _GOLDEN_EPOCHS.value,
+        _GOLDEN_MOMENTUM.value,
+    )
+    parity.write_golden_file(_path(_GOLDEN), _path(_TORCH_CHECKOUT), run)
+
+
 def _path(flag: flags.FlagHolder) -> Path:
     return Path(str(flag.value))
 
@@ -311,6 +347,7 @@ MODES = {
     "export": Mode(("workdir", "out"), _export),
     "compare": Mode((), _compare),
     "parity": Mode((("golden", "torch_checkout"),), _parity),
+    "golden": Mode(("torch_checkout", "golden"), _golden),
     "benchmark": Mode(_RUN, _benchmark),
     "index": Mode(("images", "workdir", "index"), _index),
     "search": Mode(("index", ("query", "query_image", "queries")), _search),

@@ -67,6 +67,7 @@ def test_flags_of_several_processes_that_do_not_fit_are_named(run, flags, senten
     [
         ("--mode=train", "--mode=train needs --config"),
         ("--mode=parity", "--mode=parity needs --golden or --torch_checkout"),
+        ("--mode=golden --golden=new.npz", "--mode=golden needs --torch_checkout"),
         (
             "--mode=parity --golden=a --torch_checkout=b",
             "--mode=parity needs --golden or --torch_checkout, just one of them",
@@ -96,6 +97,26 @@ def test_flags_that_a_mode_needs_are_named(arguments, needed, run):
 )
 def test_a_comparison_with_nothing_is_one_sentence(arguments, sentence, run):
     assert sentence in run("--mode=parity", *arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--golden=README.md", "error: README.md exists already, and nothing is written over it"),
+        ("--golden_batch_size=3", "batches that divide its queues of 8000 keys, and 3 does not"),
+        ("--golden_caption_lengths=9,4", "the shortest first, as 4,14, not 9,4"),
+        ("--golden_epochs=first", "epochs are one whole number from 0 for each training step"),
+        ("--golden_momentum=all", "error: the momentum is release or paper, or both, not all"),
+        ("--golden_seed=-1", "error: a golden file's seed is 0 or more, not -1"),
+        ("--golden_seed=2", "error: the checkout of the PyTorch original, "),
+    ],
+)
+def test_a_golden_file_that_cannot_be_written_is_one_sentence(arguments, sentence, run, tmp_path):
+    new = tmp_path / "below" / "golden.npz"
+    error = run("--mode=golden", "--torch_checkout=nowhere", f"--golden={new}", *arguments.split())
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+    assert not new.parent.exists()
 
 
 @pytest.mark.parametrize(

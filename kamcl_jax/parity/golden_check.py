@@ -24,8 +24,12 @@ _INPUTS = {
     "adam_epsilon": ("f", 0),
     "loss_columns": ("U", 1),
     "tensor_names": ("U", 1),
+    "caption_lengths": ("i", 1),
 }
 """What a file was made from: name -> kind of NumPy dtype, number of axes."""
+
+_DEFAULTS = {"caption_lengths": np.array(golden_inputs.CAPTION_LENGTHS)}
+"""The inputs that a file may leave out, because the first files did not have them."""
 
 _KINDS = {"i": "integer", "f": "number", "U": "string"}
 _UNREADABLE = (
@@ -63,7 +67,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            golden = {name: file[name] for name in file.files}
+            golden = _DEFAULTS | {name: file[name] for name in file.files}
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise GoldenFileError(f"the golden file {path} cannot be read: {reason}") from None
@@ -84,6 +88,9 @@ def _problems(golden: Mapping[str, np.ndarray]) -> Iterator[str]:
     epochs = golden["epochs"]
     if not epochs.size or epochs.min() < 0 or epochs.max() > np.iinfo(np.int32).max:
         yield "'epochs' that are empty or out of range"
+    lengths = golden["caption_lengths"]
+    if lengths.shape != (2,) or not 1 <= lengths[0] <= lengths[1]:
+        yield "'caption_lengths' that are not a shortest and a longest one"
     names = quantity_names(golden)
     if not names:
         yield "no quantity to compare"
@@ -139,6 +146,7 @@ def run_of(golden: Mapping[str, np.ndarray]) -> GoldenRun:
         gradient_names=_words(gradients[0]) if gradients else (),
         modes=modes,
         pool_lengths=tuple(sorted(int(match[1]) for match in lengths)),
+        caption_lengths=(int(golden["caption_lengths"][0]), int(golden["caption_lengths"][1])),
     )
 
 

@@ -14,7 +14,8 @@ VOCABULARY_SIZE = 1225
 
 NUM_CONCEPTS = 512
 IMAGE_SIZE = 256
-MIN_TOKENS, MAX_TOKENS = 4, 14
+CAPTION_LENGTHS = (4, 14)
+"""Words of the shortest and of the longest caption, where a golden file does not say otherwise."""
 
 _UNIFORM = {"running_var": (0.5, 1.5), "running_mean": (-0.1, 0.1), "bias": (-0.1, 0.1)}
 _BATCH_NORM_SCALE = (0.5, 1.0)
@@ -54,13 +55,19 @@ def tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     return kernel.astype(np.float32)
 
 
-def batch(number: int, seed: int, batch_size: int) -> dict[str, np.ndarray]:
+def batch(
+    number: int,
+    seed: int,
+    batch_size: int,
+    caption_lengths: tuple[int, int] = CAPTION_LENGTHS,
+) -> dict[str, np.ndarray]:
     """Draws a training batch.
 
     Args:
       number: of the batch, from 0.
       seed: of the golden file.
       batch_size: B.
+      caption_lengths: words of the shortest and of the longest caption that may be drawn.
 
     Returns:
       image: f32[B, 256, 256, 3], as if normalised; tokens: i32[B, T], longest caption first, padded
@@ -68,7 +75,8 @@ def batch(number: int, seed: int, batch_size: int) -> dict[str, np.ndarray]:
       f32[B, 512] in [0, 1].
     """
     generator = _generator(seed, f"batch{number}")
-    lengths = np.sort(generator.integers(MIN_TOKENS, MAX_TOKENS + 1, batch_size))[::-1]
+    shortest, longest = caption_lengths
+    lengths = np.sort(generator.integers(shortest, longest + 1, batch_size))[::-1]
     tokens = np.zeros((batch_size, lengths[0]), np.int32)
     for row, length in zip(tokens, lengths, strict=True):
         row[:length] = generator.integers(1, VOCABULARY_SIZE + 1, length)

@@ -61,7 +61,7 @@ def check(
     with jax.enable_x64(True):
         tensors = quantities.initial_tensors(config, seed)
         state = quantities.cast(kamcl_torch.from_state_dict(tensors, config), np.float64)
-        batch = quantities.cast(golden_inputs.batch(0, seed, BATCH_SIZE), np.float64)
+        batch = quantities.cast(run.batch(0), np.float64)
         original.load(kamcl_torch.to_state_dict(state))
         ours = _ours(run, config, state, batch)
     golden = _theirs(run, original, batch)

@@ -32,9 +32,6 @@ HostBatch = dict[str, np.ndarray]
 COVERAGE_OF_MODE = {"release": "release", "paper": "all"}
 """The file's mode -> `config.momentum_coverage`: all that its two modes differ in."""
 
-RECORDED_AFTER = (1, 4)
-"""Steps after which the file has the whole state."""
-
 LOSSES = ("total", "triplet", "info_nce_sum", "concept_bce")
 """The terms that the original's loss function returns, in its order; see `loss_terms`."""
 
@@ -57,7 +54,7 @@ class GoldenRun:
     Attributes:
       seed: of weights and batches.
       batch_size: B.
-      epochs: the epoch that each step belongs to.
+      epochs: the epoch that each step belongs to, one step an entry.
       learning_rate: of Adam, constant.
       epsilon: of Adam.
       loss_columns: the loss terms, in the file's order.
@@ -65,6 +62,7 @@ class GoldenRun:
       gradient_names: parameters whose gradients are recorded.
       modes: keys of `COVERAGE_OF_MODE`.
       pool_lengths: numbers of items for which pooling weights are recorded.
+      caption_lengths: words of the shortest and of the longest caption that may be drawn.
     """
 
     seed: int
@@ -77,6 +75,15 @@ class GoldenRun:
     gradient_names: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
     pool_lengths: tuple[int, ...] = ()
+    caption_lengths: tuple[int, int] = golden_inputs.CAPTION_LENGTHS
+
+    def batch(self, number: int) -> HostBatch:
+        """Draws the batch of a step, from 0; see `golden_inputs.batch`."""
+        return golden_inputs.batch(number, self.seed, self.batch_size, self.caption_lengths)
+
+    def records_state_after(self, steps: int) -> bool:
+        """Returns whether the whole state is recorded after so many steps: one, or all."""
+        return steps in (1, len(self.epochs))
 
 
 def compute(run: GoldenRun, config: ml_collections.ConfigDict, dtype: type) -> Quantities:
@@ -133,9 +140,7 @@ def config_of_run(
 
 def padded_batches(run: GoldenRun) -> list[HostBatch]:
     """Returns the run's batches, captions padded to one length so that one compilation serves."""
-    batches = [
-        golden_inputs.batch(number, run.seed, run.batch_size) for number in range(len(run.epochs))
-    ]
+    batches = [run.batch(number) for number in range(len(run.epochs))]
     longest = max(batch["tokens"].shape[1] for batch in batches)
     for batch in batches:
         missing = longest - batch["tokens"].shape[1]
@@ -148,15 +153,21 @@ def evaluation_quantities(
 ) -> Quantities:
     """Returns the outputs of every stage in evaluation mode, and pooling weights."""
     outputs = jax.device_get(encode_stages(config, state, batch))
-    states = outputs.pop("states")[:, : batch["lengths"].max()]
-    outputs["skipthoughts_mean"] = states.mean(axis=-1, dtype=np.float64)
-    outputs["skipthoughts_head"] = states[..., :8]
+    outputs |= condense_states(outputs.pop("states")[:, : batch["lengths"].max()])
     gpo = {"params": state.params["image"]["aggregator"]["gpo"]}
     for length in run.pool_lengths:
         count = jnp.array([length])
         weights = GPO().apply(gpo, count, length, method="weights")
         outputs[f"pool_weights_{length}"] = np.asarray(weights)[0]
     return {f"eval/{name}": value for name, value in outputs.items()}
+
+
+def condense_states(states: np.ndarray) -> Quantities:
+    """Condenses all states of the text GRU, f32[B, T, H], to means and first values."""
+    return {
+        "skipthoughts_mean": states.mean(axis=-1, dtype=np.float64),
+        "skipthoughts_head": states[..., :8],
+    }
 
 
 def encode_stages(
@@ -261,10 +272,10 @@ def training_quantities(
         loss_rows.append([terms[column] for column in run.loss_columns])
         gradients = kamcl_torch.gradients_to_torch(jax.device_get(metrics["gradients"]))
         recorded = [gradients[name] for name in run.gradient_names]
-        quantities[f"step{number}/grad_norms"] = np.array([_l2(g) for g in recorded])
+        quantities[f"step{number}/grad_norms"] = np.array([l2(g) for g in recorded])
         if number == 0:
             quantities |= _first_step(recorded, metrics["similarities"])
-        if number + 1 in RECORDED_AFTER:
+        if run.records_state_after(number + 1):
             now = {**kamcl_torch.to_state_dict(state), **unused}
             described = describe_state(now, run.tensor_names)
             quantities |= {f"after{number + 1}/{n}": value for n, value in described.items()}
@@ -304,7 +315,7 @@ def loss_terms(config: ml_collections.ConfigDict, metrics: Mapping[str, Any]) ->
 
 def _first_step(gradients: list[np.ndarray], compared: Similarities) -> Quantities:
     return {
-        "step0/grad_first4": np.stack([_first4(gradient) for gradient in gradients]),
+        "step0/grad_first4": np.stack([first4(gradient) for gradient in gradients]),
         "step0/logits_image_head": concatenated(compared.image_logits),
         "step0/logits_text_head": concatenated(compared.text_logits),
         "step0/sims": np.asarray(compared.cosine),
@@ -315,18 +326,20 @@ def describe_state(tensors: StateDict, names: Iterable[str]) -> Quantities:
     """Condenses a state to norms, means, first values and queues."""
     recorded = [tensors[name] for name in names]
     return {
-        "l2": np.array([_l2(tensor) for tensor in recorded]),
+        "l2": np.array([l2(tensor) for tensor in recorded]),
         "mean": np.array([tensor.mean(dtype=np.float64) for tensor in recorded]),
-        "first4": np.stack([_first4(tensor) for tensor in recorded]),
+        "first4": np.stack([first4(tensor) for tensor in recorded]),
         "queue_image": tensors["queue_im"],
         "queue_text": tensors["queue_tx"],
         "queue_pointer": np.concatenate([tensors["queue_ptr_im"], tensors["queue_ptr_tx"]]),
     }
 
 
-def _l2(tensor: np.ndarray) -> float:
+def l2(tensor: np.ndarray) -> float:
+    """Returns the Euclidean norm, added up in float64."""
     return float(np.linalg.norm(tensor.astype(np.float64)))
 
 
-def _first4(tensor: np.ndarray) -> np.ndarray:
+def first4(tensor: np.ndarray) -> np.ndarray:
+    """Returns the first four values; a tensor with fewer repeats those that it has."""
     return np.resize(tensor, 4)

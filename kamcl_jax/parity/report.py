@@ -1,11 +1,11 @@
-"""The two comparisons with the PyTorch original as a person sees them: a table and a verdict."""
+"""The comparisons with the PyTorch original as a person sees them, and the files that one reads."""
 
 from pathlib import Path
 
 import ml_collections
 
 from kamcl_jax import config_check
-from kamcl_jax.parity import golden_check, live_check
+from kamcl_jax.parity import golden_check, golden_writer, live_check
 from kamcl_jax.parity.comparison import (
     EVALUATION_FLOOR,
     FLOOR,
@@ -14,6 +14,7 @@ from kamcl_jax.parity.comparison import (
     table,
 )
 from kamcl_jax.parity.golden_check import FLOAT64_NOISE_LIMIT, SHARED_NOISE_MULTIPLE
+from kamcl_jax.parity.quantities import GoldenRun
 
 
 def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision: str) -> bool:
@@ -33,10 +34,8 @@ def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision
     """
     config_check.check(config)
     golden = golden_check.read(path)
-    print(
-        f"{path}: seed {int(golden['seed'])}, batch {int(golden['batch_size'])}, "
-        f"our arithmetic in {precision}; a few minutes on a CPU"
-    )
+    run = golden_check.run_of(golden)
+    print(f"{path}: {_described(run)}, our arithmetic in {precision}; a few minutes on a CPU")
     rows = golden_check.check(golden, config, precision)
     print(table(rows))
     for row in rows:
@@ -74,14 +73,44 @@ def against_original(config: ml_collections.ConfigDict, checkout: Path) -> bool:
     """
     config_check.check(config)
     rows, stand_ins = live_check.check(config, checkout)
-    if stand_ins:
-        print(f"cannot be imported, replaced by stand-ins of ours: {', '.join(stand_ins)}")
+    _tell_of_stand_ins(stand_ins)
     print(table(rows))
     print(
         f"both programs in float64; tolerance: {EVALUATION_FLOOR:g} (eval) or {FLOOR:g} (else) "
         "x the tensor's largest magnitude"
     )
     return _verdict(rows)
+
+
+def write_golden_file(path: Path, checkout: Path, run: GoldenRun) -> None:
+    """Runs the original, writes what it computes, and prints what was done.
+
+    Args:
+      path: of the file, which must not exist.
+      checkout: folder of a clone of the original.
+      run: from `golden_writer.plan`.
+
+    Raises:
+      GoldenFileError: there is such a file.
+      TorchOriginalError: PyTorch or the checkout is missing, or its code fails.
+    """
+    golden_writer.check(path, checkout)
+    epochs = ", ".join(map(str, run.epochs))
+    modes = " and of the ".join(run.modes)
+    print(f"{path}: {_described(run)}, steps of epochs {epochs}, momentum of the {modes}")
+    print("the original runs in float64 and in float32, a few minutes on a CPU", flush=True)
+    _tell_of_stand_ins(golden_writer.write(path, checkout, run))
+    print(f"written; compare ours with it: python main.py --mode=parity --golden={path}")
+
+
+def _described(run: GoldenRun) -> str:
+    shortest, longest = run.caption_lengths
+    return f"seed {run.seed}, batch {run.batch_size}, captions of {shortest} to {longest} words"
+
+
+def _tell_of_stand_ins(stand_ins: tuple[str, ...]) -> None:
+    if stand_ins:
+        print(f"cannot be imported, replaced by stand-ins of ours: {', '.join(stand_ins)}")
 
 
 def _verdict(rows: list[Row]) -> bool:

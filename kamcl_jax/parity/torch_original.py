@@ -3,9 +3,13 @@
 PyTorch is optional, so it is imported inside of functions.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -25,8 +29,22 @@ word_concepts f32[B, 512]; image_concepts f32[B, 512]. Other entries are ignored
 IMAGE_SIZE = 256
 """Fixed in the original's layers."""
 
+QUEUE_LENGTH = 8000
+"""Keys in each of the original's two queues, where nothing else is asked for."""
+
 MARGIN = 0.2
 """Of the triplet loss; the original's option files all say so."""
+
+_STAGES = {
+    "final": "visualmodelQ.extract_feature.gpo",
+    "low": "visualmodelQ.low_module",
+    "high": "visualmodelQ.high_module",
+    "states": "textmodelQ.text_feature.seq2vec",
+    "sentence": "textmodelQ.text_feature",
+}
+"""Stage -> the module of the original that returns it."""
+
+_TOWERS = ("visualmodelQ", "visualmodelK", "textmodelQ", "textmodelK")
 
 
 class TorchOriginal:
@@ -96,8 +114,57 @@ class TorchOriginal:
         }
         return {name: _array(tensor) for name, tensor in outputs.items()}
 
+    def encode_stages(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Encodes a batch with the query towers in evaluation mode and keeps what is in between.
+
+        Args:
+          batch: see `Batch`; image_concepts may be absent.
+
+        Returns:
+          What `encode` returns; `final`, `low`, `high`: the levels of the image network, and
+          `sentence`, f32[B, 512]; `states`: of the text's GRU, f32[B, T, 2400].
+
+        Raises:
+          TorchOriginalError: the batch is not of the original's sizes, or the original has no
+            module of a stage.
+        """
+        kept: dict[str, Any] = {}
+        with contextlib.ExitStack() as hooks:
+            for stage, name in _STAGES.items():
+                keep = functools.partial(_keep, kept, stage)
+                hooks.callback(self._submodule(name).register_forward_hook(keep).remove)
+            outputs = self.encode(batch)
+        return {stage: _array(tensor) for stage, tensor in kept.items()} | outputs
+
+    def pool_weights(self, length: int) -> np.ndarray:
+        """Returns the weights by which the last pooling of the image network adds up its items.
+
+        Args:
+          length: number of items N.
+
+        Returns:
+          f32[N].
+        """
+        import torch
+
+        pooling = self._submodule("visualmodelQ.gpo")
+        with torch.no_grad(), surroundings(self._dtype):
+            _, weights = pooling(torch.zeros(1, length, 1), torch.tensor([float(length)]))
+        return _array(weights).reshape(length)
+
+    def _submodule(self, name: str) -> Any:
+        try:
+            return self._model.get_submodule(name)
+        except AttributeError:
+            raise TorchOriginalError(f"the PyTorch original has no module {name}") from None
+
     def train_step(
-        self, epoch: int, batch: Batch, learning_rate: float, epsilon: float
+        self,
+        epoch: int,
+        batch: Batch,
+        learning_rate: float,
+        epsilon: float,
+        momentum_coverage: str = "release",
     ) -> dict[str, Any]:
         """Takes one step as the original's training loop does; `state_dict` has the new state.
 
@@ -106,6 +173,8 @@ class TorchOriginal:
           batch: see `Batch`.
           learning_rate: of Adam, which goes on from the last step since `load`.
           epsilon: of Adam.
+          momentum_coverage: `release`, for the momentum update as it is, which leaves most of the
+            image key tower alone; `all`, for the same update of all of both key towers.
 
         Returns:
           `losses`: f32[4], the total, then triplet, InfoNCE and concept loss with their weights;
@@ -125,7 +194,7 @@ class TorchOriginal:
             )
         optimizer = self._optimizer_with(learning_rate, epsilon)
         self._model.train()
-        with surroundings(self._dtype):
+        with surroundings(self._dtype), self._momentum_over(momentum_coverage):
             sims, image_concept, text_concept, *logits_and_targets = self._model(epoch, *inputs)
             no_ids = None  # an argument that the loss does not look at
             losses = self._loss(
@@ -154,6 +223,28 @@ class TorchOriginal:
             "sims": _array(sims),
         }
 
+    @contextlib.contextmanager
+    def _momentum_over(self, coverage: str) -> Iterator[None]:
+        """Lets the original's momentum update reach what it leaves out, if `all` is asked for.
+
+        The update walks through the parameters of the four towers side by side and stops where the
+        shortest list of them ends. Here each list goes on, with numbers that belong to nothing, to
+        the length of the longest, so that the original's own arithmetic updates all of them.
+        """
+        import torch
+
+        with contextlib.ExitStack() as stack:
+            if coverage == "all":
+                towers = [self._submodule(name) for name in _TOWERS]
+                longest = max(len([*tower.parameters()]) for tower in towers)
+                for tower in towers:
+                    own = [*tower.parameters()]
+                    more = [torch.nn.Parameter(torch.zeros(())) for _ in range(longest - len(own))]
+                    lengthened = functools.partial(itertools.chain, own, more)
+                    # The attribute of this one object hides the method of its class.
+                    stack.enter_context(mock.patch.object(tower, "parameters", lengthened))
+            yield
+
     def _optimizer_with(self, learning_rate: float, epsilon: float) -> Any:
         import torch
 
@@ -166,7 +257,10 @@ class TorchOriginal:
 
 
 def load_original(
-    checkout: Path, vocabulary_size: int, queue_length: int = 8000, dtype: type = np.float32
+    checkout: Path,
+    vocabulary_size: int,
+    queue_length: int = QUEUE_LENGTH,
+    dtype: type = np.float32,
 ) -> TorchOriginal:
     """Builds the original's model on the CPU, without dropout, with random weights.
 
@@ -199,6 +293,11 @@ def _inputs(batch: Batch, dtype: type) -> tuple[Any, Any, Any]:
         _tensor(batch["tokens"]).long(),
         _tensor(word_concepts.astype(dtype)),
     )
+
+
+def _keep(kept: dict[str, Any], stage: str, _module: Any, _inputs: Any, output: Any) -> None:
+    """Keeps what a module returns; a pooling returns its weights besides."""
+    kept[stage] = output[0] if isinstance(output, tuple) else output
 
 
 def _tensor(array: np.ndarray) -> Any:
