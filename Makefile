@@ -13,7 +13,7 @@ test: $(INSTALLED)
 
 # With the long matrices of sizes, precisions and devices.
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup -m ""
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m ""
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.pad_concepts = False  # True: num_concepts wide even where the words are fewer
     config.data.labels_by = "image"  # or "position": the release's, mostly of other images
     config.data.residency = "auto"  # or "device", "host": where the training split lies
-    config.data.max_tokens = 0  # longer captions are cut, queries too; 0 = none is
+    config.data.max_tokens = 0  # longer captions and queries are cut; 0: none
 
     config.concepts = ml_collections.ConfigDict()
     config.concepts.min_repeats = 2  # an image's captions must repeat a word as often

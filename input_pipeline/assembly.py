@@ -146,7 +146,7 @@ def caption_arrays(
     tokens = np.full((num_captions, length), PADDING_ID, np.int32)
     word_concepts = np.zeros((num_captions, width), np.uint8)
     for row, words in enumerate(texts.tokens):
-        read = _cut(words, max_tokens)
+        read = cut(words, max_tokens)
         ids = vocabulary.encode_tokens(read or [UNKNOWN])
         tokens[row, : len(ids)] = ids
         word_concepts[row, concepts.columns_of(read)] = 1
@@ -162,8 +162,9 @@ def caption_arrays(
 
 def longest_caption(parts: Iterable[Texts], max_tokens: int) -> int:
     """Returns how many tokens the longest caption has, `max_tokens` at most unless that is 0."""
-    return max(len(_cut(words, max_tokens)) or 1 for texts in parts for words in texts.tokens)
+    return max(len(cut(words, max_tokens)) or 1 for texts in parts for words in texts.tokens)
 
 
-def _cut(words: Sequence[str], max_tokens: int) -> Sequence[str]:
+def cut(words: Sequence[str], max_tokens: int) -> Sequence[str]:
+    """Returns the first `max_tokens` words of a caption, or all if that is 0."""
     return words[:max_tokens] if max_tokens else words

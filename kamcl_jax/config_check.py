@@ -43,9 +43,9 @@ FREE_TO_CHANGE = frozenset(
         "data.options.captions",
     }
 )
-"""Fields that may differ from a checkpoint's: they change neither the model nor, but for rounding,
-a step. But for `evaluation.ties`, which says how scores are counted, they do not change the scores
-either; `evaluation.batch_size` would with the release's padding, see `free_to_change`."""
+"""Fields that may differ from a checkpoint's. They change neither the model nor, except for
+rounding, a step or a score. There are two exceptions: `evaluation.ties` says how scores are counted,
+and `evaluation.batch_size` changes scores with the release's padding, see `free_to_change`."""
 
 
 class ConfigError(ValueError):

@@ -25,9 +25,13 @@ TRAINING_ONLY = (
     *("text_encoder.dropout", "text_encoder.pretrained"),
 )
 """Fields of a config, or groups of them, that say how a model is trained, or how fast it computes:
-once it is trained, no embedding depends on them. All others count, those to come included."""
+once it is trained, no embedding depends on them. All others count, those to come included. With
+the release's padding, `evaluation.batch_size` counts, too."""
 
-CAPTIONS_ONLY = ("caption_padding", "data.max_tokens", "concepts.lemmatize", "text_encoder")
+CAPTIONS_ONLY = (
+    *("caption_padding", "evaluation.batch_size"),
+    *("data.max_tokens", "concepts.lemmatize", "text_encoder"),
+)
 """Fields of a config, or groups of them, that images have nothing to do with."""
 
 
@@ -54,6 +58,8 @@ def identity(model: TrainedModel) -> ModelIdentity:
     """
     words, fields = model.words, config_check.flatten(model.config)
     counted = {name: fields[name] for name in fields if not _among(name, TRAINING_ONLY)}
+    if "evaluation.batch_size" not in config_check.free_to_change(fields):
+        counted["evaluation.batch_size"] = fields["evaluation.batch_size"]
     of_images = {name: counted[name] for name in counted if not _among(name, CAPTIONS_ONLY)}
     concepts = [words.concepts, words.concept_width]
     return ModelIdentity(

@@ -35,7 +35,7 @@ class Ranks:
 
     Items that score the same stand in random order. Where the best right item ties with wrong ones,
     its rank is therefore not one number but a distribution, which these three counts determine.
-    So there is nothing here to compare with k: a recall is the mean of `hit_probability(k)`.
+    Do not compare a rank with k: a recall is the mean of `hit_probability(k)`.
     The share of the queries whose `expected()` rank is at most k is something else: one right item
     that ties with one wrong item has the expected rank 1.5, yet it is the first in half of all
     orders.

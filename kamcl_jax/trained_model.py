@@ -148,9 +148,10 @@ class TrainedModel:
     def unknown_words(self, caption: str) -> list[str]:
         """Returns the words of a sentence that say nothing to the model, each once, in order.
 
-        Stop words and punctuation are none of them: no vocabulary has them.
+        Stop words and punctuation are none of them: no vocabulary has them. Words behind
+        `data.max_tokens` are not read, so they are none of them either.
         """
-        words = dict.fromkeys(tokenize(caption))
+        words = dict.fromkeys(assembly.cut(tokenize(caption), self.config.data.max_tokens))
         return [
             word
             for word in words
@@ -158,6 +159,11 @@ class TrainedModel:
             and word not in stop_words()
             and any(letter.isalnum() for letter in word)
         ]
+
+    def is_cut(self, caption: str) -> bool:
+        """Returns whether a sentence is longer than `data.max_tokens`, which cuts it."""
+        most = self.config.data.max_tokens
+        return bool(most) and len(tokenize(caption)) > most
 
     def _batch_size(self, asked: int | None) -> int:
         return self.config.evaluation.batch_size if asked is None else asked

@@ -93,9 +93,9 @@ punctuation is left out, and abbreviations and apostrophes are split as NLTK's `
 (`input_pipeline/tokenization.py` of the program).{first}{forms}{padding}
 """  # noqa: E501 - a table's row is a line
 
-FIRST_TOKENS = """ Captions were cut to {max_tokens} tokens in the
-training: cut yours (`[:{max_tokens}]`) before you look up tokens and concepts. Longer ones are
-refused."""
+FIRST_TOKENS = """ In the training, captions were cut to
+{max_tokens} tokens. The lines above cut yours (`[:{max_tokens}]`) before they look up tokens and
+concepts; wider arrays of tokens are refused."""
 
 LEMMAS = """ A word names a concept by its lemma, as `simplemma` finds
 it (`config.concepts.lemmatize`), which the lines above leave out."""

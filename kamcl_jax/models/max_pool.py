@@ -1,8 +1,8 @@
-"""The 3x3 max pooling of a ResNet's stem, with a gradient that compares no values.
+"""The 3x3 max pooling of a ResNet's stem, which keeps the place of each largest value.
 
 Values and gradients are those of `linen.max_pool`. XLA computes the gradient of that one on a CPU
-with index arrays and a scatter: forward and backward take 170 ms against 38 ms for f32[8, 128, 128,
-64] on 2 cores.
+with index arrays and a scatter: forward and backward take 155 to 170 ms against 38 ms for f32[8,
+128, 128, 64] on 2 cores.
 """
 
 from collections.abc import Iterator

@@ -18,7 +18,7 @@ What the original computes from that in float64:
   same one over all tensors (`paper`): `losses` f64[S, 4]; `stepK/grad_norms` f64[G]; of the first
   step `grad_first4` f64[G, 4], the first columns of the logits and `sims`; after the first and the
   last step, as `afterK/...`, `l2` f64[N], `mean` f64[N] and `first4` f64[N, 4] of all tensors, the
-  written columns of both queues (and as many as one batch beyond them) in float32, and
+  columns of both queues that were written, and those of one more batch, in float32, and
   `queue_pointer` i64[2].
 * `noise/...`: how far the original's own float32 run is from that; one number for each entry, for
   each tensor (of first values), or one in all.
@@ -239,7 +239,9 @@ def record(original: TorchOriginal, run: GoldenRun) -> Quantities:
 def _evaluate(original: TorchOriginal, run: GoldenRun) -> Quantities:
     outputs = original.encode_stages(run.batch(0))
     outputs |= quantities.condense_states(outputs.pop("states"))
-    pooling = {f"pool_weights_{length}": original.pool_weights(length) for length in POOL_LENGTHS}
+    pooling = {
+        f"pool_weights_{length}": original.pool_weights(length) for length in run.pool_lengths
+    }
     return outputs | pooling
 
 

@@ -182,7 +182,10 @@ def read_pointer(folder: Path) -> tuple[int, Path]:
     pointer = _read_json(path)
     number, images = pointer.get("generation"), pointer.get("images")
     if pointer.get("format") != FORMAT or type(number) is not int or not isinstance(images, str):
-        raise DataError(f"{path} is damaged, or of another version of this program.")
+        raise DataError(
+            f"{path} is damaged, or was written by another version of this program: "
+            "delete the index and make it anew."
+        )
     return number, Path(images)
 
 

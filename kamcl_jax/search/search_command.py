@@ -119,7 +119,10 @@ def by_file(folder: Path, queries: Path, wishes: Wishes) -> None:
 
 
 def name_unknown_words(model: TrainedModel, query: str, where: str = "") -> None:
-    """Says on stderr which words of a query the model does not know."""
+    """Says on stderr which words of a query the model does not know, and whether it is cut."""
+    if model.is_cut(query):
+        most = model.config.data.max_tokens
+        print(f"{where}the model reads the first {most} words", file=sys.stderr, flush=True)
     unknown = model.unknown_words(query)
     if unknown:
         words = ", ".join(printable(word) for word in unknown)

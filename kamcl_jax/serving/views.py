@@ -76,9 +76,13 @@ class Views:
             found = self.engine.by_text(query)
         except DataError as error:
             abort(400, str(error))
-        unknown = self.index.model.unknown_words(query)
+        model = self.index.model
         return render_template(
-            "search.html", query=query, unknown=unknown, **self._listed(found, q=query)
+            "search.html",
+            query=query,
+            unknown=model.unknown_words(query),
+            most_words=model.config.data.max_tokens if model.is_cut(query) else None,
+            **self._listed(found, q=query),
         )
 
     def image(self, row: int) -> str:

@@ -54,6 +54,11 @@ def test_what_a_run_may_change_when_it_goes_on_does_not_count(tiny_model):
     assert differs(tiny_model, configured(tiny_model, fields)) == NONE
 
 
+def test_with_the_releases_padding_the_batch_that_captions_are_encoded_in_counts(tiny_model):
+    release = configured(tiny_model, {"caption_padding": "release"})
+    assert differs(release, configured(release, {"evaluation.batch_size": 3})) == CAPTIONS
+
+
 @pytest.mark.parametrize(("tower", "expected"), [("image", IMAGES), ("text", CAPTIONS)])
 def test_weights_count_for_their_tower(tiny_model, tower, expected):
     def moved(path, leaf):

@@ -120,6 +120,14 @@ def test_unknown_words_are_named_once_and_stop_words_are_not(tiny_model):
     assert tiny_model.unknown_words(sentence) == ["zeppelin", "quay"]
 
 
+def test_words_behind_the_cut_are_not_unknown_but_a_cut_is_told(tiny_model):
+    model = changed(tiny_model, {"data.max_tokens": 2})
+    assert model.unknown_words("a zeppelin over a quay") == ["zeppelin"]
+    assert model.is_cut("a zeppelin over a quay")
+    assert not model.is_cut("a zeppelin")
+    assert not tiny_model.is_cut("a zeppelin over a quay")
+
+
 def test_a_model_folder_is_loaded_like_the_run(tiny_model, images, tmp_path):
     model_folder.write(tmp_path / "exported", tiny_model, "# A model\n")
     loaded = kamcl_jax.load(str(tmp_path / "exported"))

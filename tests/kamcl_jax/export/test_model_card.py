@@ -36,7 +36,7 @@ def test_fields_are_shown_where_they_are_set_to_something(card_of):
         ({"concepts.lemmatize": True}, "A word names a concept by its lemma"),
         ({"caption_padding": "release"}, "depends on the longest one of its batch"),
         ({"data.max_tokens": 7}, "t up to 7:"),
-        ({"data.max_tokens": 7}, "cut yours (`[:7]`) before you look up tokens and concepts"),
+        ({"data.max_tokens": 7}, "The lines above cut yours (`[:7]`) before they look up tokens"),
         ({"data.max_tokens": 7}, "It reads the first 7 tokens (words and punctuation marks)"),
         ({"image_encoder.module": "mine:Encoder"}, "needed on Python's path, too: `mine:Encoder`."),
     ],

@@ -457,7 +457,7 @@ def test_a_file_that_is_gone_or_leads_out_is_told(made, tmp_path):
     ("file", "content", "reason"),
     [
         ("index.json", None, "is no index of images: --mode=index makes one"),
-        ("index.json", b"{}", r"index\.json is damaged, or of another version"),
+        ("index.json", b"{}", r"index\.json is damaged, or was written by another version"),
         ("index.json", b"[", r"index\.json is damaged"),
         ("rows.json", b"{}", r"rows\.json is damaged"),
         ("rows.json", None, r"rows\.json cannot be read: No such file"),
