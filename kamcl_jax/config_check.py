@@ -44,8 +44,9 @@ FREE_TO_CHANGE = frozenset(
     }
 )
 """Fields that may differ from a checkpoint's. They change neither the model nor, except for
-rounding, a step or a score. There are two exceptions: `evaluation.ties` says how scores are counted,
-and `evaluation.batch_size` changes scores with the release's padding, see `free_to_change`."""
+rounding, a step or a score. There are two exceptions: `evaluation.ties` says how scores are
+counted, and `evaluation.batch_size` changes scores with the release's padding, see
+`free_to_change`."""
 
 
 class ConfigError(ValueError):

@@ -2,9 +2,9 @@
 
 `DualEncoder`, `ConceptHead`, `SharedMLP`, the position codes and the weight of the alignment are
 ours, as they are plain themselves; other tests check those. The modules share names, parameters and
-random streams with those of `kamcl_jax.models`, and none of their fast paths: pooling, normalisation
-and convolution are Linen's, features are sorted instead of counted, the recurrences are plain scans
-that JAX differentiates, and the losses are Optax's or a line of NumPy's functions.
+random streams with those of `kamcl_jax.models`, and none of their fast paths: pooling,
+normalisation and convolution are Linen's, features are sorted instead of counted, the recurrences
+are plain scans that JAX differentiates, and the losses are Optax's or a line of NumPy's functions.
 """
 
 from functools import partial
