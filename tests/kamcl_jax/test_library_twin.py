@@ -113,10 +113,12 @@ class Case:
         }
 
 
-def computed(case, dtype, *, library=False, devices=1, dropout=0.0):
+def computed(case, dtype, *, library=False, devices=1, dropout=0.0, **image_options):
     """Returns f64 arrays by tower and name: what a case computes in a dtype."""
     arrays = case.state, case.data
-    model = case.model.clone(text=case.model.text.clone(dropout=dropout))
+    model = case.model.clone(
+        image=case.model.image.clone(**image_options), text=case.model.text.clone(dropout=dropout)
+    )
     with jax.enable_x64(dtype == "float64"):
         state, data = precision.cast_floats(arrays, "float64" if dtype == "float64" else "float32")
         layout = sharding.replicated(sharding.make_mesh(devices=jax.devices()[:devices]))
@@ -219,9 +221,9 @@ def allowed(case, dtype):
     }
 
 
-def check(case, dtype="float32", devices=1):
+def check(case, dtype="float32", **how):
     """Asserts that we compute what the twin computes, but for rounding."""
-    found = errors(computed(case, dtype, devices=devices), truth(case))
+    found = errors(computed(case, dtype, **how), truth(case))
     most = allowed(case, dtype)
     wrong = {name: error for name, error in found.items() if not error <= most[tower(name)]}
     assert not wrong, (most, wrong)
@@ -231,6 +233,11 @@ def check(case, dtype="float32", devices=1):
 @pytest.mark.parametrize("size", [64, 96, 100])
 def test_the_image_tower_has_the_twin_s_gradients(size, devices):
     check(Case("image", BATCH, size), devices=devices)
+
+
+@pytest.mark.parametrize("option", [{"rematerialise": True}, {"pooling_kernel": "pallas"}])
+def test_options_of_the_image_tower_leave_the_twin_s_gradients(option):
+    check(Case("image", BATCH, 64), **option)
 
 
 @pytest.mark.parametrize("devices", [1, 8])
@@ -296,7 +303,7 @@ def test_the_image_tower_on_eight_devices(depth, size, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("batch", "devices"), [*((batch, 1) for batch in BATCHES), (BATCH, 8)])
 def test_the_text_tower_at_all_sizes(batch, devices, dtype):
-    check(Case("text", batch), dtype, devices)
+    check(Case("text", batch), dtype, devices=devices)
 
 
 @pytest.mark.long
@@ -306,4 +313,4 @@ def test_the_text_tower_at_all_sizes(batch, devices, dtype):
     [*((size, 18, dtype) for size, dtype in AT_A_SIZE), (SIZES[2], 50, "float32")],
 )
 def test_the_step_at_all_sizes(size, depth, dtype, devices):
-    check(Case("step", BATCH, size, depth), dtype, devices)
+    check(Case("step", BATCH, size, depth), dtype, devices=devices)
