@@ -138,14 +138,17 @@ def _levels(
     stretch: tuple[float, float] | None,
 ) -> np.ndarray:
     """Returns u8[height, width, 3] of [height, width, bands]."""
-    levels = band_levels.levels_of(pixels[..., numbers], page, stretch)
+    if stretch is not None and band_levels.is_stretchable(page):
+        return band_levels.stretched(pixels[..., numbers], page, stretch)
+    levels = band_levels.highest_bits(pixels[..., numbers], page)
     alpha = _premultiplied_by(page)
-    if alpha is None or (stretch is not None and band_levels.is_stretchable(page)):
-        return levels
-    num_colours = page.samplesperpixel - len(page.extrasamples)
-    divisors = band_levels.levels_of(pixels[..., [alpha] * 3], page, None)
-    divisors[..., [number >= num_colours for number in numbers]] = 255  # further bands stay
-    return band_levels.divided(levels, divisors)
+    if alpha is not None:
+        num_colours = page.samplesperpixel - len(page.extrasamples)
+        divisors = band_levels.highest_bits(pixels[..., [alpha] * 3], page)
+        divisors[..., [number >= num_colours for number in numbers]] = 255  # further bands stay
+        levels = band_levels.divided(levels, divisors)
+    # Only now: what is multiplied by alpha is the number that is stored, and alpha has no white.
+    return ~levels if band_levels.is_zero_white(page) else levels
 
 
 def _premultiplied_by(page: tifffile.TiffPage) -> int | None:

@@ -222,6 +222,18 @@ def test_a_jpeg_that_says_it_is_larger_than_its_strip_is_not_decoded():
             image_reader.read_rgb(bomb, choice)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("extra", ["assocalpha", "unassalpha"])
+def test_alpha_is_opaque_at_its_highest_even_where_zero_is_white(dtype, extra):
+    shift = 8 * np.dtype(dtype).itemsize - 8
+    white = np.iinfo(dtype).max
+    grey = np.array([[0, 100, 200, 255, 50, 0]], dtype) << shift
+    alpha = np.array([[white] * 4 + [100 << shift, 0]], dtype)
+    encoded = written(np.dstack([grey, alpha]), photometric="miniswhite", extrasamples=[extra])
+    half = 255 - 50 * 255 // 100 if extra == "assocalpha" else 205
+    np.testing.assert_array_equal(read(encoded)[0, :, 0], [255, 155, 55, 0, half, 255])
+
+
 def test_signed_bytes_are_no_unsigned_ones():
     encoded = written(np.array([[-128, -1, 0, 127]], np.int8))
     np.testing.assert_array_equal(read(encoded, WHOLE_RANGE)[0, :, 0], [0, 127, 128, 255])
