@@ -12,10 +12,7 @@ from input_pipeline.image_files import UnreadableImageError
 MEASURED_PIXELS = 2**22
 """Of larger images, percentiles are of at most as many pixels, evenly spaced."""
 
-NO_WHITE = (
-    "its pixels are signed or floating-point numbers: nothing says which is white, unless an index "
-    "is made with a stretch, as 2,98"
-)
+NO_WHITE = "its pixels are signed or floating-point numbers, and nothing says which is white"
 TWO_BANDS = "it has 2 bands, and nothing says which to take"
 
 
@@ -51,7 +48,7 @@ def highest_bits(bands: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
       UnreadableImageError: nothing says what is black and what is white.
     """
     if bands.dtype.kind != "u":
-        raise UnreadableImageError(NO_WHITE)
+        raise UnreadableImageError(f"{NO_WHITE} (an index can be made with a stretch, as 2,98)")
     bits = page.bitspersample
     is_short = bits < 8
     levels = bands.astype(np.uint16) * 255 // (2**bits - 1) if is_short else bands >> (bits - 8)
