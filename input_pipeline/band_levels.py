@@ -13,6 +13,7 @@ MEASURED_PIXELS = 2**22
 """Of larger images, percentiles are of at most as many pixels, evenly spaced."""
 
 NO_WHITE = "its pixels are signed or floating-point numbers, and nothing says which is white"
+MAYBE_DIFFERENCES = "its numbers may be differences of pixels: readers do not agree on them"
 TWO_BANDS = "it has 2 bands, and nothing says which to take"
 
 
