@@ -14,6 +14,8 @@ Which bands become red, green and blue, and how, can be chosen. `image_reader` r
 | signed integers, floating point  | stretched, or else refused: nothing says what is white    |
 | colours multiplied by alpha      | divided by it, unless they are stretched                  |
 | orientation                      | applied                                                   |
+| compressions that the tags do    | refused; JPEG is read if its own header says the same     |
+| not bound, as JPEG 2000          | size                                                      |
 | black and white, palette, CMYK,  | left to PIL; neither bands nor a stretch count            |
 | YCbCr, LAB                       |                                                           |
 
@@ -45,8 +47,15 @@ _PLAIN = (
     tifffile.PHOTOMETRIC.MINISWHITE,
     tifffile.PHOTOMETRIC.RGB,
 )
-_JPEG = (6, 7, 33007, 34892)  # of TIFF's compressions
+_BOUNDED = (1, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013)
+"""Of TIFF's compressions those that are decoded into as many bytes as the tags say: none, LZW,
+Deflate, PackBits, LZMA and Zstandard."""
+_JPEG = (6, 7, 33007, 34892)  # which are as large as their own headers say
+
+# Of JPEG's markers: frames say the size; what else may come before the first scan has a length.
 _STARTS_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_START_OF_SCAN = 0xDA
+_TABLES_AND_REMARKS = {0xC4, 0xCC, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 _WRONG_BANDS = "Bands are one or three numbers from 1, as 4,3,2, not {}."
@@ -138,14 +147,17 @@ def _levels(
     stretch: tuple[float, float] | None,
 ) -> np.ndarray:
     """Returns u8[height, width, 3] of [height, width, bands]."""
-    levels = band_levels.levels_of(pixels[..., numbers], page, stretch)
+    if stretch is not None and band_levels.is_stretchable(page):
+        return band_levels.stretched(pixels[..., numbers], page, stretch)
+    levels = band_levels.highest_bits(pixels[..., numbers], page)
     alpha = _premultiplied_by(page)
-    if alpha is None or (stretch is not None and band_levels.is_stretchable(page)):
-        return levels
-    num_colours = page.samplesperpixel - len(page.extrasamples)
-    divisors = band_levels.levels_of(pixels[..., [alpha] * 3], page, None)
-    divisors[..., [number >= num_colours for number in numbers]] = 255  # further bands stay
-    return band_levels.divided(levels, divisors)
+    if alpha is not None:
+        num_colours = page.samplesperpixel - len(page.extrasamples)
+        divisors = band_levels.highest_bits(pixels[..., [alpha] * 3], page)
+        divisors[..., [number >= num_colours for number in numbers]] = 255  # further bands stay
+        levels = band_levels.divided(levels, divisors)
+    # Only now: what is multiplied by alpha is the number that is stored, and alpha has no white.
+    return ~levels if band_levels.is_zero_white(page) else levels
 
 
 def _premultiplied_by(page: tifffile.TiffPage) -> int | None:
@@ -173,6 +185,11 @@ def _damage(error: Exception) -> str:
 
 def _check(page: tifffile.TiffPage) -> None:
     """Refuses what would take too much memory, or cannot be decoded, before it is."""
+    if page.compression not in (*_BOUNDED, *_JPEG):
+        name = _compression_of(page)
+        raise UnreadableImageError(f"TIFF files of the compression {name} are not read")
+    if page.compression == tifffile.COMPRESSION.NONE and page.predictor != 1:
+        raise UnreadableImageError(band_levels.MAYBE_DIFFERENCES)
     if page.imagewidth * page.imagelength * page.imagedepth > MAX_PIXELS:
         raise UnreadableImageError(f"it has more than {MAX_PIXELS} pixels")
     chunk = math.prod(page.chunks) * page.dtype.itemsize if page.dtype is not None else 0
@@ -193,28 +210,40 @@ def _check(page: tifffile.TiffPage) -> None:
         _check_jpegs(page)
 
 
+def _compression_of(page: tifffile.TiffPage) -> str:
+    try:
+        return tifffile.COMPRESSION(page.compression).name
+    except ValueError:
+        return str(page.compression)
+
+
 def _check_jpegs(page: tifffile.TiffPage) -> None:
     """Refuses strips and tiles that are huge by their own headers, not by the TIFF's tags."""
     file, (rows, columns) = page.parent.filehandle, page.chunks[:2]
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         file.seek(offset)
-        height, width = _size_of_jpeg(file.read(count))
+        height, width = _size_of_jpeg((page.jpegheader or b"") + file.read(count))
         # An encoder may have filled the last blocks of 8 or 16 pixels up.
         if height > rows + 15 or width > columns + 15:
             raise UnreadableImageError("its strips or tiles are larger than it says")
 
 
 def _size_of_jpeg(encoded: bytes) -> tuple[int, int]:
-    """Returns the (height, width) that a JPEG's header says."""
-    place = 2
+    """Returns the (height, width) of the one frame that a JPEG has before its first scan.
+
+    Decoders do not agree on filling bytes, markers without a length and second frames there, and
+    encoders do not write them: a file with any of them could show each decoder another size.
+    """
+    size, place = None, 2
     while place + 9 <= len(encoded) and encoded[place] == 0xFF:
         marker, length, height, width = struct.unpack_from(">xBHxHH", encoded, place)
-        if marker == 0xFF:  # a filling byte
-            place += 1
-        elif marker in _STARTS_OF_FRAME:
-            return height, width
-        else:
-            place += 2 + length
+        if marker == _START_OF_SCAN and size is not None:
+            return size
+        if marker in _STARTS_OF_FRAME and size is None:
+            size = height, width
+        elif marker not in _TABLES_AND_REMARKS:
+            break
+        place += 2 + length
     raise UnreadableImageError("its strips or tiles are damaged")
 
 

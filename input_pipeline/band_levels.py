@@ -12,23 +12,35 @@ from input_pipeline.image_files import UnreadableImageError
 MEASURED_PIXELS = 2**22
 """Of larger images, percentiles are of at most as many pixels, evenly spaced."""
 
-NO_WHITE = (
-    "its pixels are signed or floating-point numbers: nothing says which is white, unless an index "
-    "is made with a stretch, as 2,98"
-)
+NO_WHITE = "its pixels are signed or floating-point numbers, and nothing says which is white"
+MAYBE_DIFFERENCES = "its numbers may be differences of pixels: readers do not agree on them"
 TWO_BANDS = "it has 2 bands, and nothing says which to take"
 
 
-def levels_of(
-    bands: np.ndarray, page: tifffile.TiffPage, stretch: tuple[float, float] | None
+def stretched(
+    bands: np.ndarray, page: tifffile.TiffPage, stretch: tuple[float, float]
 ) -> np.ndarray:
-    """Turns the numbers of three bands into levels of red, green and blue.
+    """Stretches the numbers of bands to levels of which 255 is white.
 
     Args:
       bands: [height, width, 3], of any unsigned, signed or floating-point type.
-      page: that they are from: it says how many bits count, whether 0 is white, and what is no
-        data.
-      stretch: percentiles that become 0 and 255; None takes the highest 8 bits.
+      page: that they are from: it says whether 0 is white, and what is no data.
+      stretch: percentiles that become 0 and 255.
+
+    Returns:
+      u8[height, width, 3].
+    """
+    nodata, is_inverted = _nodata(page), is_zero_white(page)
+    each = [_stretched(bands[..., band], nodata, stretch, is_inverted) for band in range(3)]
+    return np.stack(each, axis=-1)
+
+
+def highest_bits(bands: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
+    """Takes the highest 8 bits of numbers, as they are stored: 255 is black where 0 is white.
+
+    Args:
+      bands: [height, width, 3].
+      page: that they are from: it says how many bits count; fewer than 8 are spread over 0 to 255.
 
     Returns:
       u8[height, width, 3].
@@ -36,17 +48,17 @@ def levels_of(
     Raises:
       UnreadableImageError: nothing says what is black and what is white.
     """
-    bits = page.bitspersample
-    is_inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-    if stretch is not None and is_stretchable(page):
-        nodata = _nodata(page)
-        each = [_stretched(bands[..., band], nodata, stretch, is_inverted) for band in range(3)]
-        return np.stack(each, axis=-1)
     if bands.dtype.kind != "u":
-        raise UnreadableImageError(NO_WHITE)
+        raise UnreadableImageError(f"{NO_WHITE} (an index can be made with a stretch, as 2,98)")
+    bits = page.bitspersample
     is_short = bits < 8
     levels = bands.astype(np.uint16) * 255 // (2**bits - 1) if is_short else bands >> (bits - 8)
-    return ~levels.astype(np.uint8) if is_inverted else levels.astype(np.uint8)
+    return levels.astype(np.uint8)
+
+
+def is_zero_white(page: tifffile.TiffPage) -> bool:
+    """Returns whether the lowest numbers of the colours are the lightest."""
+    return page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
 
 
 def is_stretchable(page: tifffile.TiffPage) -> bool:

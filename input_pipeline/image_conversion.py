@@ -8,13 +8,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from input_pipeline.band_levels import NO_WHITE, TWO_BANDS
+from input_pipeline.band_levels import MAYBE_DIFFERENCES, NO_WHITE, TWO_BANDS
 
 # Tags of TIFF.
-_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR = 258, 259, 262, 284
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _PREDICTOR = 258, 259, 262, 284, 317
 _SAMPLES_PER_PIXEL, _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 277, 322, 323, 339
 
 _UNSIGNED = 1
+_WITHOUT_PREDICTOR = (1, 32773)
+"""Compressions (none and PackBits) at which PIL takes differences for pixels."""
+_NO_WHITE_IN_PIL = (
+    "PIL holds its pixels as 32-bit or floating-point numbers, and nothing says which is white"
+)
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 """Modes whose colours are multiplied by alpha, and those to which PIL divides them."""
 
@@ -30,10 +35,13 @@ def refusal(image: Image.Image, max_pixels: int) -> str | None:
       The reason in a few words, or None.
     """
     tags = _tiff_tags(image)
-    is_number = image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM"))
     # PIL takes signed bytes for unsigned ones, and the first of two bands for grey.
-    if is_number or set(tags.get(_SAMPLE_FORMAT, ())) - {_UNSIGNED}:
+    if set(tags.get(_SAMPLE_FORMAT, ())) - {_UNSIGNED}:
         return NO_WHITE
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        return _NO_WHITE_IN_PIL
+    if tags.get(_PREDICTOR, 1) != 1 and tags.get(_COMPRESSION) in _WITHOUT_PREDICTOR:
+        return MAYBE_DIFFERENCES
     if image.mode == "L" and tags.get(_SAMPLES_PER_PIXEL) == 2:
         return TWO_BANDS
     width, height = tags.get(_TILE_WIDTH), tags.get(_TILE_HEIGHT)

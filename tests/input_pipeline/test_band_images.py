@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import struct
 import zlib
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -220,6 +222,91 @@ def test_a_jpeg_that_says_it_is_larger_than_its_strip_is_not_decoded():
     for choice in (BandChoice(), BandChoice((1, 2, 3))):
         with pytest.raises(UnreadableImageError, match="larger than it says"):
             image_reader.read_rgb(bomb, choice)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"\xff\x01",  # a marker that has no length
+        b"\xff\xd0",
+        b"\xff\xd7",
+        b"\xff\x00",  # no marker at all, which libjpeg skips
+        b"\xff",  # a filling byte, which not every decoder skips
+    ],
+)
+def test_a_jpeg_cannot_hide_its_size_behind_another_one(before):
+    small = b"\xff\xc0\x00\x0b\x08\x00\x01\x00\x10\x01\x01\x11\x00"
+    large = bytes(imagecodecs.jpeg8_encode(np.zeros((500, 500), np.uint8)))
+    # Who takes the first two bytes of the filling for a length jumps to the small frame.
+    filling = b"\x00\x00" if before == b"\xff" else b""
+    hidden = large[2:]
+    skipped = before + struct.pack(">H", 2 + len(hidden)) + filling + hidden + small
+    for strip in (large[:2] + skipped, large[:2] + small + hidden):
+        with pytest.raises(UnreadableImageError, match=r"^its strips or tiles are damaged$"):
+            image_reader.read_rgb(tiff("<", [8], 1, strip, width=16, compression=7))
+
+
+IMAGE_CODECS = {
+    "PNG": (34933, "png"),
+    "JPEG2000": (34712, "jpeg2k"),
+    "JPEGXR": (34934, "jpegxr"),
+    "JPEGXL": (50002, "jpegxl"),
+    "LERC": (34887, "lerc"),
+    "WEBP": (50001, "webp"),
+}
+"""TIFF's compressions whose strips say themselves how large they are."""
+
+
+@pytest.mark.parametrize("name", IMAGE_CODECS)
+@pytest.mark.parametrize("height", [1, 300])
+def test_a_compression_whose_strips_may_be_of_any_size_is_refused_by_name(name, height):
+    number, codec = IMAGE_CODECS[name]
+    strip = bytes(getattr(imagecodecs, f"{codec}_encode")(np.zeros((height, 16, 3), np.uint8)))
+    encoded = tiff("<", [8] * 3, 2, strip, width=16, compression=number)
+    with pytest.raises(UnreadableImageError, match=rf"^TIFF files of the compression {name} are"):
+        image_reader.read_rgb(encoded)
+
+
+def test_an_unknown_compression_is_refused_by_its_number():
+    encoded = tiff("<", [8] * 3, 2, bytes(48), width=16, compression=4711)
+    with pytest.raises(UnreadableImageError, match=r"^TIFF files of the compression 4711 are not"):
+        image_reader.read_rgb(encoded)
+
+
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits", "zstd", "lzma"])
+@pytest.mark.parametrize("predictor", [False, True])
+def test_every_other_compression_gives_the_pixels_back(compression, predictor):
+    pixels = bands_of(3, np.uint8)
+    encoded = written(pixels, photometric="rgb", compression=compression, predictor=predictor)
+    np.testing.assert_array_equal(read(encoded), pixels)
+
+
+@pytest.mark.parametrize("compression", [1, 32773])
+def test_differences_that_pil_takes_for_pixels_are_refused(compression):
+    row = bytes([100, 1, 1, 255])  # 100, 101, 102, 101 as differences
+    strip = row if compression == 1 else b"\x03" + row
+    encoded = tiff("<", [8], 1, strip, compression=compression, t317=[2])
+    decoded = Image.open(io.BytesIO(encoded))
+    decoded.load()
+    with pytest.raises(UnreadableImageError, match=r"^its numbers may be differences"):
+        image_reader.read_rgb(decoded)
+    if compression == 1:  # nothing writes such files, and most readers ignore the tag
+        with pytest.raises(UnreadableImageError, match=r"^its numbers may be differences"):
+            image_reader.read_rgb(encoded)
+    else:
+        np.testing.assert_array_equal(read(encoded)[0, :, 0], [100, 101, 102, 101])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("extra", ["assocalpha", "unassalpha"])
+def test_alpha_is_opaque_at_its_highest_even_where_zero_is_white(dtype, extra):
+    shift = 8 * np.dtype(dtype).itemsize - 8
+    white = np.iinfo(dtype).max
+    grey = np.array([[0, 100, 200, 255, 50, 0]], dtype) << shift
+    alpha = np.array([[white] * 4 + [100 << shift, 0]], dtype)
+    encoded = written(np.dstack([grey, alpha]), photometric="miniswhite", extrasamples=[extra])
+    half = 255 - 50 * 255 // 100 if extra == "assocalpha" else 205
+    np.testing.assert_array_equal(read(encoded)[0, :, 0], [255, 155, 55, 0, half, 255])
 
 
 def test_signed_bytes_are_no_unsigned_ones():

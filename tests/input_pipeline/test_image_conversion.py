@@ -8,6 +8,7 @@ import pytest
 from handmade_images import colours, encode, png, tiff
 from PIL import ExifTags, Image
 
+from input_pipeline.band_images import BandChoice
 from input_pipeline.image_files import UnreadableImageError
 from input_pipeline.image_reader import read_rgb
 
@@ -175,6 +176,21 @@ class TestSixteenBits:
         for source in (encoded, Image.open(io.BytesIO(encoded)), decoded):
             with pytest.raises(UnreadableImageError, match=r"^its pixels are signed or floating-"):
                 read_rgb(source)
+
+    def test_a_stretch_is_no_advice_where_it_does_not_count(self):
+        encoded = b"Pf\n2 1\n-1\n" + np.array([0, 1], "<f4").tobytes()
+        for choice in (BandChoice(), BandChoice(stretch=(2, 98))):
+            with pytest.raises(UnreadableImageError) as refused:
+                read_rgb(encoded, choice)
+            assert "stretch" not in str(refused.value)
+            assert "PIL holds its pixels as 32-bit or floating-point numbers" in str(refused.value)
+
+    def test_unsigned_numbers_that_pil_has_decoded_are_not_called_signed(self):
+        encoded = tiff("<", [32], 1, np.array([0, 1, 2, 3], "<u4").tobytes(), t339=[1])
+        decoded = Image.open(io.BytesIO(encoded))
+        decoded.load()
+        with pytest.raises(UnreadableImageError, match=r"^PIL holds its pixels as 32-bit or float"):
+            read_rgb(decoded)
 
 
 class TestSeveralImages:

@@ -15,7 +15,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.image_files import UnreadableImageError
 from kamcl_jax import image_sources
 from kamcl_jax.image_sources import LazyImages
-from kamcl_jax.search import search_command
+from kamcl_jax.search import image_index, search_command
 from kamcl_jax.search.index_rows import FileState
 from kamcl_jax.search.read_ahead import read_ahead
 from kamcl_jax.serving.limits import Limits
@@ -167,6 +167,22 @@ def indexed(path, monkeypatch):
     return image.pixels
 
 
+def index_of(folder):
+    """A real index of one image, of whose model nothing is needed but what a test puts in."""
+    return image_index.ImageIndex(
+        folder=folder,
+        generation=folder / "generation_1",
+        images_root=folder,
+        settings=image_index.GenerationSettings(
+            image_index.RowSettings("an encoder", BandChoice(), embedding_width=2, num_concepts=1),
+            text_encoder="an encoder",
+        ),
+        states=[FileState("a.png", 1, 1)],
+        embeddings=np.ones((1, 2), np.float32),
+        concepts=np.ones((1, 1), np.float16),
+    )
+
+
 def searched_by(path, monkeypatch):
     seen = []
 
@@ -174,11 +190,9 @@ def searched_by(path, monkeypatch):
         seen.append(LazyImages(images, SIZE)[np.array([0])][0])
         raise StopIteration  # nothing is searched
 
-    index = SimpleNamespace(
-        files=["a.png"],
-        settings=SimpleNamespace(choice=BandChoice()),
-        model=SimpleNamespace(encode_images=encode_images),
-    )
+    model = SimpleNamespace(encode_images=encode_images)
+    monkeypatch.setattr(image_index.model_folder, "read", lambda *_, **__: model)
+    index = index_of(path.parent)
     monkeypatch.setattr(search_command.image_index, "open_index", lambda *_, **__: index)
     with pytest.raises(StopIteration):
         search_command.by_image(path.parent, path, None, search_command.Wishes(k=1))
@@ -188,7 +202,7 @@ def searched_by(path, monkeypatch):
 def uploaded(path, monkeypatch):
     seen = []
     engine = SimpleNamespace(
-        index=SimpleNamespace(settings=SimpleNamespace(choice=BandChoice())),
+        index=index_of(path.parent),
         look_at=lambda image: seen.append(image_sources.pixels(image, SIZE)),
     )
     with ThreadPoolExecutor(1) as decoders:
