@@ -55,7 +55,7 @@ def by_sentence(folder: Path, query: str, wishes: Wishes) -> None:
       DataError: the index cannot be read, the sentence has no word, or `out` cannot be written.
     """
     index, sheet = _open(folder), _sheet(folder, wishes)
-    name_unknown_words(index.model, query)
+    tell_unread_words(index.model, query)
     (found,) = searching.search(
         index, index.model.encode_texts([query]), wishes.k, approximate=wishes.approximate
     )
@@ -105,7 +105,7 @@ def by_file(folder: Path, queries: Path, wishes: Wishes) -> None:
     lines = _with_words(queries)
     index = _open(folder)
     for line in lines:
-        name_unknown_words(index.model, line.text, f"line {line.number}: ")
+        tell_unread_words(index.model, line.text, f"line {line.number}: ")
     bar = tqdm(total=len(lines), desc="searching", unit="query", mininterval=1.0, delay=1.0)
     with bar, query_files.written(wishes.out) as write:
         for start in range(0, len(lines), QUERIES_AT_ONCE):
@@ -118,7 +118,7 @@ def by_file(folder: Path, queries: Path, wishes: Wishes) -> None:
     print(f"{len(lines)} queries, {min(wishes.k, len(index.files))} images each: {wishes.out}")
 
 
-def name_unknown_words(model: TrainedModel, query: str, where: str = "") -> None:
+def tell_unread_words(model: TrainedModel, query: str, where: str = "") -> None:
     """Says on stderr which words of a query the model does not know, and whether it is cut."""
     if model.is_cut(query):
         most = model.config.data.max_tokens

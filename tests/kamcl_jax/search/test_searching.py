@@ -10,7 +10,7 @@ import os
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_index import IMAGES, noise
+from tiny_index import IMAGES, changed, noise
 
 from input_pipeline.errors import DataError
 from kamcl_jax.search import (
@@ -154,6 +154,14 @@ def test_a_sentence_prints_ranks_and_draws_them(tiny_index, tmp_path, capsys):
     ]
     assert printed.err == "the model does not know: two, planes, near, zeppelin\n"
     assert pixels(tmp_path / "found.png").std() > 20
+
+
+def test_a_sentence_that_is_cut_is_told_so(tiny_model, capsys):
+    search_command.tell_unread_words(changed(tiny_model, {"data.max_tokens": 2}), "a quay, a zoo")
+    assert capsys.readouterr().err.splitlines() == [
+        "the model reads the first 2 words",
+        "the model does not know: quay",
+    ]
 
 
 def test_an_image_finds_itself_and_captions(tiny_index, tmp_path, capsys):
