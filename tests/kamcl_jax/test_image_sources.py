@@ -78,7 +78,7 @@ def test_an_opened_image_that_cannot_be_read_is_told(make, reason, array, tmp_pa
             r"number 1 \(from 0\) .*: an array must be uint8.*, not float64\[4, 4\]",
         ),
         (np.zeros((4, 4, 4), np.uint8), r"an array must be .*, not uint8\[4, 4, 4\]"),
-        (Image.new("F", (4, 4)), r"number 1 \(from 0\) .*: its pixels are signed or float"),
+        (Image.new("F", (4, 4)), r"number 1 \(from 0\) .*: PIL holds its pixels as 32-bit or floating-point"),
         (np.zeros((0, 4, 3), np.uint8), r"an array must be .*, not uint8\[0, 4, 3\]"),
     ],
 )
