@@ -15,35 +15,30 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import rsicd
-from input_pipeline import band_images
 from input_pipeline.errors import DataError
-from kamcl_jax import (
-    best_checkpoint,
-    compilation_cache,
-    concept_report,
-    conversion,
-    folds,
-    hosts,
-    preparation,
-    stored_run,
-    training,
+from input_pipeline.images import bands
+from kamcl_jax.benchmark import command as benchmark
+from kamcl_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    ExportError,
+    GoldenFileError,
+    PretrainedError,
+    TorchOriginalError,
 )
-from kamcl_jax.benchmark import run as benchmark
-from kamcl_jax.checkpoints import CheckpointError, silence_writers
-from kamcl_jax.comparison import run as comparison
-from kamcl_jax.config_check import ConfigError
-from kamcl_jax.export import run as export
-from kamcl_jax.export.errors import ExportError
-from kamcl_jax.interruption import Stopped
-from kamcl_jax.parity import golden_writer
-from kamcl_jax.parity import report as parity
-from kamcl_jax.parity.golden_check import GoldenFileError
-from kamcl_jax.parity.torch_original import TorchOriginalError
-from kamcl_jax.pretrained.errors import PretrainedError
-from kamcl_jax.search import index_command, search_command
-from kamcl_jax.search.search_command import Wishes
+from kamcl_jax.evaluate import concepts, data_report, evaluate, finished_run
+from kamcl_jax.evaluate.compare import command as comparison
+from kamcl_jax.export import command as export
+from kamcl_jax.parallel import compilation_cache, hosts
+from kamcl_jax.runs.checkpoints import silence_writers
+from kamcl_jax.search import command, index_command
+from kamcl_jax.search.command import Wishes
 from kamcl_jax.serving import server
-from kamcl_jax.training import DivergedError
+from kamcl_jax.torch_release import command as parity
+from kamcl_jax.torch_release import convert, golden_writer
+from kamcl_jax.train import folds, loop
+from kamcl_jax.train.interruption import Stopped
 
 
 class Mode(NamedTuple):
@@ -110,7 +105,7 @@ _OUT = flags.DEFINE_string(
     "search: picture to write (.png, INDEX/found.png if not given); of --queries .csv or .jsonl.",
 )
 _SPLIT = flags.DEFINE_enum(
-    "split", None, list(stored_run.SPLITS), "export: whose embeddings to write too."
+    "split", None, list(finished_run.SPLITS), "export: whose embeddings to write too."
 )
 _PRECISION = flags.DEFINE_enum(
     "precision", "float64", ["float64", "float32"], "parity: of our arithmetic, with --golden."
@@ -213,18 +208,18 @@ def _check_flags(name: str, mode: Mode) -> None:
 
 def _evaluate() -> None:
     config = _load_config() if flags.FLAGS["config"].value else None
-    best_checkpoint.evaluate(config, _path(_WORKDIR))
+    evaluate.evaluate(config, _path(_WORKDIR))
 
 
 def _convert() -> None:
     if _FROM_TORCH.value:
-        conversion.from_torch(_load_config(), _path(_WORKDIR), _path(_FROM_TORCH))
+        convert.from_torch(_load_config(), _path(_WORKDIR), _path(_FROM_TORCH))
     else:
-        conversion.to_torch(_load_config(), _path(_WORKDIR), _path(_TO_TORCH))
+        convert.to_torch(_load_config(), _path(_WORKDIR), _path(_TO_TORCH))
 
 
 def _concepts() -> None:
-    concept_report.report(_load_config(), _path(_WORKDIR) / "concepts" if _WORKDIR.value else None)
+    concepts.report(_load_config(), _path(_WORKDIR) / "concepts" if _WORKDIR.value else None)
 
 
 def _benchmark() -> None:
@@ -233,7 +228,7 @@ def _benchmark() -> None:
 
 
 def _index() -> None:
-    choice = band_images.parse_choice(_BANDS.value, _STRETCH.value)
+    choice = bands.parse_choice(_BANDS.value, _STRETCH.value)
     index_command.run(_path(_WORKDIR), _path(_IMAGES), _path(_INDEX), choice)
 
 
@@ -244,11 +239,11 @@ def _search() -> None:
         sys.exit("error: --captions needs --query_image")
     wishes = Wishes(int(_K.value or 0), bool(_FAISS.value), out)
     if _QUERY.value:
-        search_command.by_sentence(index, str(_QUERY.value), wishes)
+        command.by_sentence(index, str(_QUERY.value), wishes)
     elif _QUERY_IMAGE.value:
-        search_command.by_image(index, _path(_QUERY_IMAGE), captions, wishes)
+        command.by_image(index, _path(_QUERY_IMAGE), captions, wishes)
     else:
-        search_command.by_file(index, _path(_QUERIES), wishes)
+        command.by_file(index, _path(_QUERIES), wishes)
 
 
 def _serve() -> None:
@@ -338,10 +333,10 @@ GOES_ON = {
 }
 
 MODES = {
-    "train": Mode(_RUN, lambda: training.train(_load_config(), _path(_WORKDIR))),
+    "train": Mode(_RUN, lambda: loop.train(_load_config(), _path(_WORKDIR))),
     "evaluate": Mode(("workdir",), _evaluate),
     "folds": Mode(_RUN, lambda: folds.train_folds(_load_config(), _path(_WORKDIR))),
-    "prepare": Mode(("config",), lambda: preparation.prepare(_load_config())),
+    "prepare": Mode(("config",), lambda: data_report.prepare(_load_config())),
     "concepts": Mode(("config",), _concepts),
     "convert": Mode((*_RUN, ("from_torch", "to_torch")), _convert),
     "export": Mode(("workdir", "out"), _export),

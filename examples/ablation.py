@@ -16,7 +16,7 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from kamcl_jax import training
+from kamcl_jax.train import loop
 
 VARIANTS = {
     "KAMCL": {},
@@ -40,7 +40,7 @@ def run(changes: dict, seed: int, workdir: Path) -> dict[str, float]:
         return json.loads(finished.read_text())["test"]
     config = _CONFIG.value.copy_and_resolve_references()
     config.update_from_flattened_dict({**changes, "seed": seed})
-    return training.train(config, workdir)["test"]
+    return loop.train(config, workdir)["test"]
 
 
 def main(argv: list[str]) -> None:

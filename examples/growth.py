@@ -30,20 +30,16 @@ import numpy as np
 from configs import base
 from examples import growth_report
 from examples.growth_report import EVALUATION, Axis, Point
-from kamcl_jax import (
-    compilation_cache,
-    compiled_step,
-    from_config,
-    ranking,
-    sharding,
-)
 from kamcl_jax.benchmark import trials
 from kamcl_jax.benchmark.retrieval_speed import five_captions_each
 from kamcl_jax.benchmark.roofline import compiled_cost, uncounted_loop_cost
 from kamcl_jax.benchmark.subject import HostBatch, device_words, noise_batch
-from kamcl_jax.score_blocks import Embeddings
-from kamcl_jax.train_state import TrainState
-from kamcl_jax.train_step import make_train_step
+from kamcl_jax.config import build
+from kamcl_jax.parallel import compilation_cache, compiled_step, mesh
+from kamcl_jax.ranking import ranks
+from kamcl_jax.ranking.scores import Embeddings
+from kamcl_jax.step.state import TrainState
+from kamcl_jax.step.train_step import make_train_step
 
 VOCABULARY = 1226
 """Rows of the word embedding; RSICD's."""
@@ -107,7 +103,7 @@ def noise_state(config: ml_collections.ConfigDict) -> TrainState:
             return (0.02 * generator.random(leaf.shape, np.float32)).astype(leaf.dtype)
         return np.zeros(leaf.shape, leaf.dtype)
 
-    state = from_config.abstract_state(config, VOCABULARY, config.num_concepts)
+    state = build.abstract_state(config, VOCABULARY, config.num_concepts)
     return jax.tree.map(fill, state)
 
 
@@ -139,18 +135,18 @@ def measure_step(sizes: Sizes) -> Point:
       ValueError: there are fewer devices.
     """
     config = config_of(sizes)
-    layout = sharding.replicated(sharding.make_mesh(data=sizes.devices))
+    layout = mesh.replicated(mesh.make_mesh(data=sizes.devices))
     step = make_train_step(
-        from_config.make_model(config, VOCABULARY, config.num_concepts),
-        from_config.make_optimizer(config, steps_per_epoch=1),
-        from_config.make_settings(config, steps_per_epoch=1),
+        build.make_model(config, VOCABULARY, config.num_concepts),
+        build.make_optimizer(config, steps_per_epoch=1),
+        build.make_settings(config, steps_per_epoch=1),
         layout,
     )
-    shapes = from_config.abstract_batch(config, sizes.words, config.num_concepts)
+    shapes = build.abstract_batch(config, sizes.words, config.num_concepts)
     state = jax.device_put(noise_state(config), layout.state)
-    batch = sharding.put_batch(layout, noise(config, sizes.words))
+    batch = mesh.put_batch(layout, noise(config, sizes.words))
     loops = uncounted_loop_cost(step.trace(state, batch).jaxpr, sizes.words)
-    abstract = from_config.abstract_state(config, VOCABULARY, config.num_concepts)
+    abstract = build.abstract_state(config, VOCABULARY, config.num_concepts)
     compiled = compiled_step.compile_step(step, abstract, shapes, layout)
 
     def take() -> None:
@@ -183,7 +179,7 @@ def measure_ranking(images: int) -> Point:
     before = _peak_memory()
     seconds = []
     while len(seconds) <= TRIALS and (not seconds or seconds[0] < LONG):
-        seconds.append(_seconds(lambda: ranking.both_ways(embeddings, image_of_caption)))
+        seconds.append(_seconds(lambda: ranks.both_ways(embeddings, image_of_caption)))
     return {
         "seconds": statistics.median(seconds[1:] or seconds),
         "peak": _peak_memory(),

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from kamcl_jax.figures import BAR, DOTS_PER_INCH, MISS
-from kamcl_jax.markdown import table
+from kamcl_jax.evaluate.figures import BAR, DOTS_PER_INCH, MISS
+from kamcl_jax.evaluate.markdown import table
 
 Point = dict[str, float]
 """What was measured at one size of an axis: `size`, `seconds` and the axis's own figures."""

@@ -27,8 +27,10 @@ import numpy as np
 from absl import logging
 
 from examples.watched_training import PHASES, ROOT, Schedule, Seen, Training
-from kamcl_jax import from_config, markdown, run_record
-from kamcl_jax.checkpoints import Checkpoints, folder_of
+from kamcl_jax.config import build
+from kamcl_jax.evaluate import markdown
+from kamcl_jax.runs import record as run_record
+from kamcl_jax.runs.checkpoints import Checkpoints, folder_of
 
 TINY = (
     f"--config={ROOT / 'configs' / 'synthetic.py'}",
@@ -75,7 +77,7 @@ def result_of(workdir: Path) -> tuple[Result, Schedule]:
         if latest is None:
             sys.exit(f"error: {workdir} holds no checkpoint")
         record = checkpoints.record(latest)
-        experiment = from_config.build(from_config.on_these_devices(run_record.config_of(record)))
+        experiment = build.build(build.on_these_devices(run_record.config_of(record)))
         state = checkpoints.restore(
             latest, experiment.abstract_state, experiment.layout.state
         ).state

@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import kamcl_jax  # noqa: E402
-from input_pipeline import synthetic_scenes  # noqa: E402
-from kamcl_jax import nearest, ranking  # noqa: E402
+from input_pipeline.datasets.synthetic import scenes as synthetic_scenes  # noqa: E402
+from kamcl_jax.ranking import ranks as ranking  # noqa: E402
+from kamcl_jax.ranking import top_k  # noqa: E402
 
 model = kamcl_jax.load(os.environ.get("KAMCL_RUN", ROOT / "runs" / "demo"))
 print(f"{len(model.vocabulary)} words, {len(model.concepts)} concepts, step {model.step}")
@@ -58,7 +59,7 @@ print("unknown in 'a zeppelin over a lake':", model.unknown_words("a zeppelin ov
 
 # %%
 similarity = model.similarity(image_embeddings, text_embeddings)
-scores, rows = nearest.top_k(text_embeddings, image_embeddings, k=3)
+scores, rows = top_k.top_k(text_embeddings, image_embeddings, k=3)
 ranks = ranking.text_to_image_ranks(similarity, image_of_caption=np.arange(len(captions)))
 best = ", ".join(f"{row} ({score:.3f})" for row, score in zip(rows[0], scores[0], strict=True))
 print(f"{captions[0]!r} finds the images {best}")

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kamcl_jax.benchmark import trials
-from kamcl_jax.markdown import table
-from kamcl_jax.models.pooling import COUNT_UP_TO, descending_ranks, sorted_ranks
+from kamcl_jax.evaluate.markdown import table
+from kamcl_jax.models.gpo import COUNT_UP_TO, descending_ranks, sorted_ranks
 
 Ranks = Callable[[jax.Array], jax.Array]
 

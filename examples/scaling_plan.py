@@ -24,14 +24,18 @@ from absl import app, flags
 from jax.experimental import topologies
 from ml_collections import config_flags
 
-from kamcl_jax import compiled_step, config_check, from_config, sharding
-from kamcl_jax.compiled_step import GB, Collective, StepMemory
-from kamcl_jax.markdown import table
-from kamcl_jax.models.pooling import COUNT_UP_TO
+from kamcl_jax import errors
+from kamcl_jax.config import build
+from kamcl_jax.config import fields as config_check
+from kamcl_jax.evaluate.markdown import table
+from kamcl_jax.models.gpo import COUNT_UP_TO
 from kamcl_jax.models.resnet import stage_channels
-from kamcl_jax.sharding import Layout
-from kamcl_jax.train_state import TrainState
-from kamcl_jax.train_step import make_train_step
+from kamcl_jax.parallel import compiled_step
+from kamcl_jax.parallel import mesh as sharding
+from kamcl_jax.parallel.compiled_step import GB, Collective, StepMemory
+from kamcl_jax.parallel.mesh import Layout
+from kamcl_jax.step.state import TrainState
+from kamcl_jax.step.train_step import make_train_step
 
 MB, ENCODES = 1e6, 2  # of the queries and of the keys
 
@@ -136,13 +140,13 @@ def plan(
     config_check.check(config)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
     config_check.check_division(config, mesh.size)
-    state = from_config.abstract_state(config, words + 1, concepts)
-    layout = from_config.make_layout(config, mesh, state)
-    batch = from_config.abstract_batch(config, tokens, concepts)
+    state = build.abstract_state(config, words + 1, concepts)
+    layout = build.make_layout(config, mesh, state)
+    batch = build.abstract_batch(config, tokens, concepts)
     step = make_train_step(
-        from_config.make_model(config, words + 1, concepts),
-        from_config.make_optimizer(config, steps_per_epoch=1),
-        from_config.make_settings(config, steps_per_epoch=1),
+        build.make_model(config, words + 1, concepts),
+        build.make_optimizer(config, steps_per_epoch=1),
+        build.make_settings(config, steps_per_epoch=1),
         layout,
     )
     compiled = compiled_step.compile_step(step, state, batch, layout)
@@ -313,7 +317,7 @@ def main(argv: list[str]) -> None:
     try:
         devices = _devices()
         made = plan(_CONFIG.value, devices, _WORDS.value, _CONCEPTS.value, _MAX_TOKENS.value)
-    except (config_check.ConfigError, ValueError) as error:
+    except (errors.ConfigError, ValueError) as error:
         sys.exit(f"error: {error}")
     device = ACCELERATORS[_ACCELERATOR.value]
     print(describe(made, _CONFIG.value, device, _IMAGES.value, _CAPTIONS.value))

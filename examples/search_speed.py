@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import numpy as np
 
-from input_pipeline.band_images import BandChoice
+from input_pipeline.images.bands import BandChoice
 from kamcl_jax.search import faiss_index, index_rows, searching
-from kamcl_jax.search.image_index import GenerationSettings, ImageIndex, RowSettings
+from kamcl_jax.search.index import GenerationSettings, ImageIndex, RowSettings
 from kamcl_jax.search.index_rows import FileState, RowWriter
 from kamcl_jax.search.searching import Found
 

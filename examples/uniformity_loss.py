@@ -6,7 +6,7 @@
 import jax
 import jax.numpy as jnp
 
-from kamcl_jax.encoding import Batch, Encodings
+from kamcl_jax.step.encoding import Batch, Encodings
 
 SHARPNESS = 2.0
 """t of the paper."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kamcl_jax.models.encoders import ConceptHead, Encoded
+from kamcl_jax.models.towers import ConceptHead, Encoded
 
 
 class Block(nn.Module):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from kamcl_jax.checkpoints import folder_of
+from kamcl_jax.runs.checkpoints import folder_of
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,8 +1,13 @@
-"""The one exception that a user's data can cause."""
+"""The exceptions that a user's data can cause."""
 
 
-class DataError(ValueError):
-    """Bad input data, told in one sentence that names the file, line or field.
+class KamclError(Exception):
+    """Something that you can mend, told in one sentence that names the file, the line or the field.
 
-    `main.py` prints the sentence and exits; a library user catches it like any ValueError.
+    Every error that this software raises on purpose derives from it, so a program of your own needs
+    to catch one class. `kamcl_jax.errors` lists them all.
     """
+
+
+class DataError(KamclError, ValueError):
+    """The data cannot be used."""

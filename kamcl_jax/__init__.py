@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kamcl_jax.trained_model import TrainedModel
+    from kamcl_jax.inference.model import TrainedModel
 
 
 def load(folder: str | Path) -> TrainedModel:
@@ -27,10 +27,10 @@ def load(folder: str | Path) -> TrainedModel:
       ExportError: the exported model cannot be read.
     """
     # Here, so that importing a part of the package does not import all of it.
-    from kamcl_jax import trained_model
     from kamcl_jax.export import model_folder
+    from kamcl_jax.inference import model
 
     folder = Path(folder)
     if model_folder.is_one(folder):
         return model_folder.read(folder)
-    return trained_model.open_trained(folder)
+    return model.open_trained(folder)

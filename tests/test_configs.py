@@ -7,7 +7,7 @@ import pytest
 
 from configs import base, variants
 from input_pipeline.datasets import BUILDERS
-from kamcl_jax import config_check
+from kamcl_jax.config import fields as config_check
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = {"__init__", "base", "variants"}

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import tiny_config
+from tiny_model import tiny_config
 
-from kamcl_jax import encoders_from_config
+from kamcl_jax.config import encoders
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
@@ -23,13 +23,13 @@ def test_its_encoder_is_one(tmp_path, monkeypatch):
     config = tiny_config()
     config.image_encoder.module = "encoder_of_the_page:MyEncoder"
     config.image_encoder.options.width = 8
-    encoders_from_config.check(config, None)
+    encoders.check(config, None)
 
 
 def test_its_config_is_accepted():
     names = {}
     exec(block_with("def get_config"), names)
-    encoders_from_config.check(names["get_config"](), None)
+    encoders.check(names["get_config"](), None)
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((\.\./[^)]*)\)", PAGE))))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kamcl_jax.checkpoints import Checkpoints, folder_of
+from kamcl_jax.runs.checkpoints import Checkpoints, folder_of
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 20

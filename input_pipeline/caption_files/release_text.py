@@ -9,12 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from input_pipeline.caption_files.entry import (
-    Entry,
-    checked_caption,
-    checked_entries,
-    checked_name,
-)
+from input_pipeline.caption_files.entry import Entry, checked_caption, checked_entries, checked_name
 from input_pipeline.caption_files.text_file import read_text
 from input_pipeline.errors import DataError
 

@@ -13,10 +13,10 @@ from input_pipeline.datasets.preparing import Prepared, prepare
 from input_pipeline.datasets.rsicd import Rsicd
 from input_pipeline.datasets.rsitmd import Rsitmd
 from input_pipeline.datasets.sydney_captions import SydneyCaptions
-from input_pipeline.datasets.synthetic import Synthetic
+from input_pipeline.datasets.synthetic.builder import Synthetic
 from input_pipeline.datasets.ucm_captions import UcmCaptions
 from input_pipeline.errors import DataError
-from input_pipeline.texts import Texts
+from input_pipeline.language.texts import Texts
 
 __all__ = ["BUILDERS", "Prepared", "open_prepared", "read_texts"]
 

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 from input_pipeline.caption_files import Entry
 from input_pipeline.datasets.base import CaptionedImage, CaptionedImages, Problem
 from input_pipeline.errors import DataError
-from input_pipeline.image_files import FoundImage, find_folder, locate
-from input_pipeline.image_reader import check_all
-from input_pipeline.splitting import SPLITS
-from input_pipeline.texts import Texts
+from input_pipeline.images.files import FoundImage, find_folder, locate
+from input_pipeline.images.reader import check_all
+from input_pipeline.language.texts import Texts
+from input_pipeline.splits.splitting import SPLITS
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from absl import logging
 
 from input_pipeline import storage
 from input_pipeline.datasets.base import CaptionedImages, Problem
-from input_pipeline.decoding import EncodedImage
 from input_pipeline.errors import DataError
-from input_pipeline.texts import Texts
+from input_pipeline.images.decoded import EncodedImage
+from input_pipeline.language.texts import Texts
 
 RECORD = "prepared.json"
 TEXTS = "texts.json"

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kamcl_jax.benchmark.step_parts import PARTS, REST
-from kamcl_jax.figures import BAR, DOTS_PER_INCH, HIT, MISS
+from kamcl_jax.evaluate.figures import BAR, DOTS_PER_INCH, HIT, MISS
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:

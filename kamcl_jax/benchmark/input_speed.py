@@ -5,11 +5,11 @@ from functools import partial
 
 import jax
 
-from input_pipeline import loader
-from input_pipeline.examples import Examples
-from kamcl_jax import sharding
+from input_pipeline.splits import batches
+from input_pipeline.splits.examples import Examples
 from kamcl_jax.benchmark.trials import Action
-from kamcl_jax.sharding import Layout
+from kamcl_jax.parallel import mesh
+from kamcl_jax.parallel.mesh import Layout
 
 IMAGES_A_TRIAL = 256
 
@@ -28,9 +28,9 @@ class Input:
         self._batches = -(-IMAGES_A_TRIAL // batch_size)
         self.images = self._batches * batch_size
 
-    def _read(self) -> Iterator[loader.Batch]:
+    def _read(self) -> Iterator[batches.Batch]:
         first, self._step = self._step, self._step + self._batches
-        yield from loader.prefetched(self._fetch, range(first, self._step))
+        yield from batches.prefetched(self._fetch, range(first, self._step))
 
     def read(self) -> None:
         """Reads the next batches, made ahead in a thread as in training."""
@@ -50,11 +50,11 @@ class Input:
 
         def run() -> None:
             for batch in self._read():
-                jax.block_until_ready(augment(sharding.put_batch(layout, batch)["image"]))
+                jax.block_until_ready(augment(mesh.put_batch(layout, batch)["image"]))
 
         return run
 
 
-def _batch(examples: Examples, seed: int, batch_size: int, step: int) -> loader.Batch:
-    captions = loader.batch_captions(seed, step, len(examples.captions), batch_size)
-    return loader.make_batch(examples, captions)
+def _batch(examples: Examples, seed: int, batch_size: int, step: int) -> batches.Batch:
+    captions = batches.batch_captions(seed, step, len(examples.captions), batch_size)
+    return batches.make_batch(examples, captions)

@@ -10,11 +10,11 @@ from unittest import mock
 
 import numpy as np
 
-from input_pipeline import tokenization
 from input_pipeline.datasets import Prepared
-from input_pipeline.decoding import EncodedImage
-from input_pipeline.examples import RetrievalData
-from kamcl_jax.parity import torch_checkout
+from input_pipeline.images.decoded import EncodedImage
+from input_pipeline.language import tokens
+from input_pipeline.splits.examples import RetrievalData
+from kamcl_jax.torch_release import checkout as torch_checkout
 
 IMAGES = 64
 """Files that its loader reads over and over."""
@@ -132,7 +132,7 @@ def _word_tokenizer() -> Iterator[None]:
     try:
         tokenize.word_tokenize("two boats .")
     except LookupError:
-        with mock.patch.object(tokenize, "word_tokenize", tokenization.tokenize):
+        with mock.patch.object(tokenize, "word_tokenize", tokens.tokenize):
             yield
     else:
         yield

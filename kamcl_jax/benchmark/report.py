@@ -12,7 +12,7 @@ from kamcl_jax.benchmark.retrieval_speed import RSICD_TEST, Encoded
 from kamcl_jax.benchmark.step_parts import PARTS, REST, WHOLE, Steps
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Timing
-from kamcl_jax.markdown import table
+from kamcl_jax.evaluate.markdown import table
 
 Results = dict[str, Any]
 Timings = dict[str, Timing]

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.examples import Examples
-from kamcl_jax import evaluation, ranking
+from input_pipeline.splits.examples import Examples
 from kamcl_jax.benchmark.trials import Action
-from kamcl_jax.evaluation import Encoders
+from kamcl_jax.inference import embed
+from kamcl_jax.inference.embed import Encoders
+from kamcl_jax.ranking import ranks
 
 RSICD_TEST = (1093, 5465)
 """Images and captions of RSICD's test split, whose score matrix is ranked whatever the config."""
@@ -63,12 +64,12 @@ def first_captions(examples: Examples, captions: int, batch_size: int) -> Encode
 
 def encode_images(encoders: Encoders, variables: Any, of: Encoded) -> Action:
     """Returns what encodes every image once."""
-    return lambda: evaluation.embed_images(encoders, variables, of.images, of.batch_size)
+    return lambda: embed.embed_images(encoders, variables, of.images, of.batch_size)
 
 
 def encode_captions(encoders: Encoders, variables: Any, of: Encoded) -> Action:
     """Returns what encodes every caption once."""
-    return lambda: evaluation.embed_texts(
+    return lambda: embed.embed_texts(
         encoders, variables, of.tokens, of.lengths, of.word_concepts, of.batch_size
     )
 
@@ -76,7 +77,7 @@ def encode_captions(encoders: Encoders, variables: Any, of: Encoded) -> Action:
 def encode_images_of_captions(encoders: Encoders, variables: Any, of: Encoded) -> Action:
     """Returns what encodes an image for every caption, as the PyTorch original does."""
     images = of.images[of.image_of_caption]
-    return lambda: evaluation.embed_images(encoders, variables, images, of.batch_size)
+    return lambda: embed.embed_images(encoders, variables, images, of.batch_size)
 
 
 def random_scores(images: int, captions: int) -> np.ndarray:
@@ -86,7 +87,7 @@ def random_scores(images: int, captions: int) -> np.ndarray:
 
 def rank(scores: np.ndarray, image_of_caption: np.ndarray) -> Action:
     """Returns what ranks a score matrix both ways."""
-    return lambda: ranking.both_ways(scores, image_of_caption)
+    return lambda: ranks.both_ways(scores, image_of_caption)
 
 
 def five_captions_each(images: int) -> np.ndarray:

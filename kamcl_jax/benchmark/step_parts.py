@@ -18,16 +18,18 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kamcl_jax import compiled_step, from_config, momentum, pair_ids, sharding
 from kamcl_jax.benchmark import roofline
 from kamcl_jax.benchmark.roofline import Cost
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Action, Timing
-from kamcl_jax.encoding import Batch, Encodings
-from kamcl_jax.models.encoders import DualEncoder, Encoded
-from kamcl_jax.sharding import Layout
-from kamcl_jax.train_state import TrainState
-from kamcl_jax.train_step import StepSettings, augment, make_train_step, score, update
+from kamcl_jax.config import build
+from kamcl_jax.models.towers import DualEncoder, Encoded
+from kamcl_jax.parallel import compiled_step, mesh
+from kamcl_jax.parallel.mesh import Layout
+from kamcl_jax.step import momentum, pair_ids
+from kamcl_jax.step.encoding import Batch, Encodings
+from kamcl_jax.step.state import TrainState
+from kamcl_jax.step.train_step import StepSettings, augment, make_train_step, score, update
 
 WHOLE, LOSSES, REST = "whole step", "losses", "rest"
 AUGMENTATION, UPDATE = "augmentation", "update"
@@ -151,18 +153,18 @@ class Steps:
         self._subject = subject
         config = subject.config
         make = partial(
-            from_config.make_state,
+            build.make_state,
             config,
             subject.model,
             subject.optimizer,
             subject.num_concepts,
         )
-        layout = from_config.make_layout(config, subject.mesh, jax.eval_shape(make))
+        layout = build.make_layout(config, subject.mesh, jax.eval_shape(make))
         self.layout: Layout = layout
-        self.state: TrainState = from_config.run_once(make, layout.state)
+        self.state: TrainState = build.run_once(make, layout.state)
         self.variants: dict[str, Variant] = {}
         step = make_train_step(subject.model, subject.optimizer, subject.settings, layout)
-        batch = sharding.put_batch(layout, subject.batch)
+        batch = mesh.put_batch(layout, subject.batch)
         started = time.perf_counter()
         compiled = _compile(step, self.state, batch, layout)
         self.compile_seconds = time.perf_counter() - started
@@ -178,7 +180,7 @@ class Steps:
         sizes = (subject.num_concepts, subject.config.embedding_size)
         own = own_statistics(part, self.state, *sizes)
         state = self.state.replace(**own)
-        layout = from_config.make_layout(subject.config, subject.mesh, _abstract(state))
+        layout = build.make_layout(subject.config, subject.mesh, _abstract(state))
         own = {n: jax.device_put(value, getattr(layout.state, n)) for n, value in own.items()}
         step = make_train_step(
             replaceable(subject.model), subject.optimizer, subject.settings, layout

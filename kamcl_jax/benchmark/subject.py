@@ -10,11 +10,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from input_pipeline import loader
-from input_pipeline.examples import Examples, RetrievalData
-from kamcl_jax import data_from_config, from_config, pair_ids
-from kamcl_jax.models.encoders import DualEncoder
-from kamcl_jax.train_step import StepSettings
+from input_pipeline.splits import batches as loader
+from input_pipeline.splits.examples import Examples, RetrievalData
+from kamcl_jax.config import build
+from kamcl_jax.config import data as data_from_config
+from kamcl_jax.models.towers import DualEncoder
+from kamcl_jax.step import pair_ids
+from kamcl_jax.step.train_step import StepSettings
 
 HostBatch = dict[str, np.ndarray]
 
@@ -74,7 +76,7 @@ def make(config: ml_collections.ConfigDict) -> Subject:
       DataError: the data are there and cannot be used.
     """
     if has_data(config):
-        experiment = from_config.build(config)
+        experiment = build.build(config)
         data = experiment.data
         return Subject(
             config=experiment.config,
@@ -89,18 +91,18 @@ def make(config: ml_collections.ConfigDict) -> Subject:
                 data.train,
                 config.seed,
                 config.batch_size,
-                from_config.text_of_caption(config, data),
+                build.text_of_caption(config, data),
             ),
         )
-    mesh = from_config.check_with_devices(config)
+    mesh = build.check_with_devices(config)
     num_tokens, steps_per_epoch = WORDS + 1, 1
     return Subject(
         config=ml_collections.FrozenConfigDict(config),
         mesh=mesh,
         data=None,
-        model=from_config.make_model(config, num_tokens, config.num_concepts),
-        optimizer=from_config.make_optimizer(config, steps_per_epoch),
-        settings=from_config.make_settings(config, steps_per_epoch),
+        model=build.make_model(config, num_tokens, config.num_concepts),
+        optimizer=build.make_optimizer(config, steps_per_epoch),
+        settings=build.make_settings(config, steps_per_epoch),
         num_tokens=num_tokens,
         num_concepts=config.num_concepts,
         batch=random_batch(config),
@@ -162,7 +164,7 @@ def noise_batch(
       num_tokens: rows of the word embedding, the padding included.
       generator: of the noise.
     """
-    shapes = from_config.abstract_batch(config, longest, config.num_concepts)
+    shapes = build.abstract_batch(config, longest, config.num_concepts)
     tokens = generator.integers(1, num_tokens, shapes["tokens"].shape, dtype=np.int32)
     tokens[np.arange(longest) >= lengths[:, None]] = 0
     concepts = shapes["word_concepts"].shape

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from kamcl_jax import bootstrap, markdown, result_tables
-from kamcl_jax.export import card_texts, model_folder, portable
-from kamcl_jax.metrics import RECALL_AT
-from kamcl_jax.trained_model import TrainedModel
+from kamcl_jax.evaluate import markdown, tables
+from kamcl_jax.export import card_texts, model_folder
+from kamcl_jax.export import stablehlo as portable
+from kamcl_jax.inference.model import TrainedModel
+from kamcl_jax.ranking import bootstrap
+from kamcl_jax.ranking.metrics import RECALL_AT
 
 FIELDS_SHOWN = (
     "seed",
@@ -113,7 +115,7 @@ def _header(model: TrainedModel, results: dict[str, Any] | None) -> str:
 def _index_entry(model: TrainedModel, scores: Mapping[str, float]) -> dict[str, Any]:
     measured = [
         (f"{way}_r{k}", f"{words} recall@{k} (%)")
-        for way, words in result_tables.WAYS.items()
+        for way, words in tables.WAYS.items()
         for k in RECALL_AT
     ]
     measured.append(("mR", "mean of the six recalls (%)"))
@@ -159,9 +161,9 @@ def _scores(model: TrainedModel, results: dict[str, Any] | None) -> str:
     return card_texts.SCORES.format(
         epoch=results["best_epoch"],
         chosen=card_texts.CHOSEN if results["val"] is not None else "",
-        scores=result_tables.scores(results),
+        scores=tables.scores(results),
         resamples=bootstrap.RESAMPLES,
-        intervals=result_tables.intervals(results),
+        intervals=tables.intervals(results),
     )
 
 

@@ -20,18 +20,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from input_pipeline.errors import DataError
-from input_pipeline.vocabulary import Vocabulary
-from kamcl_jax import (
-    config_check,
-    encoders_from_config,
-    import_path,
-    run_record,
-    trained_model,
-)
-from kamcl_jax.evaluation import Variables
+from input_pipeline.language.vocabulary import Vocabulary
+from kamcl_jax.config import encoders, import_path
+from kamcl_jax.config import fields as config_check
+from kamcl_jax.errors import ExportError
 from kamcl_jax.export import whole_files
-from kamcl_jax.export.errors import ExportError
-from kamcl_jax.trained_model import TrainedModel, Words
+from kamcl_jax.inference import model as trained_model
+from kamcl_jax.inference.embed import Variables
+from kamcl_jax.inference.model import TrainedModel, Words
+from kamcl_jax.runs import record
 
 FILES = CONFIG, WEIGHTS, VOCABULARY, CARD = (
     "config.json",
@@ -104,7 +101,7 @@ def write(folder: Path, model: TrainedModel, card: str) -> None:
         "step": model.step,
         "concept_width": words.concept_width,
         "training": published_fields(model.config),
-        "versions": run_record.versions(),
+        "versions": record.versions(),
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
     for name, content in contents.items():
@@ -139,9 +136,9 @@ def read(folder: Path, came_in: Path | None = None) -> TrainedModel:
     _check_contents(folder, config)
     try:
         step = int(config["step"])
-        training = run_record.config_of({"config": config["training"]})
+        training = record.config_of({"config": config["training"]})
         words = _words(vocabulary, int(config["concept_width"]))
-        for tower in encoders_from_config.others(training):
+        for tower in encoders.others(training):
             field = f"config.{tower}.module"
             import_path.check_outside(training[tower].module, field, came_in or folder)
         like = trained_model.abstract_variables(training, words)

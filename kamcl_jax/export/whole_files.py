@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import IO
 
 from input_pipeline import storage
-from kamcl_jax import disk_errors
-from kamcl_jax.export.errors import ExportError
+from kamcl_jax.errors import ExportError
+from kamcl_jax.runs import disk_errors
 
 
 def write(path: Path, write_content: Callable[[IO[bytes]], object]) -> None:

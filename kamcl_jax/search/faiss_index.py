@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from input_pipeline import storage
 from input_pipeline.errors import DataError
-from kamcl_jax import disk_errors
-from kamcl_jax.search.image_index import ImageIndex
+from kamcl_jax.runs import disk_errors
+from kamcl_jax.search.index import ImageIndex
 
 NAME = "faiss.index"
 ROWS_A_LIST = 40

@@ -5,8 +5,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from input_pipeline import image_files
-from kamcl_jax.search.image_index import POINTER
+from input_pipeline.images import files as image_files
+from kamcl_jax.search.index import POINTER
 from kamcl_jax.search.index_rows import FileState
 
 _COMMON = (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")

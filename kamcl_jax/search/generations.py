@@ -11,21 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline import storage
-from input_pipeline.band_images import BandChoice
 from input_pipeline.errors import DataError
-from kamcl_jax import model_identity
+from input_pipeline.images.bands import BandChoice
 from kamcl_jax.export import model_folder
-from kamcl_jax.search import image_index, index_rows
-from kamcl_jax.search.image_index import (
-    FORMAT,
-    MODEL,
-    POINTER,
-    SETTINGS,
-    GenerationSettings,
-    RowSettings,
-)
+from kamcl_jax.inference import identity
+from kamcl_jax.inference.model import TrainedModel
+from kamcl_jax.search import index, index_rows
+from kamcl_jax.search.index import FORMAT, MODEL, POINTER, SETTINGS, GenerationSettings, RowSettings
 from kamcl_jax.search.index_rows import FileState, IndexRows
-from kamcl_jax.trained_model import TrainedModel
 
 _CARD = """# The model of an index of images
 
@@ -53,7 +46,7 @@ def settings_of(model: TrainedModel, choice: BandChoice) -> GenerationSettings:
       model: that embeds.
       choice: how images are read.
     """
-    image_encoder, text_encoder = model_identity.identity(model)
+    image_encoder, text_encoder = identity.identity(model)
     width = model.config.embedding_size
     rows = RowSettings(image_encoder, choice, width, len(model.concepts))
     return GenerationSettings(rows, text_encoder)
@@ -71,7 +64,7 @@ def that_counts(folder: Path, images_root: Path) -> int:
     """
     if not (folder / POINTER).exists():
         return 0
-    number, root = image_index.read_pointer(folder)
+    number, root = index.read_pointer(folder)
     if root != images_root and root.is_dir():
         raise DataError(
             f"{folder} is an index of {root}, not of {images_root}: name another --index."
@@ -105,7 +98,7 @@ def open_target(
     # Beyond the one that counts lies what an interrupted indexing has left: it goes on from there.
     numbers = [number for number in _numbers(folder) if number >= counts]
     target = _target(folder, numbers, settings, wanted, model)
-    storage.remove_unfinished(image_index.generation_of(folder, target.number))
+    storage.remove_unfinished(index.generation_of(folder, target.number))
     if not counts:
         _point_to(folder, target.number, images_root)
     return target
@@ -121,15 +114,15 @@ def _target(
     widths = settings.rows.widths
     new = max(numbers, default=0) + 1
     for number in reversed(numbers):
-        generation = image_index.generation_of(folder, number)
-        found = image_index.read_settings(generation)
+        generation = index.generation_of(folder, number)
+        found = index.read_settings(generation)
         if found.rows != settings.rows:
             continue
         rows = index_rows.read(generation, *widths)
         kept = [row for row, state in enumerate(rows.files) if wanted.get(state.name) == state]
         if found == settings and len(kept) == len(rows.files):
             return Target(number, rows)
-        with storage.written_folder(image_index.generation_of(folder, new)) as made:
+        with storage.written_folder(index.generation_of(folder, new)) as made:
             if found == settings:
                 shutil.copytree(generation / MODEL, made / MODEL, copy_function=_link_or_copy)
             else:
@@ -138,11 +131,11 @@ def _target(
             index_rows.copy(rows, np.array(kept, np.int64), made)
         break
     else:
-        with storage.written_folder(image_index.generation_of(folder, new)) as made:
+        with storage.written_folder(index.generation_of(folder, new)) as made:
             model_folder.write(made / MODEL, model, _CARD)
             _write_settings(made, settings)
             index_rows.RowWriter(made, *widths).close()
-    return Target(new, index_rows.read(image_index.generation_of(folder, new), *widths))
+    return Target(new, index_rows.read(index.generation_of(folder, new), *widths))
 
 
 def finish(folder: Path, number: int, images_root: Path) -> None:
@@ -153,11 +146,11 @@ def finish(folder: Path, number: int, images_root: Path) -> None:
       number: of the generation.
       images_root: absolute folder of the images.
     """
-    if image_index.read_pointer(folder) != (number, images_root):
+    if index.read_pointer(folder) != (number, images_root):
         _point_to(folder, number, images_root)
     for other in _numbers(folder):
         if other != number:
-            _remove(image_index.generation_of(folder, other))
+            _remove(index.generation_of(folder, other))
 
 
 def _remove(generation: Path) -> None:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import kamcl_jax
-from input_pipeline.band_images import BandChoice
-from kamcl_jax.search import indexing
-from kamcl_jax.search.indexing import Indexed
+from input_pipeline.images.bands import BandChoice
+from kamcl_jax.search import update_index
 from kamcl_jax.search.printable import printable
+from kamcl_jax.search.update_index import Indexed
 
 NAMED = 5
 """Suffixes and files that are named where the number of all tells enough."""
@@ -24,8 +24,8 @@ def run(workdir: Path, images: Path, folder: Path, choice: BandChoice) -> None:
     Raises:
       DataError: see `indexing.index_images`.
     """
-    indexing.check(images, folder)
-    done = indexing.index_images(kamcl_jax.load(workdir), images, folder, choice)
+    update_index.check(images, folder)
+    done = update_index.index_images(kamcl_jax.load(workdir), images, folder, choice)
     print(report(done))
     print(f"index: {folder}")
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import image_files, image_reader
-from input_pipeline.band_images import BandChoice
-from input_pipeline.image_files import UnreadableImageError
+from input_pipeline.images import files, reader
+from input_pipeline.images.bands import BandChoice
+from input_pipeline.images.files import UnreadableImageError
 from kamcl_jax.search.index_rows import FileState
 
 
@@ -42,12 +42,12 @@ def read_ahead(
     """
 
     def read(state: FileState) -> ReadImage:
-        (found,) = image_files.locate(root, [[state.name]])  # it may have changed meanwhile
+        (found,) = files.locate(root, [[state.name]])  # it may have changed meanwhile
         if isinstance(found, str):
             return ReadImage(state, found)
         try:
-            encoded = image_files.read_bytes(found.path)
-            return ReadImage(state, image_reader.resize(encoded, size, choice))
+            encoded = files.read_bytes(found.path)
+            return ReadImage(state, reader.resize(encoded, size, choice))
         except UnreadableImageError as error:
             return ReadImage(state, str(error))
 

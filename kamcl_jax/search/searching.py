@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kamcl_jax import nearest
+from kamcl_jax.ranking import top_k
 from kamcl_jax.search import faiss_index
-from kamcl_jax.search.image_index import ImageIndex
+from kamcl_jax.search.index import ImageIndex
 
 
 class Found(NamedTuple):
@@ -54,4 +54,4 @@ def search(
 
 
 def _exact(index: ImageIndex, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    return nearest.top_k(queries, index.embeddings, k)
+    return top_k.top_k(queries, index.embeddings, k)

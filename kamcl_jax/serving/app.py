@@ -7,7 +7,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response as AnyResponse
 
-from kamcl_jax.search.image_index import ImageIndex
+from kamcl_jax.search.index import ImageIndex
 from kamcl_jax.search.printable import printable
 from kamcl_jax.serving import guards
 from kamcl_jax.serving.engine import Engine

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from kamcl_jax import image_sources
+from kamcl_jax.inference import image_sources
+from kamcl_jax.inference.model import TOKENS_MULTIPLE
 from kamcl_jax.search import searching
-from kamcl_jax.search.image_index import ImageIndex
+from kamcl_jax.search.index import ImageIndex
 from kamcl_jax.search.searching import Found
-from kamcl_jax.trained_model import TOKENS_MULTIPLE
 
 
 class Concept(NamedTuple):

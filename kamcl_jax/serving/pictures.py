@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 from PIL import Image
 
 from input_pipeline.errors import DataError
-from kamcl_jax.search.image_index import ImageIndex
+from kamcl_jax.search.index import ImageIndex
 from kamcl_jax.serving.bounded_cache import BoundedCache
 from kamcl_jax.serving.limits import Limits
 

@@ -9,8 +9,8 @@ import waitress
 from flask import Flask
 
 from input_pipeline.errors import DataError
-from kamcl_jax.config_check import ConfigError
-from kamcl_jax.search.image_index import open_index
+from kamcl_jax.errors import ConfigError
+from kamcl_jax.search.index import open_index
 from kamcl_jax.serving import guards
 from kamcl_jax.serving.app import make_app
 from kamcl_jax.serving.limits import Limits

@@ -4,7 +4,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Self
 
-from input_pipeline import image_reader
+from input_pipeline.images import reader
 from kamcl_jax.serving import pictures
 from kamcl_jax.serving.bounded_cache import BoundedCache
 from kamcl_jax.serving.engine import Engine, Seen
@@ -70,6 +70,6 @@ class Uploads:
         return self._kept.get(token)
 
     def _read(self, name: str, encoded: bytes) -> Upload:
-        image = image_reader.read_rgb(encoded, self.engine.index.choice)
+        image = reader.read_rgb(encoded, self.engine.index.choice)
         seen = self.engine.look_at(image)
         return Upload(name, pictures.jpeg(image, self.side), seen)

@@ -10,9 +10,9 @@ from flask import Response, abort, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from input_pipeline.errors import DataError
-from input_pipeline.image_files import UnreadableImageError
-from input_pipeline.tokenization import tokenize
-from kamcl_jax.search.image_index import ImageIndex
+from input_pipeline.images.files import UnreadableImageError
+from input_pipeline.language.tokens import tokenize
+from kamcl_jax.search.index import ImageIndex
 from kamcl_jax.search.printable import printable
 from kamcl_jax.search.searching import Found
 from kamcl_jax.serving.engine import Engine

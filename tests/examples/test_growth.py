@@ -7,18 +7,18 @@ import math
 import os
 
 import pytest
-from conftest import BATCH, EMBEDDING, IMAGE_SIZE, MAX_TOKENS, QUEUE, WORDS, tiny_config
 from linear_towers import Towers
 from PIL import Image
+from tiny_model import BATCH, EMBEDDING, IMAGE_SIZE, MAX_TOKENS, QUEUE, WORDS, tiny_config
 
 from examples import growth, growth_report
-from kamcl_jax import from_config
+from kamcl_jax.config import build
 
 
 @pytest.fixture
 def tiny_growth(monkeypatch):
     """The whole path on linear towers and a small queue."""
-    monkeypatch.setattr(from_config, "make_model", lambda *_: Towers())
+    monkeypatch.setattr(build, "make_model", lambda *_: Towers())
     monkeypatch.setattr(growth, "VOCABULARY", WORDS)
     monkeypatch.setattr(growth, "SHORT", 0.0)
     monkeypatch.setattr(growth, "narrow_config", tiny_config)

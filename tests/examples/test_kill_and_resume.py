@@ -10,7 +10,7 @@ import pytest
 from examples import kill_and_resume
 from examples.kill_and_resume import Result, Trial
 from examples.watched_training import PHASES, Schedule
-from kamcl_jax.checkpoints import Checkpoints, folder_of
+from kamcl_jax.runs.checkpoints import Checkpoints, folder_of
 
 STEPS_PER_EPOCH, LAST, LOG_EVERY = 10, 20, 4
 

@@ -5,12 +5,13 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from conftest import BATCH, CONCEPTS, EMBEDDING, MAX_TOKENS, QUEUE, WORDS, tiny_config
 from linear_towers import Towers, create_state
+from tiny_model import BATCH, CONCEPTS, EMBEDDING, MAX_TOKENS, QUEUE, WORDS, tiny_config
 
 from examples import scaling_plan
-from kamcl_jax import data_from_config, from_config, sharding
-from kamcl_jax.compiled_step import Collective, collectives
+from kamcl_jax.config import build, data
+from kamcl_jax.parallel import mesh
+from kamcl_jax.parallel.compiled_step import Collective, collectives
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +26,13 @@ def config():
 @pytest.fixture(scope="module")
 def made(config):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(from_config, "make_model", lambda *_: Towers())
+        patch.setattr(build, "make_model", lambda *_: Towers())
         return scaling_plan.plan(config, jax.devices(), WORDS - 1, CONCEPTS, MAX_TOKENS)
 
 
 @pytest.fixture(scope="module")
 def state(config, made):
-    optimizer = from_config.make_optimizer(config, steps_per_epoch=1)
+    optimizer = build.make_optimizer(config, steps_per_epoch=1)
     create = partial(create_state, optimizer, queue_length=QUEUE)
     return jax.device_put(jax.jit(create)(), made.layout.state)
 
@@ -58,7 +59,7 @@ def test_bytes_of_a_device_are_those_that_it_holds(made, state):
 
 def test_a_device_holds_its_share_of_a_batch(made):
     batch = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in made.batch.items()}
-    held = held_by_first_device(sharding.put_batch(made.layout, batch))
+    held = held_by_first_device(mesh.put_batch(made.layout, batch))
     assert dict(scaling_plan.memory_rows(made))["batch"] == held
     assert held == sum(leaf.nbytes for leaf in batch.values()) // 8
 
@@ -121,7 +122,7 @@ def test_lists_that_are_sorted_are_no_loops(config):
 
 def test_the_plan_names_the_numbers_that_it_rests_on(config, made):
     text = scaling_plan.describe(made, config, scaling_plan.ACCELERATORS["v5e"], 1000, 5)
-    side = data_from_config.train_size(config)
+    side = data.train_size(config)
     assert f"{1000 * side**2 * 3 / 1e9:.1f} GB" in text
     assert f"| {1000 * 5 // BATCH} |" in text.replace("  ", "")
     assert "all-reduce" in text

@@ -1,13 +1,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import tiny_config
+from tiny_model import tiny_config
 
 from examples import uniformity_config
 from examples.uniformity_loss import uniformity
-from kamcl_jax import from_config
 from kamcl_jax.benchmark.step_parts import random_encodings
-from kamcl_jax.encoding import Encodings
+from kamcl_jax.config import build
+from kamcl_jax.step.encoding import Encodings
 
 
 def of(images, texts):
@@ -40,6 +40,6 @@ def test_it_is_largest_where_everything_is_alike_and_pulls_apart():
 def test_the_config_adds_it():
     config = tiny_config()
     config.loss.extra_terms = uniformity_config.get_config().loss.extra_terms
-    from_config.check_with_devices(config)
-    (term,) = from_config.make_settings(config, steps_per_epoch=1).objective.extra_terms
+    build.check_with_devices(config)
+    (term,) = build.make_settings(config, steps_per_epoch=1).objective.extra_terms
     assert (term.name, term.function) == ("uniformity", uniformity)

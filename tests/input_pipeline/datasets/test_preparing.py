@@ -40,7 +40,7 @@ def test_what_is_prepared_can_be_opened_without_permission_to_write(source, prep
 
 
 def test_no_tensorflow_is_imported():
-    code = "import sys, input_pipeline.loading; print('tensorflow' in sys.modules)"
+    code = "import sys, input_pipeline.splits.loading; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "False", done.stderr
 

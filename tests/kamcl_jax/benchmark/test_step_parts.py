@@ -10,7 +10,7 @@ from linear_towers import dual_encoder
 from kamcl_jax.benchmark import step_parts
 from kamcl_jax.benchmark.step_parts import LEFT_OUT, PARTS, REST, WHOLE, own_statistics
 from kamcl_jax.benchmark.trials import Timing
-from kamcl_jax.train_step import train_step
+from kamcl_jax.step.train_step import train_step
 
 EMBEDDING, CONCEPTS = 4, 3
 

@@ -2,10 +2,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import tiny_config
+from tiny_model import tiny_config
 
-from kamcl_jax import from_config
 from kamcl_jax.benchmark import retrieval_speed, subject
+from kamcl_jax.config import build
 
 
 @pytest.mark.parametrize("masks", [False, True])
@@ -13,7 +13,7 @@ def test_a_random_batch_has_the_shapes_of_a_training_batch(masks):
     config = tiny_config()
     config.loss.mask_false_negatives = masks
     batch = subject.random_batch(config)
-    shapes = from_config.abstract_batch(config, subject.MAX_TOKENS, config.num_concepts)
+    shapes = build.abstract_batch(config, subject.MAX_TOKENS, config.num_concepts)
     assert batch.keys() == shapes.keys()
     for name, shape in shapes.items():
         assert (batch[name].shape, batch[name].dtype) == (shape.shape, shape.dtype)

@@ -18,10 +18,9 @@ from tiny_index import noise
 
 import kamcl_jax
 from input_pipeline.errors import DataError
-from kamcl_jax import stored_run
-from kamcl_jax.config_check import ConfigError
-from kamcl_jax.export import model_folder, portable, run, whole_files
-from kamcl_jax.export.errors import ExportError
+from kamcl_jax.errors import ConfigError, ExportError
+from kamcl_jax.evaluate import finished_run
+from kamcl_jax.export import command, model_folder, stablehlo, whole_files
 
 FILES = {
     "README.md",
@@ -52,7 +51,7 @@ assert not [name for name in sys.modules if name.split(".")[0] in ours]
 def exported(stored_runs, tmp_path_factory):
     """The folder of the first run, with images of the names that the card uses."""
     folder = tmp_path_factory.mktemp("exported")
-    run.export(stored_runs.one, folder / "model", split="test")
+    command.export(stored_runs.one, folder / "model", split="test")
     for number, name in enumerate(IMAGES):
         noise(number, 90, 70).save(folder / name)
     return folder / "model"
@@ -116,7 +115,7 @@ def test_the_card_has_the_reports_scores_and_the_sizes_of_the_data(exported, sto
     card = (exported / "README.md").read_text()
     _, header, text = card.split("---\n", 2)
     fields = yaml.safe_load(header)
-    test = stored_run.read(stored_runs.one).results["test"]
+    test = finished_run.read(stored_runs.one).results["test"]
     listed = {
         entry["name"]: entry["value"] for entry in fields["model-index"][0]["results"][0]["metrics"]
     }
@@ -131,7 +130,7 @@ def test_the_card_has_the_reports_scores_and_the_sizes_of_the_data(exported, sto
 
 def test_the_arrays_of_the_split_are_those_of_the_model(exported, model, stored_runs):
     arrays = np.load(exported / "embeddings_test.npz")
-    test = stored_run.open_data(stored_run.read(stored_runs.one)).test
+    test = finished_run.open_data(finished_run.read(stored_runs.one)).test
     assert arrays["captions"].tolist() == list(test.captions)
     assert arrays["file_names"].tolist() == list(test.file_names)
     assert arrays["concept_words"].tolist() == list(model.concepts.words)
@@ -166,7 +165,7 @@ def test_what_is_not_known_or_cannot_be_is_told(stored_runs, tmp_path, capsys, m
     def cannot(_):
         raise ExportError("the image encoder cannot be exported")
 
-    monkeypatch.setattr(portable, "image_encoder", cannot)
+    monkeypatch.setattr(stablehlo, "image_encoder", cannot)
     workdir = shutil.copytree(stored_runs.one, tmp_path / "run")
     shutil.rmtree(workdir / "report")
     folder = tmp_path / "model"
@@ -174,7 +173,7 @@ def test_what_is_not_known_or_cannot_be_is_told(stored_runs, tmp_path, capsys, m
     (folder / "config.json").write_text('{"model_type": "kamcl"}')
     for name in OF_OTHER_WEIGHTS:
         (folder / name).write_text("of other weights")
-    run.export(workdir, folder)
+    command.export(workdir, folder)
     told = capsys.readouterr().err
     assert "has no report, and the model card no scores" in told
     assert "no StableHLO is written: the image encoder cannot be exported" in told
@@ -198,34 +197,34 @@ def refused(sentence, error=ExportError):
 def test_what_is_not_an_exported_model_is_never_replaced(stored_runs, tmp_path):
     (tmp_path / "README.md").write_text("mine")
     with refused("README.md is not of a finished export"):
-        run.export(stored_runs.one, tmp_path)
+        command.export(stored_runs.one, tmp_path)
     workdir = shutil.copytree(stored_runs.one, tmp_path / "run")
     (workdir / "config.json").write_text("{}")  # as a training writes one
     with refused("config.json is not of a finished export"):
-        run.export(workdir, workdir)
+        command.export(workdir, workdir)
     (workdir / "model.safetensors").write_text("of another program")
     (workdir / "config.json").write_text('{"model_type": "bert"}')
     with refused("config.json is not of a finished export"):
-        run.export(workdir, workdir)
+        command.export(workdir, workdir)
     (workdir / "config.json").unlink()
     with refused("model.safetensors is not of a finished export"):
-        run.export(workdir, workdir)
+        command.export(workdir, workdir)
     assert (workdir / "model.safetensors").read_text() == "of another program"
     with refused("README.md cannot be a folder: it is a file", ConfigError):
-        run.export(stored_runs.one, tmp_path / "README.md")
+        command.export(stored_runs.one, tmp_path / "README.md")
     with refused("cannot be a folder: Not a directory", ConfigError):
-        run.export(stored_runs.one, tmp_path / "README.md" / "model")
+        command.export(stored_runs.one, tmp_path / "README.md" / "model")
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_a_run_or_data_that_are_not_there_leave_nothing(stored_runs, tmp_path):
     with refused("holds no checkpoints", ConfigError):
-        run.export(tmp_path / "nowhere", tmp_path / "model")
-    config = stored_run.read(stored_runs.one).config
+        command.export(tmp_path / "nowhere", tmp_path / "model")
+    config = finished_run.read(stored_runs.one).config
     config.data.prepared_dir = str(tmp_path / "file" / "data")
     (tmp_path / "file").write_text("")
     with refused("file/data", DataError):
-        run.export(stored_runs.one, tmp_path / "model", split="test", config=config)
+        command.export(stored_runs.one, tmp_path / "model", split="test", config=config)
     assert not (tmp_path / "model").exists()
 
 
@@ -256,9 +255,9 @@ def test_an_export_that_is_cut_short_leaves_nothing_of_other_weights(
 
     encoders = ("image_encoder", "text_encoder")
     for name in encoders:
-        monkeypatch.setattr(portable, name, lambda _: bytearray(b"new"))
+        monkeypatch.setattr(stablehlo, name, lambda _: bytearray(b"new"))
     monkeypatch.setattr(whole_files, "write_bytes", full)
     with refused("No space left"):
-        run.export(stored_runs.two, copied)
+        command.export(stored_runs.two, copied)
     assert {path.name for path in copied.iterdir()} == set(model_folder.FILES)
     assert kamcl_jax.load(copied).config.seed == 1

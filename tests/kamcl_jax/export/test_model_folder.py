@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import kamcl_jax
+from kamcl_jax.errors import ExportError
 from kamcl_jax.export import model_folder
-from kamcl_jax.export.errors import ExportError
 
 MODULE = "brought:Name"
 

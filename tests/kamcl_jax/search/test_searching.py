@@ -13,19 +13,12 @@ from PIL import Image
 from tiny_index import IMAGES, changed, noise
 
 from input_pipeline.errors import DataError
-from kamcl_jax.search import (
-    contact_sheet,
-    faiss_index,
-    image_index,
-    index_rows,
-    query_files,
-    search_command,
-    searching,
-)
+from kamcl_jax.search import command, contact_sheet, faiss_index, index_rows, query_files, searching
+from kamcl_jax.search import index as image_index
+from kamcl_jax.search.command import Wishes
 from kamcl_jax.search.contact_sheet import Query, Shown
 from kamcl_jax.search.index_rows import FileState
 from kamcl_jax.search.query_files import Line
-from kamcl_jax.search.search_command import Wishes
 from kamcl_jax.search.searching import Found
 
 
@@ -143,7 +136,7 @@ def pixels(path):
 
 def test_a_sentence_prints_ranks_and_draws_them(tiny_index, tmp_path, capsys):
     wishes = Wishes(3, out=tmp_path / "found.png")
-    search_command.by_sentence(tiny_index.folder, "Two planes near a zeppelin.", wishes)
+    command.by_sentence(tiny_index.folder, "Two planes near a zeppelin.", wishes)
     printed = capsys.readouterr()
     (expected,) = searching.search(
         tiny_index, tiny_index.model.encode_texts(["Two planes near a zeppelin."]), 3
@@ -157,7 +150,7 @@ def test_a_sentence_prints_ranks_and_draws_them(tiny_index, tmp_path, capsys):
 
 
 def test_a_sentence_that_is_cut_is_told_so(tiny_model, capsys):
-    search_command.tell_unread_words(changed(tiny_model, {"data.max_tokens": 2}), "a quay, a zoo")
+    command.tell_unread_words(changed(tiny_model, {"data.max_tokens": 2}), "a quay, a zoo")
     assert capsys.readouterr().err.splitlines() == [
         "the model reads the first 2 words",
         "the model does not know: quay",
@@ -168,7 +161,7 @@ def test_an_image_finds_itself_and_captions(tiny_index, tmp_path, capsys):
     captions = tmp_path / "captions.txt"
     captions.write_text("a pond\n\na plane\n . \na barn by the river\n")
     wishes = Wishes(2, out=tmp_path / "found.png")
-    search_command.by_image(tiny_index.folder, tiny_index.path_of(5), captions, wishes)
+    command.by_image(tiny_index.folder, tiny_index.path_of(5), captions, wishes)
     printed = capsys.readouterr()
     scores = (
         tiny_index.embeddings[5]
@@ -188,7 +181,7 @@ QUERIES = "\ufeffa pond\n\n  = a plane \r\n . \nthe unheard-of\n"
 def test_a_file_of_queries_becomes_json_lines(tiny_index, tmp_path, capsys):
     (tmp_path / "queries.txt").write_text(QUERIES, "utf-8", newline="")
     wishes = Wishes(2, out=tmp_path / "found.jsonl")
-    search_command.by_file(tiny_index.folder, tmp_path / "queries.txt", wishes)
+    command.by_file(tiny_index.folder, tmp_path / "queries.txt", wishes)
     records = [json.loads(line) for line in wishes.out.read_text("utf-8").splitlines()]
     assert [(record["line"], record["query"]) for record in records] == [
         (1, "a pond"),
@@ -208,7 +201,7 @@ def test_a_file_of_queries_becomes_json_lines(tiny_index, tmp_path, capsys):
 def test_a_file_of_queries_becomes_a_table(tiny_index, tmp_path):
     (tmp_path / "queries.txt").write_text(QUERIES, "utf-8")
     wishes = Wishes(2, out=tmp_path / "found.csv")
-    search_command.by_file(tiny_index.folder, tmp_path / "queries.txt", wishes)
+    command.by_file(tiny_index.folder, tmp_path / "queries.txt", wishes)
     with wishes.out.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["line"], row["query"], row["rank"]) for row in rows] == [
@@ -268,7 +261,7 @@ def test_a_contact_sheet_is_drawn_of_anything(tmp_path, query, found, recwarn):
 def test_a_sheet_shows_an_image_that_is_gone_as_such(tiny_index, tmp_path, capsys):
     gone = dataclasses.replace(tiny_index, images_root=tmp_path)
     images = [Found(row, gone.files[row], 0.0) for row in range(3)]
-    search_command._show(gone, Query("a"), images, tmp_path / "sheet.png")
+    command._show(gone, Query("a"), images, tmp_path / "sheet.png")
     assert "picture" in capsys.readouterr().out
 
 
@@ -294,10 +287,10 @@ def test_a_mistake_is_told_in_a_sentence(tiny_index, tmp_path, search, out, reas
     if search != "no image":
         image.write_bytes(b"")
     run = {
-        "file": lambda: search_command.by_file(tiny_index.folder, queries, wishes),
-        "image": lambda: search_command.by_image(tiny_index.folder, image, None, wishes),
-        "word": lambda: search_command.by_sentence(tiny_index.folder, " . ", wishes),
-        "sentence": lambda: search_command.by_sentence(tiny_index.folder, "a pond", wishes),
+        "file": lambda: command.by_file(tiny_index.folder, queries, wishes),
+        "image": lambda: command.by_image(tiny_index.folder, image, None, wishes),
+        "word": lambda: command.by_sentence(tiny_index.folder, " . ", wishes),
+        "sentence": lambda: command.by_sentence(tiny_index.folder, "a pond", wishes),
     }[search.split()[-1]]
     with pytest.raises(DataError, match=reason):
         run()

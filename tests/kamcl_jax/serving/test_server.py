@@ -17,7 +17,7 @@ import pytest
 from tiny_page import LIMITS
 
 from input_pipeline.errors import DataError
-from kamcl_jax.config_check import ConfigError
+from kamcl_jax.errors import ConfigError
 from kamcl_jax.serving import server
 
 CHROMIUM = next(

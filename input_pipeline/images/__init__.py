@@ -1,0 +1,1 @@
+"""Image files become uint8 RGB arrays, by one reader for all routes."""

@@ -1,0 +1,169 @@
+"""Decodes and resizes the images of a data set once, into a memory-mapped array for each size.
+
+An array has a row for every image of the data set and a file beside it that says which rows have
+been filled. Folds and splits choose rows, so no image is decoded twice for the same size; rows that
+nobody has asked for take no space where the file system knows sparse files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from input_pipeline import storage
+from input_pipeline.errors import DataError
+from input_pipeline.images.files import UnreadableImageError
+from input_pipeline.images.image_bar import image_bar
+from input_pipeline.images.reader import resize
+
+_T = TypeVar("_T")
+
+SAVED_EVERY = 2048
+"""Images after which an interrupted decoding need not start over."""
+
+
+class EncodedImage(NamedTuple):
+    """An image file: its name, for error messages, and its bytes."""
+
+    file_name: str
+    encoded: bytes
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """The images of a data set at one size.
+
+    Attributes:
+      folder: of the arrays of all sizes.
+      size: pixels a side.
+      num_images: of the whole data set.
+    """
+
+    folder: Path
+    size: int
+    num_images: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The array's shape, `[num_images, size, size, 3]`."""
+        return (self.num_images, self.size, self.size, 3)
+
+    @property
+    def path(self) -> Path:
+        """The array's file."""
+        return self.folder / f"{self.size}px.npy"
+
+    @property
+    def filled_path(self) -> Path:
+        """The file that says which rows have been filled, bool[num_images]."""
+        return self.folder / f"{self.size}px.filled.npy"
+
+    def open(self) -> np.ndarray:
+        """Returns the array u8[num_images, size, size, 3], memory-mapped and read-only."""
+        return np.load(self.path, mmap_mode="r")
+
+    def filled(self) -> np.ndarray:
+        """Returns which rows hold an image, bool[num_images]; none if a file is damaged."""
+        nothing = np.zeros(self.num_images, bool)
+        try:
+            array, filled = self.open(), np.load(self.filled_path)
+        except (OSError, ValueError, EOFError):
+            return nothing
+        whole = array.shape == self.shape and array.dtype == np.uint8
+        return filled if whole and filled.shape == nothing.shape else nothing
+
+
+def decode(
+    images: DecodedImages,
+    rows: np.ndarray,
+    read: Callable[[int], EncodedImage],
+    progress: str = "decoding",
+) -> np.ndarray:
+    """Fills the rows that are not filled yet and opens the array.
+
+    A few images are in memory at a time. A row counts as filled when its pixels are safely on the
+    disk, so whatever interrupts the work, it goes on from there.
+
+    Args:
+      images: where the array is, or will be.
+      rows: i64[n], the images that must be there.
+      read: row -> the encoded image.
+      progress: the progress bar's label; the bar is on stderr.
+
+    Returns:
+      u8[num_images, size, size, 3], memory-mapped and read-only; the other rows may be zeros.
+
+    Raises:
+      DataError: an image can't be read; the sentence names it.
+    """
+    if not images.filled()[rows].all():
+        with storage.lock(images.folder):
+            filled = images.filled()  # another process may have been at it
+            missing = np.unique(rows[~filled[rows]])
+            if len(missing):
+                _fill(images, filled, missing, read, progress)
+    return images.open()
+
+
+def _fill(
+    images: DecodedImages,
+    filled: np.ndarray,
+    rows: np.ndarray,
+    read: Callable[[int], EncodedImage],
+    progress: str,
+) -> None:
+    if not filled.any():
+        _make_empty(images)
+    first_pixel = os.path.getsize(images.path) - int(np.prod(images.shape))
+    row_bytes = int(np.prod(images.shape[1:]))
+    bar = image_bar(progress, len(rows))
+    # Not through a memory map: a full disk would kill the process there without a word.
+    with bar, images.path.open("r+b") as file:
+        for chunk in _chunks(rows.tolist(), SAVED_EVERY):
+            encoded = (read(row) for row in chunk)
+            for row, pixels in zip(chunk, _resized(encoded, images.size), strict=True):
+                file.seek(first_pixel + row * row_bytes)
+                file.write(pixels.tobytes())
+                bar.update()
+            file.flush()
+            os.fsync(file.fileno())
+            filled[chunk] = True
+            with storage.replaced(images.filled_path) as unfinished:
+                np.save(unfinished, filled)
+
+
+def _make_empty(images: DecodedImages) -> None:
+    """Makes an array of zeros, and says that no row of it is filled."""
+    images.filled_path.unlink(missing_ok=True)
+    with storage.replaced(images.path) as unfinished:
+        header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
+        np.lib.format.write_array_header_1_0(unfinished, header)
+        unfinished.truncate(unfinished.tell() + int(np.prod(images.shape)))
+
+
+def _resized(encoded: Iterator[EncodedImage], size: int) -> Iterator[np.ndarray]:
+    """Resizes in threads, in order; PIL works outside of Python's lock."""
+    threads = os.cpu_count() or 1
+
+    def resized(image: EncodedImage) -> np.ndarray:
+        try:
+            return resize(image.encoded, size)
+        except UnreadableImageError as error:
+            raise DataError(f"The image {image.file_name} cannot be read: {error}.") from None
+
+    with ThreadPoolExecutor(threads) as pool:
+        for some in _chunks(encoded, 8 * threads):
+            yield from pool.map(resized, some)
+
+
+def _chunks(items: Iterable[_T], length: int) -> Iterator[list[_T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, length)):
+        yield chunk

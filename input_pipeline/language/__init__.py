@@ -1,0 +1,1 @@
+"""Captions become words, tokens and concepts."""

@@ -1,0 +1,152 @@
+"""Knowledge-aided learning, the host's part: concepts and soft labels from the captions.
+
+Source: Ji et al. 2023, knowledge initialisation, construction and filtration; the alignment
+itself is a loss. An image's own captions say what is in it: a word that several of them repeat
+is a concept of the image, the more so the more often it is repeated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from input_pipeline.language.lemmatization import unchanged
+
+_NOT_ALPHANUMERIC = re.compile("[^A-Za-z0-9]")
+
+
+def count_words(
+    captions: Iterable[str], min_repeats: int = 2, form: Callable[[str], str] = unchanged
+) -> dict[str, int]:
+    """Counts the words that an image's captions repeat (knowledge construction).
+
+    Args:
+      captions: of one image.
+      min_repeats: words counted less often are dropped; the paper's threshold, plus one.
+      form: of a word that is counted instead of it, such as its lemma.
+
+    Returns:
+      word -> count, the largest count first, ties in first-seen order. The empty word stands for
+      runs of punctuation, which the release counts like a word: it may set the largest count.
+    """
+    counts = Counter(
+        form(word)
+        for caption in captions
+        for word in _NOT_ALPHANUMERIC.sub(" ", caption).strip().lower().split(" ")
+    )
+    return {word: count for word, count in counts.most_common() if count >= min_repeats}
+
+
+def rank_words(counts: Iterable[Mapping[str, int]], candidates: Container[str]) -> dict[str, int]:
+    """Ranks the candidate words by their total count (knowledge filtration).
+
+    Args:
+      counts: one `count_words` an image.
+      candidates: the words that may become concepts: those of the vocabulary, which has no stop
+        words.
+
+    Returns:
+      word -> total count over the images, the most frequent first, ties in the order in which the
+      counts list them.
+    """
+    totals: Counter[str] = Counter()
+    for image_counts in counts:
+        totals.update(image_counts)
+    return {word: count for word, count in totals.most_common() if word in candidates}
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """The concept words, and how images and captions get theirs.
+
+    Attributes:
+      words: the C concepts, the most frequent first.
+      totals: of each word, its counts summed over the images that it was found in.
+      min_repeats: how often an image's captions must repeat a word.
+      form: of a word that is looked up instead of it, such as its lemma.
+    """
+
+    words: list[str]
+    totals: list[int] = field(default_factory=list)
+    min_repeats: int = 2
+    form: Callable[[str], str] = unchanged
+    _columns: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_columns", {w: i for i, w in enumerate(self.words)})
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def image_labels(self, captions_by_image: Sequence[Sequence[str]]) -> np.ndarray:
+        """Labels images with what their own captions repeat.
+
+        Args:
+          captions_by_image: the captions of each of N images.
+
+        Returns:
+          f32[N, C] in [0, 1]: the word's count over the largest count of the image. Stop words
+          take part in that largest count though they are no concepts.
+        """
+        labels = np.zeros((len(captions_by_image), len(self.words)), np.float32)
+        for row, captions in zip(labels, captions_by_image, strict=True):
+            counts = count_words(captions, self.min_repeats, self.form)
+            largest = max(counts.values(), default=1)
+            for word, count in counts.items():
+                if word in self._columns:
+                    row[self._columns[word]] = count / largest
+        return labels
+
+    def columns_of(self, tokens: Iterable[str]) -> list[int]:
+        """Finds the concepts that a caption names.
+
+        Args:
+          tokens: the caption's, from `tokenization.tokenize`.
+
+        Returns:
+          Indices into `words`; a word named twice is there twice.
+        """
+        forms = (self.form(token) for token in tokens)
+        return [self._columns[form] for form in forms if form in self._columns]
+
+    def word_concepts(self, tokens: Iterable[str]) -> np.ndarray:
+        """Marks the concepts that a caption names.
+
+        Args:
+          tokens: the caption's, from `tokenization.tokenize`.
+
+        Returns:
+          f32[C], 1 where the concept's word is a token of the caption.
+        """
+        marks = np.zeros(len(self.words), np.float32)
+        marks[self.columns_of(tokens)] = 1
+        return marks
+
+
+def find(
+    captions_by_image: Iterable[Sequence[str]],
+    candidates: Iterable[str],
+    size: int = 512,
+    min_repeats: int = 2,
+    form: Callable[[str], str] = unchanged,
+) -> Concepts:
+    """Finds the concepts of a data set.
+
+    Args:
+      captions_by_image: the captions of each image, in order: ties are ranked by it.
+      candidates: the words that may become concepts, without stop words.
+      size: the most concepts to keep; fewer when the captions do not repeat as many words.
+      min_repeats: how often an image's captions must repeat a word.
+      form: see `count_words`.
+
+    Returns:
+      The concepts.
+    """
+    counts = [count_words(captions, min_repeats, form) for captions in captions_by_image]
+    ranked = rank_words(counts, frozenset(map(form, candidates)))
+    words = list(ranked)[:size]
+    return Concepts(words, [ranked[word] for word in words], min_repeats, form)

@@ -1,1 +1,0 @@
-"""Parts of the drawn data set: attributes, drawing primitives, scene kinds and captions."""

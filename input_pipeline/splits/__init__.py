@@ -1,0 +1,1 @@
+"""A prepared data set becomes the arrays of its splits, and those become batches."""

@@ -1,0 +1,86 @@
+"""Training batches as a pure function of (seed, step), and their prefetching."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+
+from input_pipeline.splits.examples import Examples
+
+Batch = dict[str, np.ndarray]
+T = TypeVar("T")
+
+
+@lru_cache(maxsize=2)
+def caption_order(seed: int, epoch: int, num_captions: int) -> np.ndarray:
+    """Returns the order in which an epoch shows the captions, a permutation int64[num_captions]."""
+    generator = np.random.Generator(np.random.PCG64([seed, epoch]))
+    order = generator.permutation(num_captions)
+    order.flags.writeable = False
+    return order
+
+
+def batch_captions(seed: int, step: int, num_captions: int, batch_size: int) -> np.ndarray:
+    """Returns the captions of batch number `step`, counted from 0 over all epochs.
+
+    Every epoch takes the captions in its own order and leaves out those that do not fill a last
+    batch. Nothing but the arguments matters, so a resumed run goes on as if never stopped.
+
+    Args:
+      seed: of the order.
+      step: batches before this one.
+      num_captions: of the training split.
+      batch_size: over all hosts, at most num_captions.
+
+    Returns:
+      int64[batch_size].
+    """
+    epoch, position = divmod(step, num_captions // batch_size)
+    order = caption_order(seed, epoch, num_captions)
+    return order[position * batch_size : (position + 1) * batch_size]
+
+
+def make_batch(
+    examples: Examples, captions: np.ndarray, text_of_caption: np.ndarray | None = None
+) -> Batch:
+    """Reads the pairs of the given captions.
+
+    Args:
+      examples: a split.
+      captions: int64[B], rows of captions; each brings its image.
+      text_of_caption: int[M], as `equal_texts.numbered` returns it, if the batch is to say which
+        image and which text its pairs are of.
+
+    Returns:
+      image: uint8[B, R, R, 3]; tokens: i32[B, T], 0 = padding; lengths: i32[B]; word_concepts:
+      f32[B, N], concepts that the caption names; image_concepts: f32[B, N], the image's labels.
+      With `text_of_caption` also image_id: i32[B], the image's row; text_id: i32[B], its entries.
+    """
+    images = examples.image_of_caption[captions]
+    ids = {}
+    if text_of_caption is not None:
+        texts = text_of_caption[captions]
+        ids = {"image_id": images.astype(np.int32), "text_id": texts.astype(np.int32)}
+    return {
+        "image": examples.images[images],
+        "tokens": examples.tokens[captions],
+        "lengths": examples.lengths[captions],
+        "word_concepts": examples.word_concepts[captions].astype(np.float32),
+        "image_concepts": examples.image_concepts[images],
+        **ids,
+    }
+
+
+def prefetched(fetch: Callable[[int], T], steps: Iterable[int], depth: int = 2) -> Generator[T]:
+    """Yields fetch(step) for each step in order, up to `depth` of them made ahead in a thread."""
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        pending: deque = deque()
+        for step in steps:
+            pending.append(worker.submit(fetch, step))
+            if len(pending) > depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

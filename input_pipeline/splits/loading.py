@@ -1,0 +1,179 @@
+"""From the files of a data set to the three splits of an experiment, through what is prepared.
+
+Everything is made once and then opened: the arrays of the captions lie in a folder that is named
+by all that decided them, the settings, the captions and the code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from input_pipeline import storage
+from input_pipeline.datasets import Prepared
+from input_pipeline.images.decoded import DecodedImages, decode
+from input_pipeline.language.concepts import Concepts
+from input_pipeline.language.lemmatization import english_lemma, unchanged
+from input_pipeline.language.texts import Texts
+from input_pipeline.language.vocabulary import Vocabulary
+from input_pipeline.splits import assembly
+from input_pipeline.splits.examples import Examples, RetrievalData
+from input_pipeline.splits.settings import DataSettings
+from input_pipeline.splits.splitting import SPLITS
+from input_pipeline.splits.stored_arrays import SelectedRows, StoredTexts, open_array
+
+_DECIDING_CODE = (
+    "language/concepts.py",
+    "language/lemmatization.py",
+    "language/stop_words.txt",
+    "language/texts.py",
+    "language/tokens.py",
+    "language/vocabulary.py",
+    "splits/assembly.py",
+    "splits/loading.py",
+    "splits/splitting.py",
+)
+TRAINING_CAPTIONS = "training_captions.sha256"
+_ARRAYS = (
+    "image_ids",
+    "image_of_caption",
+    "tokens",
+    "lengths",
+    "word_concepts",
+    "image_concepts",
+)
+
+
+def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
+    """Returns the three splits of an experiment.
+
+    Args:
+      prepared: the data set, from `datasets.open_prepared`.
+      settings: of splits, words and sizes.
+
+    Returns:
+      The data. The first call decodes and tokenises; from then on files are opened.
+
+    Raises:
+      DataError: the splits can't be made, or what is prepared is damaged.
+    """
+    key = _key(prepared.fingerprint, settings)
+    folder = prepared.folder / "examples" / key
+    if not folder.is_dir():
+        with storage.lock(folder.parent):
+            if not folder.is_dir():  # another process may have been at it
+                with storage.written_folder(folder) as unfinished:
+                    _write(unfinished, prepared.texts(), settings)
+    with storage.damage_named(folder):
+        rows = {part: open_array(folder / part / "rows.npy") for part in SPLITS}
+    images = _decoded(prepared, settings, rows)
+    with storage.damage_named(folder):
+        return _open_all(folder, prepared.fingerprint, settings, images, rows)
+
+
+def _open_all(
+    folder: Path,
+    fingerprint: str,
+    settings: DataSettings,
+    images: Mapping[str, np.ndarray],
+    rows: Mapping[str, np.ndarray],
+) -> RetrievalData:
+    concepts = json.loads((folder / "concepts.json").read_text("utf-8"))
+    form = english_lemma() if settings.lemmatize else unchanged
+    return RetrievalData(
+        **{part: _open(folder / part, SelectedRows(images[part], rows[part])) for part in SPLITS},
+        vocabulary=Vocabulary.from_json((folder / "vocabulary.json").read_text("utf-8")),
+        concepts=Concepts(concepts["words"], concepts["totals"], settings.min_repeats, form),
+        training_captions=(folder / TRAINING_CAPTIONS).read_text(),
+        fingerprint=fingerprint,
+    )
+
+
+def _key(fingerprint: str, settings: DataSettings) -> str:
+    """Names the arrays of the captions by everything that decides them; pixels do not."""
+    chosen = dataclasses.asdict(settings)
+    del chosen["train_size"], chosen["image_size"]
+    decided = json.dumps([fingerprint, _code_version(), chosen], sort_keys=True)
+    return hashlib.sha256(decided.encode()).hexdigest()[:16]
+
+
+@cache
+def _code_version() -> str:
+    here = Path(__file__).parents[1]
+    code = b"".join((here / name).read_bytes() for name in _DECIDING_CODE)
+    return hashlib.sha256(code).hexdigest()
+
+
+def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) -> None:
+    """Writes everything of an experiment's data but the pixels."""
+    placement = assembly.place(splits, settings)
+    texts = Texts.joined(splits.values())
+    parts = placement.parts(texts)
+    vocabulary, concepts = assembly.learn(parts, texts.of(placement.outside_test), settings)
+    (folder / "vocabulary.json").write_text(vocabulary.to_json(), "utf-8")
+    known = {"words": concepts.words, "totals": concepts.totals}
+    (folder / "concepts.json").write_text(json.dumps(known, ensure_ascii=False), "utf-8")
+    pairs = [parts["train"].file_names, parts["train"].all_captions]
+    digest = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+    (folder / TRAINING_CAPTIONS).write_text(digest)
+
+    length = assembly.longest_caption(parts.values(), settings.max_tokens)
+    width = settings.num_concepts if settings.pad_concepts else len(concepts)
+    labels = concepts.image_labels(texts.of(placement.label_rows).captions)
+    for split, part in parts.items():
+        rows = placement.rows[split]
+        image_concepts = np.zeros((len(rows), width), np.float32)
+        if split == "train":
+            image_concepts[:, : len(concepts)] = labels
+        arrays = {
+            "rows": rows,
+            "image_ids": np.array(part.image_ids, np.int64),
+            "image_concepts": image_concepts,
+            **assembly.caption_arrays(
+                part,
+                vocabulary,
+                concepts,
+                max_tokens=settings.max_tokens,
+                length=length,
+                width=width,
+            ),
+        }
+        _write_part(folder / split, part, arrays)
+
+
+def _write_part(folder: Path, texts: Texts, arrays: Mapping[str, np.ndarray]) -> None:
+    folder.mkdir()
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    StoredTexts.write(folder / "captions.txt", texts.all_captions)
+    StoredTexts.write(folder / "file_names.txt", texts.file_names)
+
+
+def _open(folder: Path, images: SelectedRows) -> Examples:
+    arrays = {name: open_array(folder / f"{name}.npy") for name in _ARRAYS}
+    return Examples(
+        images=images,
+        file_names=StoredTexts(folder / "file_names.txt"),
+        captions=StoredTexts(folder / "captions.txt"),
+        **arrays,
+    )
+
+
+def _decoded(
+    prepared: Prepared, settings: DataSettings, rows: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns for each part the array that has its images, decoding what is not there yet."""
+    sizes = {"train": settings.train_size}
+    sizes["validation"] = sizes["test"] = settings.image_size
+    arrays = {}
+    for size in dict.fromkeys(sizes.values()):
+        wanted = np.concatenate([rows[part] for part in SPLITS if sizes[part] == size])
+        images = DecodedImages(prepared.folder / "images", size, prepared.num_images)
+        arrays[size] = decode(images, wanted, prepared.encoded_image, f"resizing to {size} px")
+    return {part: arrays[size] for part, size in sizes.items()}

@@ -1,0 +1,217 @@
+"""`--mode=benchmark`: times everything of a config, prints it and saves it."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax.experimental.compilation_cache import compilation_cache
+
+from kamcl_jax.benchmark import (
+    against_original,
+    chart,
+    input_speed,
+    machine,
+    original_input,
+    report,
+    retrieval_speed,
+    step_parts,
+    subject,
+    trials,
+)
+from kamcl_jax.benchmark.against_original import Original
+from kamcl_jax.benchmark.report import ORIGINAL
+from kamcl_jax.benchmark.step_parts import WHOLE, Steps
+from kamcl_jax.benchmark.subject import Subject
+from kamcl_jax.benchmark.trials import Action, Budget, Timing
+from kamcl_jax.config import build, data
+from kamcl_jax.errors import TorchOriginalError
+from kamcl_jax.inference import embed
+from kamcl_jax.parallel import hosts
+from kamcl_jax.runs import folder as run_folder
+from kamcl_jax.torch_release import checkout as torch_checkout
+
+Results = dict[str, Any]
+
+STEP_BUDGET = Budget(rounds=5, seconds=20, most_seconds=180)
+BUDGET = Budget(rounds=5, seconds=6, most_seconds=120)
+"""Of the encoding, of the ranking, and of the input."""
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    checkout: Path | None = None,
+    step_budget: Budget = STEP_BUDGET,
+    budget: Budget = BUDGET,
+) -> Results:
+    """Times a config's training step, input and evaluation, and the original's beside them.
+
+    Args:
+      config: as `configs.base` describes it.
+      workdir: `report/benchmark.json` and `report/benchmark.png` go there.
+      checkout: folder of a clone of the PyTorch original; None leaves it out.
+      step_budget: of the step, its parts and the machine's rates.
+      budget: of each of the other groups.
+
+    Returns:
+      What is saved.
+
+    Raises:
+      ConfigError: the config cannot be, or is not of the original's sizes, or `workdir` cannot be
+        written.
+      DataError: the data cannot be used.
+      TorchOriginalError: PyTorch or the checkout is missing, or its code fails.
+    """
+    run_folder.check(workdir)
+    build.check_with_devices(config)
+    if checkout is not None:
+        against_original.check(config)
+        torch_checkout.check(checkout)
+    left_out: list[str] = []
+    if not subject.has_data(config):
+        left_out.append(
+            f"there is no folder {config.data.dir}: the step runs on random arrays, with captions "
+            "as long as RSICD's; the input and the encoding of a test split are left out"
+        )
+        hosts.warn(left_out[-1])
+    timed = subject.make(config)
+    theirs = None
+    if checkout is not None:
+        against_original.check_concepts(timed.num_concepts)
+        theirs = Original(checkout, timed.num_tokens, config.queue_length)
+    hosts.say(f"{subject.device_words()}: compiling")
+    with _compiled_anew():
+        steps = Steps(timed)
+    for part in step_parts.LEFT_OUT:
+        steps.add(part)
+    hosts.say("timing the training step")
+    step = trials.alternate(_step_actions(timed, steps, theirs), step_budget)
+    results: Results = {
+        "config": report.described(timed),
+        "devices": subject.device_words(),
+        "versions": report.versions(theirs is not None),
+        "step": report.step(timed, steps, step),
+        "roofline": report.roofline(steps, step),
+    }
+    hosts.say("timing the evaluation")
+    encoded, encoding = _encoding(timed, steps, theirs, budget)
+    if encoded is not None:
+        results["encoding"] = report.encoding(encoded, encoding)
+    ranking = _ranking(timed, theirs, budget)
+    results["ranking"] = report.summaries(ranking)
+    read, images = _input(timed, steps, checkout, left_out, budget)
+    if read:
+        results["input"] = report.input_rates(read, images)
+    if theirs is not None:
+        results["original"] = {
+            "device": theirs.device,
+            "stand_ins": list(theirs.stand_ins),
+            "rows": report.comparison(step, encoding, ranking, read, images),
+        }
+    results["left_out"] = left_out
+    folder = workdir / "report"
+    report.save(folder / "benchmark.json", results)
+    chart.draw(folder / "benchmark.png", results)
+    hosts.say(report.text(results))
+    hosts.say(f"saved: {folder / 'benchmark.json'}, {folder / 'benchmark.png'}")
+    return results
+
+
+def _step_actions(timed: Subject, steps: Steps, theirs: Original | None) -> dict[str, Action]:
+    dtype = build.compute_dtype(timed.config) or jnp.float32
+    actions = {name: steps.action(name) for name in steps.variants}
+    actions |= {part: steps.alone(part) for part in step_parts.ALONE}
+    actions |= machine.actions(dtype)
+    if theirs is not None:
+        augment = step_parts.augmenter(timed.settings, steps.layout)
+        images = jax.device_get(augment(steps.variants[WHOLE].batch["image"]))
+        actions[ORIGINAL] = theirs.step(timed.batch, images)
+    return actions
+
+
+def _encoding(
+    timed: Subject, steps: Steps, theirs: Original | None, budget: Budget
+) -> tuple[retrieval_speed.Encoded | None, dict[str, Timing]]:
+    """Times the encoding of a part of the test split, if there is one."""
+    if timed.data is None:
+        return None, {}
+    size = timed.config.evaluation.batch_size
+    captions = size if jax.default_backend() == "cpu" else 10 * size
+    encoded = retrieval_speed.first_captions(timed.data.test, captions, size)
+    dtype = build.compute_dtype(timed.config)
+    encoders = embed.make_encoders(timed.model, steps.layout, dtype)
+    arguments = (encoders, steps.state.variables, encoded)
+    actions = {
+        report.IMAGES: retrieval_speed.encode_images(*arguments),
+        report.CAPTIONS: retrieval_speed.encode_captions(*arguments),
+    }
+    if theirs is not None:
+        actions[report.PAIRED_IMAGES] = retrieval_speed.encode_images_of_captions(*arguments)
+        actions[ORIGINAL] = theirs.encode(encoded)
+    return encoded, trials.alternate(actions, budget)
+
+
+def _ranking(timed: Subject, theirs: Original | None, budget: Budget) -> dict[str, Timing]:
+    images, captions = retrieval_speed.RSICD_TEST
+    scores = retrieval_speed.random_scores(images, captions)
+    fives = retrieval_speed.five_captions_each(images)
+    actions = {report.RSICD_RANKING: retrieval_speed.rank(scores, fives)}
+    if timed.data is not None:
+        image_of_caption = timed.data.test.image_of_caption
+        own = retrieval_speed.random_scores(len(timed.data.test.images), len(image_of_caption))
+        actions[report.OWN_RANKING] = retrieval_speed.rank(own, image_of_caption)
+    if theirs is not None:
+        actions[ORIGINAL] = theirs.rank(scores)
+    return trials.alternate(actions, budget)
+
+
+def _input(
+    timed: Subject, steps: Steps, checkout: Path | None, left_out: list[str], budget: Budget
+) -> tuple[dict[str, Timing], dict[str, int]]:
+    """Times the input; returns the timings and the images of a trial."""
+    if timed.data is None:
+        return {}, {}
+    config = timed.config
+    ours = input_speed.Input(timed.data.train, config.seed, config.batch_size)
+    augment = step_parts.augmenter(timed.settings, steps.layout)
+    actions = {
+        report.READ: ours.read,
+        report.READ_AND_AUGMENT: ours.read_and_augment(augment, steps.layout),
+    }
+    images = dict.fromkeys(actions, ours.images)
+    with tempfile.TemporaryDirectory() as folder:
+        if checkout is not None:
+            prepared = data.open_data(config)
+            try:
+                theirs = original_input.OriginalInput(
+                    checkout, Path(folder), prepared, timed.data, config.batch_size
+                )
+            except TorchOriginalError as error:
+                left_out.append(f"the input of the PyTorch original is left out: {error}")
+                hosts.warn(left_out[-1])
+            else:
+                actions[ORIGINAL], images[ORIGINAL] = theirs.read, theirs.images
+        hosts.say("timing the input")
+        return trials.alternate(actions, budget), images
+
+
+@contextlib.contextmanager
+def _compiled_anew() -> Iterator[None]:
+    """Keeps compilations from coming out of the cache on the disk, for the time they take."""
+    settings: Any = jax.config
+    was = settings.jax_enable_compilation_cache
+    _use_cache(False)
+    try:
+        yield
+    finally:
+        _use_cache(was)
+
+
+def _use_cache(used: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", used)
+    compilation_cache.reset_cache()  # JAX asks for the setting once

@@ -1,0 +1,1 @@
+"""A run is scored: its best checkpoint, the report with figures and tables, and its data."""

@@ -1,0 +1,90 @@
+"""`--mode=compare`: two or more runs beside each other, as Markdown and pictures."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from input_pipeline import storage
+from kamcl_jax.errors import ConfigError, NotComparableError
+from kamcl_jax.evaluate.compare import figures, queries, report
+from kamcl_jax.evaluate.compare import runs as compared_runs
+from kamcl_jax.evaluate.compare.figures import Retrieval
+from kamcl_jax.evaluate.compare.queries import RankedQueries
+from kamcl_jax.parallel import hosts
+from kamcl_jax.ranking import ranks
+from kamcl_jax.runs import out_folder
+
+QUERIES_LISTED, QUERIES_SHOWN = 8, 3
+"""Where the first run is ahead, and as many where it is behind."""
+
+
+def compare(folders: Sequence[Path], out: Path) -> None:
+    """Writes a comparison of runs.
+
+    Args:
+      folders: of the runs, 2 to 8; the others are compared with the first.
+      out: folder to write to; what a comparison has written there before is replaced.
+
+    Raises:
+      ConfigError: the runs cannot be compared, or the folder holds something else.
+      CheckpointError: a checkpoint cannot be read.
+    """
+    _check_folder(out)
+    runs = compared_runs.read(folders)
+    out_folder.make(out)
+    ranked, why_not = [], ""
+    try:
+        ranked = queries.rank_all(runs)
+    except NotComparableError as error:
+        why_not = str(error)
+        hosts.warn(f"queries are not compared: {error}")
+    chosen = {way: queries.most_different(ranked, way, QUERIES_LISTED) for way in ranks.WAYS}
+    text = report.document(runs, ranked, chosen, why_not)
+    # Inside, to be on the same disk: a comparison that is cut short leaves the one before.
+    with tempfile.TemporaryDirectory(prefix=".comparison.", dir=out) as unfinished:
+        folder = Path(unfinished)
+        figures.recall_bars(folder / report.RECALLS, runs)
+        if report.CURVES_TEXT in text:
+            figures.curves(folder / report.CURVES, runs)
+        if any(chosen["t2i"]):
+            shown = _shown(ranked, *chosen["t2i"])
+            figures.query_sheet(folder / report.SHEET, ranked[0].examples, shown)
+        storage.write_text(folder / report.REPORT, text)
+        _replace(out, folder)
+    hosts.say(report.recalls(runs))
+    hosts.say(f"report: {out / report.REPORT}")
+
+
+def _check_folder(out: Path) -> None:
+    """Refuses to replace files of the same names that are of something else, as those of a run."""
+    out_folder.check(out)
+    found = [name for name in report.FILES if (out / name).exists()]
+    if found and not _is_ours(out / report.REPORT):
+        raise ConfigError(f"{out / found[0]} is not of a comparison; choose another --out")
+
+
+def _is_ours(written: Path) -> bool:
+    return written.is_file() and written.read_text("utf-8", "replace").startswith(report.TITLE)
+
+
+def _replace(out: Path, folder: Path) -> None:
+    """Moves a comparison's files to where those of another one are."""
+    drawn = [name for name in reversed(report.FILES) if (folder / name).exists()]
+    for name in drawn:  # the report last: it names the others
+        os.replace(folder / name, out / name)
+    for name in set(report.FILES).difference(drawn):
+        (out / name).unlink(missing_ok=True)
+
+
+def _shown(
+    ranked: Sequence[RankedQueries], ahead: Sequence[int], behind: Sequence[int]
+) -> list[list[Retrieval]]:
+    """Returns what captions retrieve in the first run and in the one that differs most from it."""
+    return [
+        [
+            Retrieval(run.label, *run.retrieve([caption]))
+            for run in (ranked[0], queries.farthest(ranked, "t2i", caption))
+        ]
+        for caption in (*ahead[:QUERIES_SHOWN], *behind[:QUERIES_SHOWN])
+    ]

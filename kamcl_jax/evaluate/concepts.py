@@ -1,0 +1,178 @@
+"""`--mode=concepts`: the concepts of a data set, from its captions alone."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+from matplotlib.figure import Figure
+
+from input_pipeline import datasets
+from input_pipeline.language.concepts import Concepts
+from input_pipeline.language.texts import Texts
+from input_pipeline.language.vocabulary import Vocabulary
+from input_pipeline.splits import assembly
+from kamcl_jax.config import data as data_from_config
+from kamcl_jax.config import fields as config_check
+from kamcl_jax.evaluate import markdown
+from kamcl_jax.runs import folder as run_folder
+
+DRAWN = 40
+"""Concepts in the picture."""
+
+PRINTED = 40
+"""Concepts in the terminal."""
+
+HEAD = ("", "concept", "repeated in all", "images that show it", "captions that name it")
+
+
+@dataclass(frozen=True)
+class ConceptCounts:
+    """The concepts of the training images, counted.
+
+    Attributes:
+      vocabulary: of the text encoder.
+      concepts: in their order.
+      labels: f32[N, C], of the training images.
+      images: i64[C], training images with a label for the concept.
+      captions: i64[C], training captions that name the concept.
+      covered: share of the training captions that name at least one.
+      labelled: share of the training images that have at least one.
+    """
+
+    vocabulary: Vocabulary
+    concepts: Concepts
+    labels: np.ndarray
+    images: np.ndarray
+    captions: np.ndarray
+    covered: float
+    labelled: float
+
+
+def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
+    """Finds the concepts that a config trains with, prints and saves them.
+
+    No image needs to be there, unless the config leaves out those that can't be read.
+
+    `concepts.json`, `concepts.md` (all of them with their counts), `concepts.png` (the most
+    frequent), `vocabulary.json` and `labels.jsonl` (each training image's soft labels) are written.
+
+    Args:
+      config: as `configs.base` describes it.
+      folder: where the files go; None for a folder `concepts` among the prepared data.
+
+    Raises:
+      ConfigError: a field that cannot be.
+      DataError: something is wrong with the captions.
+    """
+    config_check.check_data(config)
+    if folder is not None:
+        run_folder.check(folder)
+    data = config.data
+    if data.bad_images == "skip":  # which ones are left out is known when they have been read
+        splits = data_from_config.open_data(config).texts()
+    else:
+        splits = datasets.read_texts(data.name, data.dir, **data.options)
+    settings = data_from_config.settings(config)
+    placement = assembly.place(splits, settings)
+    texts = Texts.joined(splits.values())
+    parts = placement.parts(texts)
+    vocabulary, concepts = assembly.learn(parts, texts.of(placement.outside_test), settings)
+    train = parts["train"]
+    counts = count(train, vocabulary, concepts)
+    folder = folder or data_from_config.prepared_dir(config) / data.name / "concepts"
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, train, counts)
+    print(summary(counts, PRINTED))
+    print(f"saved in {folder}: concepts.md, concepts.png, concepts.json, labels.jsonl")
+
+
+def count(train: Texts, vocabulary: Vocabulary, concepts: Concepts) -> ConceptCounts:
+    """Counts how often the training images and their captions show each concept."""
+    labels = concepts.image_labels(train.captions)
+    named = [frozenset(concepts.columns_of(tokens)) for tokens in train.tokens]
+    columns = [column for caption in named for column in caption]
+    return ConceptCounts(
+        vocabulary,
+        concepts,
+        labels,
+        images=np.count_nonzero(labels, axis=0),
+        captions=np.bincount(np.array(columns, np.int64), minlength=len(concepts)),
+        covered=float(np.mean([bool(caption) for caption in named])),
+        labelled=float(labels.any(axis=1).mean()),
+    )
+
+
+def summary(counts: ConceptCounts, rows: int | None = None) -> str:
+    """Returns the table of the concepts and the shares under it.
+
+    Args:
+      counts: from `count`.
+      rows: concepts in the table; None for all.
+    """
+    concepts = counts.concepts
+    cells = [
+        [str(place + 1), word, str(concepts.totals[place]), str(images), str(captions)]
+        for place, (word, images, captions) in enumerate(
+            zip(concepts.words, counts.images, counts.captions, strict=True)
+        )
+    ]
+    more = len(cells) - len(cells[:rows])
+    lines = [markdown.table(HEAD, cells[:rows], left=2)]
+    lines += [f"... and {more} more"] if more else []
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{len(concepts)} concepts out of a vocabulary of {len(counts.vocabulary)} words; "
+            f"{counts.covered:.1%} of the training captions name one, {counts.labelled:.1%} of "
+            "the training images have one",
+        ]
+    )
+
+
+def _write(folder: Path, train: Texts, counts: ConceptCounts) -> None:
+    words = counts.concepts.words
+    fields = {
+        "concepts": words,
+        "repeated_in_all": counts.concepts.totals,
+        "images": counts.images.tolist(),
+        "captions": counts.captions.tolist(),
+        "share_of_training_captions": counts.covered,
+        "share_of_training_images": counts.labelled,
+    }
+    (folder / "concepts.json").write_text(
+        json.dumps(fields, indent=1, ensure_ascii=False) + "\n", "utf-8"
+    )
+    (folder / "vocabulary.json").write_text(counts.vocabulary.to_json() + "\n", "utf-8")
+    (folder / "concepts.md").write_text(
+        f"# Concepts\n\n![the most frequent concepts](concepts.png)\n\n{summary(counts)}\n", "utf-8"
+    )
+    with (folder / "labels.jsonl").open("w", encoding="utf-8") as lines:
+        for name, labels in zip(train.file_names, counts.labels, strict=True):
+            shown = {words[column]: float(labels[column]) for column in np.flatnonzero(labels)}
+            line = {"filename": name, "concepts": shown}
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+    _draw(folder / "concepts.png", counts)
+
+
+def _draw(path: Path, counts: ConceptCounts) -> None:
+    """Draws the most frequent concepts as bars: images that show them, captions that name them."""
+    words = counts.concepts.words[:DRAWN]
+    places = np.arange(len(words))
+    figure = Figure(figsize=(8, 1.5 + 0.24 * len(words)), layout="constrained")
+    axis = figure.subplots()
+    axis.barh(places - 0.2, counts.captions[:DRAWN], 0.4, label="captions that name it")
+    axis.barh(places + 0.2, counts.images[:DRAWN], 0.4, label="images that show it")
+    axis.set_yticks(places, words)
+    axis.invert_yaxis()
+    axis.margins(y=0.01)
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_title(
+        f"the {len(words)} most frequent of {len(counts.concepts)} concepts; "
+        f"{counts.covered:.1%} of the training captions name one",
+        fontsize=10,
+    )
+    axis.legend(loc="lower right")
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,118 @@
+"""`--mode=export`: a trained run as files for other people and other programs."""
+
+import json
+from pathlib import Path
+
+import ml_collections
+
+from input_pipeline.splits.examples import RetrievalData
+from kamcl_jax.errors import ExportError
+from kamcl_jax.evaluate import finished_run
+from kamcl_jax.evaluate.finished_run import StoredRun
+from kamcl_jax.export import embeddings, model_card, model_folder, stablehlo, whole_files
+from kamcl_jax.export.model_card import Sizes
+from kamcl_jax.inference.model import TrainedModel
+from kamcl_jax.parallel import hosts
+from kamcl_jax.runs import out_folder
+
+OF_THE_WEIGHTS = (
+    *(stablehlo.IMAGES, stablehlo.TEXTS),
+    *(name for split in finished_run.SPLITS for name in embeddings.file_names(split)),
+)
+"""Files that mean nothing beside the weights of another export."""
+
+
+def export(
+    workdir: Path,
+    out: Path,
+    *,
+    split: str | None = None,
+    config: ml_collections.ConfigDict | None = None,
+) -> None:
+    """Writes the best checkpoint of a run as a model folder, and its encoders as StableHLO.
+
+    Custom encoders that cannot be exported for inputs of any size are left out, which is told.
+
+    Args:
+      workdir: of the run.
+      out: folder to write to; what an export has written there before is replaced, or removed.
+      split: one of `stored_run.SPLITS`, whose embeddings and concept probabilities are written
+        too; this needs the data.
+      config: of the run, where its data lie elsewhere by now; the checkpoint's, if None.
+
+    Raises:
+      ConfigError: there is no checkpoint, the report is damaged, the data are of another run, or
+        the folder cannot be made.
+      CheckpointError: the checkpoint cannot be read.
+      DataError: the data cannot be used.
+      ExportError: the folder holds something else, or a file cannot be written.
+    """
+    _check_folder(out)
+    run = finished_run.read(workdir)
+    data = None
+    if split is not None:
+        data = finished_run.open_data(run, config, train_as_tested=split == "train")
+    out_folder.make(out)
+    _tell_report(run)
+    model = run.model()
+    encoders = _encoders(model)
+    sizes = None if data is None else _sizes(data)
+    card = model_card.write(model, run.results_of_step, sizes, stablehlo=bool(encoders))
+    # First: an export that is cut short leaves nothing of other weights beside the new ones.
+    for name in OF_THE_WEIGHTS:
+        (out / name).unlink(missing_ok=True)
+    model_folder.write(out, model, card)
+    for name, encoder in encoders.items():
+        whole_files.write_bytes(out / name, encoder)
+    names = [*model_folder.FILES, *encoders]
+    if split is not None:
+        embeddings.write(out, split, model, getattr(data, split))
+        names += embeddings.file_names(split)
+    for name in names:
+        hosts.say(f"{out / name} ({(out / name).stat().st_size / 1e3:,.0f} kB)")
+
+
+def _check_folder(out: Path) -> None:
+    """Refuses to replace files of the same names that are of something else."""
+    out_folder.check(out)
+    found = [name for name in (*model_folder.FILES, *OF_THE_WEIGHTS) if (out / name).exists()]
+    if found and not _is_ours(out / model_folder.CONFIG):
+        raise ExportError(f"{out / found[0]} is not of a finished export; choose another --out")
+
+
+def _is_ours(config: Path) -> bool:
+    try:
+        return json.loads(config.read_text("utf-8"))["model_type"] == model_folder.MODEL_TYPE
+    except (OSError, LookupError, TypeError, ValueError):
+        return False
+
+
+def _tell_report(run: StoredRun) -> None:
+    if run.results is None:
+        hosts.warn(
+            f"{run.folder} has no report, and the model card no scores; --mode=evaluate scores it"
+        )
+    elif run.results_of_step is None:
+        hosts.warn(
+            f"the report of {run.folder} is of step {run.results['best_step']}, the checkpoint of "
+            f"step {run.step}: the model card has no scores; --mode=evaluate scores it anew"
+        )
+
+
+def _encoders(model: TrainedModel) -> dict[str, bytearray]:
+    try:
+        return {
+            stablehlo.IMAGES: stablehlo.image_encoder(model),
+            stablehlo.TEXTS: stablehlo.text_encoder(model),
+        }
+    except ExportError as error:
+        hosts.warn(f"no StableHLO is written: {error}")
+        return {}
+
+
+def _sizes(data: RetrievalData) -> dict[str, Sizes]:
+    splits = {split: getattr(data, split) for split in finished_run.SPLITS}
+    return {
+        split: Sizes(len(examples.file_names), len(examples.captions))
+        for split, examples in splits.items()
+    }

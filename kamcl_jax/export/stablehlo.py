@@ -1,0 +1,110 @@
+"""The encoders as StableHLO, to be run by JAX alone: without this package and without Flax.
+
+| file                      | takes                                                          |
+|---------------------------|----------------------------------------------------------------|
+| `image_encoder.stablehlo` | pixels u8[b, S, S, 3], RGB                                     |
+| `text_encoder.stablehlo`  | tokens i32[b, t], 0 = padding; named concepts u8[b, C], 0 or 1   |
+
+Both give `embeddings`, f32[b, E], unit vectors, and `concepts`, f32[b, C], probabilities. The
+sizes b and t are free, but for captions that are longer than the model reads: those are refused,
+since neither their last tokens nor the concepts that these name may count. Weights and
+normalisation are inside: one file is all that is needed, and no tree of weights has to be put
+together right.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from kamcl_jax.config import build
+from kamcl_jax.errors import ExportError
+from kamcl_jax.inference import embed
+from kamcl_jax.inference.model import TrainedModel
+from kamcl_jax.models.gpo import COUNT_UP_TO
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+MOST_TOKENS = COUNT_UP_TO // 2
+"""Of a caption that an exported text encoder takes: it pools two vectors a token."""
+
+IMAGES, TEXTS = "image_encoder.stablehlo", "text_encoder.stablehlo"
+
+
+def most_tokens(model: TrainedModel) -> int:
+    """Returns the width of captions that `text_encoder.stablehlo` takes at most.
+
+    A caption that is longer than the training's `data.max_tokens` has to be cut before its tokens
+    and concepts are looked up, and is refused otherwise.
+    """
+    return min(MOST_TOKENS, model.config.data.max_tokens or MOST_TOKENS)
+
+
+def image_encoder(model: TrainedModel) -> bytearray:
+    """Returns the contents of `image_encoder.stablehlo`.
+
+    Raises:
+      ExportError: the config's image encoder cannot be exported for batches of any size.
+    """
+    encode, _ = _functions(model)
+    variables, side = jax.device_get(model.variables), model.config.image_size
+
+    def images(pixels):
+        return _named(encode(_on_device(variables), pixels), len(model.concepts))
+
+    (batch,) = export.symbolic_shape("b")
+    return _serialized("image", images, jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8))
+
+
+def text_encoder(model: TrainedModel) -> bytearray:
+    """Returns the contents of `text_encoder.stablehlo`.
+
+    Raises:
+      ExportError: the config's text encoder cannot be exported for captions of any length.
+    """
+    _, encode = _functions(model)
+    variables, known = jax.device_get(model.variables), len(model.concepts)
+
+    def texts(tokens, concepts):
+        lengths = jnp.sum(tokens != 0, axis=1, dtype=jnp.int32)
+        concepts = jnp.pad(concepts, ((0, 0), (0, model.concept_width - known)))
+        return _named(encode(_on_device(variables), tokens, lengths, concepts), known)
+
+    batch, length = export.symbolic_shape("b, t", constraints=[f"t <= {most_tokens(model)}"])
+    return _serialized(
+        "text",
+        texts,
+        jax.ShapeDtypeStruct((batch, length), jnp.int32),
+        jax.ShapeDtypeStruct((batch, known), jnp.uint8),
+    )
+
+
+def _functions(model: TrainedModel) -> tuple[embed.EncodeImages, embed.EncodeTexts]:
+    num_tokens = len(model.vocabulary) + 1
+    towers = build.make_model(model.config, num_tokens, model.concept_width)
+    return embed.encoder_functions(towers, build.compute_dtype(model.config))
+
+
+def _on_device(variables: Any) -> Any:
+    # Within the traced function, and from the host: as constants that lie on no device.
+    return jax.tree.map(jnp.asarray, variables)
+
+
+def _named(encoded: embed.Encoded, num_concepts: int) -> dict[str, jax.Array]:
+    """A dict, since a named tuple could be read by who knows its class only."""
+    return {
+        "embeddings": jnp.asarray(encoded.embeddings),
+        "concepts": jnp.asarray(encoded.concepts)[:, :num_concepts],
+    }
+
+
+def _serialized(which: str, function: Callable[..., Any], *specs: Any) -> bytearray:
+    try:
+        return export.export(jax.jit(function), platforms=PLATFORMS)(*specs).serialize()
+    # A custom encoder may do with its sizes what JAX cannot do with unknown ones.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ExportError(
+            f"the {which} encoder cannot be exported for inputs of any size: {reason}"
+        ) from error

@@ -1,0 +1,1 @@
+"""A trained model that embeds images and sentences, without its data."""

@@ -1,0 +1,282 @@
+"""A trained model by itself: it encodes sentences and images without a data set."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+from PIL import Image
+
+from input_pipeline.errors import DataError
+from input_pipeline.language.concepts import Concepts
+from input_pipeline.language.lemmatization import english_lemma, unchanged
+from input_pipeline.language.texts import Texts
+from input_pipeline.language.vocabulary import Vocabulary, stop_words, tokenize
+from input_pipeline.splits import assembly
+from kamcl_jax.config import build
+from kamcl_jax.inference import embed
+from kamcl_jax.inference.embed import Encoded, Encoders, Variables
+from kamcl_jax.inference.image_sources import ImageSource, LazyImages
+from kamcl_jax.parallel import mesh as sharding
+from kamcl_jax.ranking import scores
+from kamcl_jax.runs import record as run_record
+from kamcl_jax.runs.checkpoints import open_checkpoints
+from kamcl_jax.step.state import TrainState
+
+TOKENS_MULTIPLE = 16
+"""Captions are padded to a multiple of as many tokens, so that few lengths are compiled."""
+
+FIELDS = ("params", "batch_stats")
+"""Of the train state, what retrieves."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The words that a model was trained with.
+
+    Attributes:
+      vocabulary: of the text encoder, in the order of its rows.
+      concepts: that captions may name, and that both encoders predict.
+      concept_width: width of the word concepts; more than there are `concepts` if padded.
+    """
+
+    vocabulary: list[str]
+    concepts: list[str]
+    concept_width: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """What is needed to retrieve.
+
+    Attributes:
+      step: of the training after which it was saved.
+      config: of the training.
+      encoders: compiled.
+      variables: parameters and BatchNorm statistics of the query encoders.
+      vocabulary: of the text encoder.
+      concepts: that captions may name, and that both encoders predict.
+      concept_width: width of the word concepts.
+    """
+
+    step: int
+    config: ml_collections.ConfigDict
+    encoders: Encoders
+    variables: Variables
+    vocabulary: Vocabulary
+    concepts: Concepts
+    concept_width: int
+
+    @property
+    def words(self) -> Words:
+        """Vocabulary and concepts as plain lists."""
+        vocabulary, concepts = list(self.vocabulary.words), list(self.concepts.words)
+        return Words(vocabulary, concepts, self.concept_width)
+
+    def encode_texts(self, captions: Sequence[str], batch_size: int | None = None) -> np.ndarray:
+        """Embeds sentences -> f32[M, E], unit vectors.
+
+        With `config.caption_padding='release'` the embedding of a caption depends on the longest
+        caption of its batch: the same captions in batches of another size are embedded otherwise.
+
+        Args:
+          captions: M sentences; words that the model does not know count as one unknown word, and
+            a sentence is cut where the training cut its captions (`config.data.max_tokens`).
+          batch_size: encoded at once; None is `config.evaluation.batch_size`, as in the training's
+            own evaluation.
+
+        Raises:
+          DataError: there is no sentence, or no list, or one has no word.
+        """
+        arrays = self._caption_arrays(captions)
+        return embed.embed_texts(
+            self.encoders,
+            self.variables,
+            arrays["tokens"],
+            arrays["lengths"],
+            arrays["word_concepts"],
+            self._batch_size(batch_size),
+        )
+
+    def encode_images(
+        self, images: np.ndarray | Sequence[ImageSource], batch_size: int | None = None
+    ) -> np.ndarray:
+        """Embeds images -> f32[N, E], unit vectors.
+
+        Args:
+          images: N files, arrays or PIL images of any size, or one array uint8[N, S, S, 3] of the
+            config's image size; files are read batch by batch.
+          batch_size: encoded at once; None is `config.evaluation.batch_size`.
+
+        Raises:
+          DataError: there is no image, or no list, or one cannot be read.
+        """
+        return np.asarray(self.encode_images_with_concepts(images, batch_size).embeddings)
+
+    def encode_images_with_concepts(
+        self, images: np.ndarray | Sequence[ImageSource], batch_size: int | None = None
+    ) -> Encoded:
+        """Embeds images and says which concepts the model sees in them.
+
+        Args:
+          images: as `encode_images` takes them.
+          batch_size: encoded at once; None is `config.evaluation.batch_size`.
+
+        Returns:
+          Embeddings f32[N, E] and a probability for each of `concepts.words`, f32[N, C].
+
+        Raises:
+          DataError: there is no image, or no list, or one cannot be read.
+        """
+        rows = self._rows(images)
+        encoded = embed.encode_images(
+            self.encoders, self.variables, rows, self._batch_size(batch_size)
+        )
+        return Encoded(encoded.embeddings, encoded.concepts[:, : len(self.concepts)])
+
+    def similarity(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        """Returns the cosines f32[N, M] of embeddings f32[N, E] and f32[M, E].
+
+        Where there are too many to have all at once, `nearest.top_k` finds the best.
+        """
+        return np.asarray(scores.products(images, texts))
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """Returns the words of a sentence that say nothing to the model, each once, in order.
+
+        Stop words and punctuation are none of them: no vocabulary has them. Words behind
+        `data.max_tokens` are not read, so they are none of them either.
+        """
+        words = dict.fromkeys(assembly.cut(tokenize(caption), self.config.data.max_tokens))
+        return [
+            word
+            for word in words
+            if word not in self.vocabulary
+            and word not in stop_words()
+            and any(letter.isalnum() for letter in word)
+        ]
+
+    def is_cut(self, caption: str) -> bool:
+        """Returns whether a sentence is longer than `data.max_tokens`, which cuts it."""
+        most = self.config.data.max_tokens
+        return bool(most) and len(tokenize(caption)) > most
+
+    def _batch_size(self, asked: int | None) -> int:
+        return self.config.evaluation.batch_size if asked is None else asked
+
+    def _rows(self, images: np.ndarray | Sequence[ImageSource]) -> embed.Rows:
+        side = self.config.image_size
+        if isinstance(images, str | Path | Image.Image):
+            raise DataError("Images are a list, not a single one.")
+        if not len(images):
+            raise DataError("There are no images to encode.")
+        if not isinstance(images, np.ndarray):
+            return LazyImages(images, side)
+        if images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
+            raise DataError(
+                f"Images in one array must be uint8[N, {side}, {side}, 3], not "
+                f"{images.dtype}{list(images.shape)}; a list takes images of any size."
+            )
+        return images
+
+    def _caption_arrays(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
+        if isinstance(captions, str):
+            raise DataError("Captions are a list of sentences, not a single one.")
+        if not len(captions):
+            raise DataError("There are no captions to encode.")
+        texts = Texts(
+            image_ids=list(range(len(captions))),
+            file_names=[""] * len(captions),
+            captions=[[caption] for caption in captions],
+        )
+        for caption, tokens in zip(captions, texts.tokens, strict=True):
+            if not tokens:
+                raise DataError(f"The caption {caption!r} has no word in it.")
+        max_tokens = self.config.data.max_tokens
+        longest = assembly.longest_caption([texts], max_tokens)
+        return assembly.caption_arrays(
+            texts,
+            self.vocabulary,
+            self.concepts,
+            max_tokens=max_tokens,
+            length=-(-longest // TOKENS_MULTIPLE) * TOKENS_MULTIPLE,
+            width=self.concept_width,
+        )
+
+
+def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
+    """Opens a run's checkpoint; no data set is needed.
+
+    Args:
+      workdir: of the run.
+      step: of the checkpoint; if None, the one with the best validation, or the latest if none was
+        validated.
+
+    Raises:
+      ConfigError: there is no checkpoint.
+      CheckpointError: it cannot be read.
+    """
+    with open_checkpoints(workdir) as checkpoints:
+        if step is None:
+            step = checkpoints.best_or_latest
+        record = checkpoints.record(step)
+        config = build.on_these_devices(run_record.config_of(record))
+        words = Words(record["vocabulary"], record["concepts"], record["concept_width"])
+        mesh = build.check_with_devices(config, trains=False)
+        like, place = _abstract_state(config, words), sharding.replicated(mesh).whole
+        variables = checkpoints.restore_fields(step, like, place, FIELDS)
+    return assemble(step, config, words, variables)
+
+
+def abstract_variables(config: ml_collections.ConfigDict, words: Words) -> Variables:
+    """Returns the shapes and dtypes of a model's variables.
+
+    Args:
+      config: of the training.
+      words: of its data set.
+    """
+    like = _abstract_state(config, words)
+    return {name: getattr(like, name) for name in FIELDS}
+
+
+def assemble(
+    step: int, config: ml_collections.ConfigDict, words: Words, variables: Variables
+) -> TrainedModel:
+    """Makes a trained model of its parts, on the devices of this process.
+
+    Args:
+      step: of the training after which the variables were saved.
+      config: of the training.
+      words: of its data set.
+      variables: as `abstract_variables` describes them.
+
+    Raises:
+      ConfigError: a field that cannot be.
+    """
+    config = build.on_these_devices(config)
+    mesh = build.check_with_devices(config, trains=False)
+    layout = sharding.replicated(mesh)
+    form = english_lemma() if config.concepts.lemmatize else unchanged
+    return TrainedModel(
+        step=step,
+        config=config,
+        encoders=embed.make_encoders(
+            build.make_model(config, _num_tokens(words), words.concept_width),
+            layout,
+            build.compute_dtype(config),
+        ),
+        variables=jax.device_put(variables, layout.whole),
+        vocabulary=Vocabulary(words.vocabulary),
+        concepts=Concepts(words.concepts, min_repeats=config.concepts.min_repeats, form=form),
+        concept_width=words.concept_width,
+    )
+
+
+def _abstract_state(config: ml_collections.ConfigDict, words: Words) -> TrainState:
+    return build.abstract_state(config, _num_tokens(words), words.concept_width)
+
+
+def _num_tokens(words: Words) -> int:
+    return len(words.vocabulary) + 1  # row 0 is the padding

@@ -1,0 +1,84 @@
+"""Fuses the four stages of an image network into one vector, as the paper's aggregator does."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from kamcl_jax.models import initializers
+from kamcl_jax.models.gpo import GPO
+
+
+class SharedMLP(nn.Module):
+    """Linear, ReLU, Linear, ReLU on the last axis, width preserved."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps f32[..., C] to f32[..., C]."""
+        width = x.shape[-1]
+        x = nn.relu(initializers.dense(width, width, "linear1")(x))
+        return nn.relu(initializers.dense(width, width, "linear2")(x))
+
+
+def upsample_to(features: jax.Array, like: jax.Array) -> jax.Array:
+    """Doubles the resolution by nearest neighbour and crops to the size of `like`.
+
+    Args:
+      features: f32[B, h, w, C].
+      like: f32[B, H, W, D] with H in {2h - 1, 2h} and W in {2w - 1, 2w}: odd sizes arise where the
+        image size is no multiple of 32.
+
+    Returns:
+      f32[B, H, W, C].
+    """
+    doubled = features.repeat(2, axis=1).repeat(2, axis=2)
+    return doubled[:, : like.shape[1], : like.shape[2]]
+
+
+class HierarchicalAggregator(nn.Module):
+    """Low-, high-level and final features, each pooled its own way, then pooled together.
+
+    Attributes:
+      embedding_size: E, width of the result.
+      pooling_kernel: that ranks the low-level features, by far the most; one of `pooling.KERNELS`.
+    """
+
+    embedding_size: int
+    pooling_kernel: str = "counting"
+
+    @nn.compact
+    def __call__(self, stages: Sequence[jax.Array]) -> jax.Array:
+        """Maps the four stages, f32[B, H_s, W_s, C_s], to the latent vector f32[B, E]."""
+        levels = jnp.stack([self.final(stages), self.low(stages), self.high(stages)], axis=1)
+        items = jnp.concatenate([SharedMLP(name="mlp")(levels), levels], axis=1)
+        return GPO(name="gpo")(items.swapaxes(1, 2))
+
+    @nn.nowrap
+    def final(self, stages: Sequence[jax.Array]) -> jax.Array:
+        """GPO over the positions of the last stage -> f32[B, E].
+
+        The paper's ResNet-18 has as many channels there as the embedding; other networks are
+        brought to E by a linear layer.
+        """
+        batch, _, _, channels = stages[3].shape
+        pooled = GPO(name="final_gpo")(stages[3].reshape(batch, -1, channels).swapaxes(1, 2))
+        if channels == self.embedding_size:
+            return pooled
+        return initializers.dense(self.embedding_size, channels, "final_linear")(pooled)
+
+    @nn.nowrap
+    def low(self, stages: Sequence[jax.Array]) -> jax.Array:
+        """GPO over the channel maps of stages 1 and 2, then linear -> f32[B, E]."""
+        maps = jnp.concatenate([stages[0], upsample_to(stages[1], stages[0])], axis=-1)
+        batch, _, _, channels = maps.shape
+        low_gpo = GPO(kernel=self.pooling_kernel, name="low_gpo")
+        pooled = low_gpo(maps.reshape(batch, -1, channels))
+        return initializers.dense(self.embedding_size, pooled.shape[-1], "low_linear")(pooled)
+
+    @nn.nowrap
+    def high(self, stages: Sequence[jax.Array]) -> jax.Array:
+        """Mean over the positions of stages 3 and 4, then linear -> f32[B, E]."""
+        maps = jnp.concatenate([stages[2], upsample_to(stages[3], stages[2])], axis=-1)
+        pooled = maps.mean(axis=(1, 2))
+        return initializers.dense(self.embedding_size, pooled.shape[-1], "high_linear")(pooled)

@@ -1,0 +1,176 @@
+"""KAMCL's image and text towers: each returns a hybrid embedding and concept probabilities."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from kamcl_jax.models import initializers
+from kamcl_jax.models.aggregator import HierarchicalAggregator, SharedMLP
+from kamcl_jax.models.gpo import GPO
+from kamcl_jax.models.resnet import ResNet
+from kamcl_jax.models.skip_thoughts import SkipThoughts
+
+Encoded = tuple[jax.Array, jax.Array]
+"""(hybrid embedding f32[B, E], concept probabilities f32[B, N]), float32 at least."""
+
+
+class ConceptHead(nn.Module):
+    """Predicts concepts from a latent vector and adds them to it (knowledge-aided learning).
+
+    The paper has as many concepts as embedding entries and adds the two. Fewer concepts take the
+    first entries (the rest stay purely latent); more are brought to the embedding's width by a
+    learned linear map.
+
+    It computes in float32 at least, as the normalisation, the softmax and the losses after it do.
+
+    Attributes:
+      num_concepts: N.
+    """
+
+    num_concepts: int
+
+    @nn.compact
+    def __call__(self, latent: jax.Array) -> Encoded:
+        """Maps f32[B, E] to (hybrid f32[B, E], concept probabilities f32[B, N])."""
+        width = latent.shape[-1]
+        latent = latent.astype(jnp.promote_types(latent.dtype, jnp.float32))
+        logits = initializers.dense(self.num_concepts, width, "linear")(latent)
+        concept = jax.nn.sigmoid(logits)
+        if self.num_concepts <= width:
+            added = jnp.pad(concept, ((0, 0), (0, width - self.num_concepts)))
+        else:
+            kernel_init = initializers.linear_kernel
+            narrow = nn.Dense(width, use_bias=False, kernel_init=kernel_init, name="to_embedding")
+            added = narrow(concept)
+        return latent + added, concept
+
+
+class ImageEncoder(nn.Module):
+    """ResNet, hierarchical aggregator, concept head.
+
+    Attributes:
+      num_concepts: N.
+      embedding_size: E.
+      depth: of the ResNet, 18, 34, 50 or 101.
+      width: of the ResNet's first stage.
+      rematerialise: whether the ResNet's blocks are computed again in the backward pass instead of
+        kept, see `ResNet`.
+      pooling_kernel: of the aggregator, one of `pooling.KERNELS`.
+    """
+
+    num_concepts: int
+    embedding_size: int = 512
+    depth: int = 18
+    width: int = 64
+    rematerialise: bool = False
+    pooling_kernel: str = "counting"
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Encoded:
+        """Encodes f32[B, S, S, 3], normalised, of the one size S the parameters were made for."""
+        resnet = ResNet(self.depth, self.width, self.rematerialise, name="resnet")
+        stages = resnet(images, train=train)
+        aggregator = HierarchicalAggregator(
+            self.embedding_size, self.pooling_kernel, name="aggregator"
+        )
+        latent = aggregator(stages)
+        return ConceptHead(self.num_concepts, name="concept_head")(latent)
+
+
+class TextEncoder(nn.Module):
+    """Skip-thoughts GRU, GPO over its states, fusion with concept words, concept head.
+
+    Captions are masked to their own length: an embedding depends neither on the padding nor on the
+    other captions of the batch. `caption_padding="release"` does as the PyTorch release instead:
+    the GRU runs on over zero words, and the pooling takes as many states of every caption as the
+    batch's longest has.
+
+    Attributes:
+      num_tokens: rows of the word embedding, padding included.
+      num_concepts: N.
+      embedding_size: E.
+      word_width: of the word vectors.
+      hidden_width: of the GRU.
+      dropout: variational dropout of the GRU in training.
+      caption_padding: "masked" or "release".
+    """
+
+    num_tokens: int
+    num_concepts: int
+    embedding_size: int = 512
+    word_width: int = 620
+    hidden_width: int = 2400
+    dropout: float = 0.25
+    caption_padding: str = "masked"
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, lengths: jax.Array, word_concepts: jax.Array, *, train: bool
+    ) -> Encoded:
+        """Encodes captions.
+
+        Args:
+          tokens: i32[B, T], 0 = padding.
+          lengths: i32[B], each in 1..T.
+          word_concepts: f32[B, N], 1 where the caption has the concept's word.
+          train: whether the GRU drops; needs the "dropout" PRNG stream then.
+        """
+        if self.caption_padding == "release":
+            lengths = jnp.full_like(lengths, lengths.max())
+        recurrent = SkipThoughts(
+            self.num_tokens, self.word_width, self.hidden_width, self.dropout, name="skip_thoughts"
+        )
+        states = recurrent(tokens, lengths, train=train)
+        words = initializers.dense(self.embedding_size, self.hidden_width, "state_linear")(states)
+        items = jnp.concatenate([words, SharedMLP(name="mlp")(words)], axis=1)
+        present = jnp.arange(tokens.shape[1]) < lengths[:, None]
+        present = jnp.concatenate([present, present], axis=1)
+        pooled = GPO(name="word_gpo")(items.swapaxes(1, 2), present)
+        sentence = jnp.tanh(pooled)
+        named = initializers.dense(self.embedding_size, self.num_concepts, "concept_linear")(
+            word_concepts
+        )
+        latent = GPO(name="gpo")(jnp.stack([sentence, named], axis=2))
+        return ConceptHead(self.num_concepts, name="concept_head")(latent)
+
+
+class DualEncoder(nn.Module):
+    """Both towers under one tree of parameters, `image` and `text`.
+
+    Attributes:
+      image: an `ImageEncoder`, or any module called like one.
+      text: a `TextEncoder`, or any module called like one.
+    """
+
+    image: nn.Module
+    text: nn.Module
+
+    def __call__(
+        self,
+        images: jax.Array,
+        tokens: jax.Array,
+        lengths: jax.Array,
+        word_concepts: jax.Array,
+        *,
+        train: bool,
+    ) -> tuple[Encoded, Encoded]:
+        """Encodes B images and B captions; arguments as `ImageEncoder` and `TextEncoder` take."""
+        return (
+            self.encode_images(images, train=train),
+            self.encode_texts(tokens, lengths, word_concepts, train=train),
+        )
+
+    def encode_images(self, images: jax.Array, *, train: bool = False) -> Encoded:
+        """Encodes images alone."""
+        return self.image(images, train=train)
+
+    def encode_texts(
+        self,
+        tokens: jax.Array,
+        lengths: jax.Array,
+        word_concepts: jax.Array,
+        *,
+        train: bool = False,
+    ) -> Encoded:
+        """Encodes captions alone."""
+        return self.text(tokens, lengths, word_concepts, train=train)

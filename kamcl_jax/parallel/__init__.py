@@ -1,0 +1,1 @@
+"""Devices, processes and compiled programs: where arrays lie and what XLA makes of the step."""

@@ -1,1 +1,0 @@
-"""Comparison with the PyTorch original: golden files of it, and a live run of it."""

@@ -1,1 +1,0 @@
-"""Weights of other programs: the KAMCL release, torchvision's ResNets, skip-thoughts."""

@@ -1,0 +1,1 @@
+"""Embeddings compared with each other: scores, ranks, the recalls and how certain they are."""

@@ -1,0 +1,1 @@
+"""What lies in `--workdir`: checkpoints, the record beside each of them, and the folder itself."""

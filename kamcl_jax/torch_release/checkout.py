@@ -1,0 +1,287 @@
+"""Imports the authors' PyTorch program out of a user's checkout, and builds its model.
+
+The checkout's code runs as it is. What it needs around it is put in place for the time of an
+import or a call and undone afterwards: its folder on `sys.path`, its module names, `.cuda()`
+without a GPU, constructors that would download weights. Nothing is written into the checkout.
+
+PyTorch is optional, so it is imported inside of functions.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import sys
+import textwrap
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from kamcl_jax.errors import TorchOriginalError
+
+NUM_CONCEPTS = 512
+"""Fixed in the original's layers."""
+
+# A module comes after those it imports, so that the first to fail is the one to blame.
+MODEL_MODULES = ("layers.gpo", "layers.seq2vec", "layers.KAMCL_utils", "layers.KAMCL", "utils")
+DATA_MODULES = ("utils", "vocab", "data")
+
+_THIRD_PARTY = {
+    "torchvision": "torchvision.models.resnet",
+    "skipthoughts": "skipthoughts",
+    "xlwt": "xlwt",
+}
+"""Package -> the module of it that is imported, of those that have a stand-in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The original's model and its modules.
+
+    Attributes:
+      model: the `BaseModel`.
+      modules: name -> module, of `MODEL_MODULES`.
+      stand_ins: third-party packages that could not be imported and were replaced by
+        `torch_stand_ins`.
+    """
+
+    model: Any
+    modules: Mapping[str, types.ModuleType]
+    stand_ins: tuple[str, ...]
+
+
+def load_model(
+    checkout: Path,
+    vocabulary_size: int,
+    queue_length: int,
+    dtype: type,
+    dropout: float = 0.0,
+    *,
+    on_gpu: bool = False,
+) -> Program:
+    """Builds the original's model with random weights.
+
+    Args:
+      checkout: folder of a clone of github.com/mcx-mcx/KAMCL.
+      vocabulary_size: words; the embedding has one row more.
+      queue_length: keys in each of the two queues.
+      dtype: `numpy.float32` or `numpy.float64`, of the weights and of all arithmetic.
+      dropout: of the text encoder; 0.25 in the original's options.
+      on_gpu: whether `.cuda()` does what it says.
+
+    Raises:
+      TorchOriginalError: the folder is no such checkout, PyTorch is missing, or the checkout's
+        code fails.
+    """
+    checkout = Path(checkout).resolve()
+    check(checkout, MODEL_MODULES)
+    with (
+        _importing_from(checkout, MODEL_MODULES) as stand_ins,
+        _nothing_downloaded(stand_ins),
+        surroundings(dtype, on_gpu=on_gpu),
+    ):
+        modules = {name: _import_from_checkout(name, checkout) for name in MODEL_MODULES}
+        try:
+            words = [str(number) for number in range(vocabulary_size)]
+            base_model = modules["layers.KAMCL"].BaseModel
+            model = base_model(_options(dropout), words, K=queue_length)
+        except Exception as error:
+            raise TorchOriginalError(
+                f"the model of the checkout {checkout} cannot be built: {last_line(error)}"
+            ) from error
+    return Program(model, modules, stand_ins)
+
+
+def load_modules(checkout: Path, names: Sequence[str]) -> dict[str, types.ModuleType]:
+    """Imports modules of a checkout, each after those that it imports.
+
+    Args:
+      checkout: folder of a clone of github.com/mcx-mcx/KAMCL.
+      names: as `DATA_MODULES`.
+
+    Raises:
+      TorchOriginalError: as `load_model`.
+    """
+    checkout = Path(checkout).resolve()
+    check(checkout, names)
+    with _importing_from(checkout, names), surroundings(np.float32):
+        return {name: _import_from_checkout(name, checkout) for name in names}
+
+
+def check(checkout: Path, modules: Sequence[str] = MODEL_MODULES) -> None:
+    """Checks that a folder has these modules of the original, and that there is PyTorch.
+
+    Raises:
+      TorchOriginalError: it has not, or there is not.
+    """
+    _check_files(checkout, modules)
+    _check_torch()
+
+
+def _check_files(checkout: Path, modules: Sequence[str]) -> None:
+    if not checkout.is_dir():
+        raise TorchOriginalError(f"the checkout of the PyTorch original, {checkout}, is no folder")
+    for name in sorted(f"{module.replace('.', '/')}.py" for module in modules):
+        if not (checkout / name).is_file():
+            raise TorchOriginalError(
+                f"{checkout} is no checkout of github.com/mcx-mcx/KAMCL: it has no {name}"
+            )
+
+
+def _check_torch() -> None:
+    try:
+        importlib.import_module("torch")
+    except (ImportError, OSError) as error:  # OSError: of its shared libraries
+        raise TorchOriginalError(
+            "running the PyTorch original needs PyTorch (pip install torch), "
+            f"which cannot be imported: {last_line(error)}"
+        ) from error
+
+
+def _import_from_checkout(name: str, checkout: Path) -> types.ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # it is not our code: anything may come
+        raise TorchOriginalError(
+            f"the module {name} of the checkout {checkout} cannot be imported: {last_line(error)}"
+        ) from error
+
+
+def _options(dropout: float) -> dict[str, Any]:
+    """The original's model options, as far as they are read."""
+    text_encoder = {"arch": "skipthoughts", "dir_st": "", "dropout": dropout, "fixed_emb": False}
+    return {"seq2vec": text_encoder, "embed": {"embed_dim": NUM_CONCEPTS}}
+
+
+@contextlib.contextmanager
+def surroundings(dtype: type, *, on_gpu: bool = False) -> Iterator[None]:
+    """Makes new tensors of this dtype; without a GPU, `.cuda()` does nothing and none is seen."""
+    import torch
+
+    def unmoved(self: Any, *_args: Any, **_options: Any) -> Any:
+        return self
+
+    def absent() -> bool:
+        return False
+
+    with contextlib.ExitStack() as stack:
+        if not on_gpu:
+            stack.enter_context(mock.patch.object(torch.Tensor, "cuda", unmoved))
+            stack.enter_context(mock.patch.object(torch.nn.Module, "cuda", unmoved))
+            stack.enter_context(mock.patch.object(torch.cuda, "is_available", absent))
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(getattr(torch, np.dtype(dtype).name))
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)
+
+
+@contextlib.contextmanager
+def _importing_from(checkout: Path, modules: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Lets the checkout's modules be imported under their own names, and puts in stand-ins.
+
+    Those that are imported live on in the model; `sys.modules` forgets them.
+
+    Args:
+      checkout: its folder.
+      modules: that will be imported.
+
+    Yields:
+      The third-party packages that have a stand-in.
+    """
+    before, wrote_bytecode = dict(sys.modules), sys.dont_write_bytecode
+    own = list(dict.fromkeys(_package(name) for name in modules))
+    borrowed = [*own]
+    _forget(borrowed)
+    sys.path.insert(0, str(checkout))
+    sys.dont_write_bytecode = True
+    # The folder has no __init__.py: found by path, any installed package of the name would win.
+    sys.modules["layers"] = types.ModuleType("layers")
+    sys.modules["layers"].__path__ = [str(checkout / "layers")]
+    try:
+        for package, module in _THIRD_PARTY.items():
+            if not _can_import(module):
+                borrowed.append(package)
+                _forget([package])  # a failed import leaves parts behind
+                sys.modules.update(_stand_ins(package))
+        yield tuple(borrowed[len(own) :])
+    finally:
+        sys.dont_write_bytecode = wrote_bytecode
+        sys.path.remove(str(checkout))
+        _forget(borrowed)
+        _forget_files_in(checkout, keep=before)
+        sys.modules.update({n: m for n, m in before.items() if _package(n) in borrowed})
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _forget(packages: list[str]) -> None:
+    for name in [name for name in sys.modules if _package(name) in packages]:
+        del sys.modules[name]
+
+
+def _forget_files_in(folder: Path, keep: Mapping[str, types.ModuleType]) -> None:
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name not in keep and file and Path(file).is_relative_to(folder):
+            del sys.modules[name]
+
+
+def _can_import(module: str) -> bool:
+    # A torchvision that does not match its PyTorch warns and raises RuntimeError.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            importlib.import_module(module)
+        except Exception:
+            return False
+    return True
+
+
+def _stand_ins(package: str) -> dict[str, types.ModuleType]:
+    from kamcl_jax.torch_release import stand_ins as torch_stand_ins
+
+    return torch_stand_ins.modules(package)
+
+
+@contextlib.contextmanager
+def _nothing_downloaded(stand_ins: tuple[str, ...]) -> Iterator[None]:
+    """Keeps real third-party packages from reading or downloading weights at construction.
+
+    Also gives PyTorch back a name that the original imports, never calls, and PyTorch gives up.
+    """
+    with contextlib.ExitStack() as stack:
+        clip_grad = importlib.import_module("torch.nn.utils.clip_grad")
+        if not hasattr(clip_grad, "clip_grad_norm"):
+            clip = clip_grad.clip_grad_norm_
+            stack.enter_context(mock.patch.object(clip_grad, "clip_grad_norm", clip, create=True))
+        if "torchvision" not in stand_ins:
+            resnet = sys.modules[_THIRD_PARTY["torchvision"]]
+            for name in ("resnet18", "resnet50", "resnet101"):
+                untrained = _without_arguments(getattr(resnet, name))
+                stack.enter_context(mock.patch.object(resnet, name, untrained))
+        if "skipthoughts" not in stand_ins:
+            from kamcl_jax.torch_release.stand_ins import SKIP_THOUGHTS_LOADERS
+
+            encoder = sys.modules["skipthoughts"].BayesianUniSkip
+            for name, loader in SKIP_THOUGHTS_LOADERS.items():
+                stack.enter_context(mock.patch.object(encoder, name, loader))
+        yield
+
+
+def _without_arguments(build: Callable[[], Any]) -> Callable[..., Any]:
+    return lambda *_args, **_options: build()
+
+
+def last_line(error: Exception) -> str:
+    """Returns the last line of an error's message, shortened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # PyTorch lists every tensor that does not fit in one line.
+    return textwrap.shorten(lines[-1], 200) if lines else type(error).__name__

@@ -1,0 +1,101 @@
+"""`--mode=folds`: the paper's protocol, a training for each random validation split.
+
+Source: Ji et al. 2023, experiments: the training images are split 80/20 at random for each fold,
+the checkpoint of the best validation is scored on the test split, and the folds are averaged.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from kamcl_jax.config import data, fields
+from kamcl_jax.errors import ConfigError
+from kamcl_jax.evaluate import markdown
+from kamcl_jax.parallel import hosts
+from kamcl_jax.ranking import metrics
+from kamcl_jax.runs import folder as run_folder
+from kamcl_jax.train import loop
+
+METRICS = (*metrics.RECALLS, "mR")
+HEAD = ("fold", "i2t R@1", "R@5", "R@10", "t2i R@1", "R@5", "R@10", "mR", "best epoch")
+
+
+def train_folds(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains `config.num_folds` folds into `workdir/fold_0`, `fold_1`, ... and averages them.
+
+    The same command again goes on where it was interrupted; finished folds are not trained again.
+
+    Args:
+      config: as `configs.base` describes it; its `fold` is set to 0, 1, ...
+      workdir: of the folds' runs and of the report.
+
+    Returns:
+      The contents of `workdir/report/folds.json`: `folds`, the test metrics of each; `mean` and
+      `std` (of the sample, with n - 1; zeros for one fold) of each metric.
+
+    Raises:
+      ConfigError: the config cannot be trained, or its validation split is not a random one.
+      DataError: the data cannot be used.
+      DivergedError: a fold's loss is not finite.
+    """
+    run_folder.check(workdir)
+    fields.check_data(config)
+    prepared = data.open_data(config)
+    if "validation" in prepared.sizes and config.data.validation != "random":
+        raise ConfigError(
+            f"--mode=folds draws validation splits, but config.data.validation is "
+            f"{config.data.validation!r} and '{config.data.name}' has a published one; set it to "
+            "'random'"
+        )
+    runs = []
+    for fold in range(config.num_folds):
+        hosts.say(f"fold {fold + 1} of {config.num_folds}")
+        of_fold = config.copy_and_resolve_references()
+        of_fold.fold = fold
+        runs.append(loop.train(of_fold, workdir / f"fold_{fold}"))
+    results = aggregate(runs)
+    folder, text = workdir / "report", table(results)
+    if hosts.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "folds.json").write_text(json.dumps(results, indent=2) + "\n")
+        (folder / "folds.md").write_text(
+            f"# KAMCL on `{config.data.name}`: {config.num_folds} folds\n\nTest recalls in percent "
+            f"of each fold's checkpoint with the best validation mR.\n\n{text}\n"
+        )
+    hosts.say(text)
+    hosts.say(f"report: {folder / 'folds.md'}")
+    return results
+
+
+def aggregate(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Averages the test metrics of several runs.
+
+    Args:
+      runs: the contents of their `metrics.json`, one or more.
+
+    Returns:
+      See `train_folds`.
+    """
+    folds = [{**run["test"], "best_epoch": run["best_epoch"]} for run in runs]
+    values = {name: np.array([fold[name] for fold in folds]) for name in folds[0]}
+    free = min(1, len(folds) - 1)
+    return {
+        "folds": folds,
+        "mean": {name: float(of_folds.mean()) for name, of_folds in values.items()},
+        "std": {name: float(of_folds.std(ddof=free)) for name, of_folds in values.items()},
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """Returns the folds and their mean and standard deviation as a Markdown table."""
+    rows = [
+        [str(fold), *(f"{scores[name]:.2f}" for name in METRICS), f"{scores['best_epoch']:g}"]
+        for fold, scores in enumerate(results["folds"])
+    ]
+    mean, std = results["mean"], results["std"]
+    rows.append(["mean", *(f"{mean[name]:.2f}" for name in METRICS), f"{mean['best_epoch']:.3g}"])
+    rows.append(["std", *(f"{std[name]:.2f}" for name in METRICS), f"{std['best_epoch']:.3g}"])
+    return markdown.table(HEAD, rows)

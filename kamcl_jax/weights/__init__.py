@@ -1,0 +1,1 @@
+"""Published weights become variables of our modules: torchvision, skip-thoughts, the release."""

@@ -1,0 +1,204 @@
+"""The published skip-thoughts encoder (Kiros et al. 2015, "uni-skip") as a starting point."""
+
+import contextlib
+import pickletools
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from kamcl_jax.errors import PretrainedError
+from kamcl_jax.parallel import hosts
+from kamcl_jax.weights.torch_layout import Tree, checked
+
+DICTIONARY, TABLE, ENCODER = FILES = ("dictionary.txt", "utable.npy", "uni_skip.npz")
+"""The words, one a line; their vectors in the same order; the GRU."""
+
+URL = "http://www.cs.toronto.edu/~rkiros/models/"
+UNKNOWN = "UNK"
+
+_DATA_OPCODES = {"BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES"}
+
+
+def check(folder: str | Path) -> None:
+    """Checks that a folder has the three published files; reads nothing.
+
+    Raises:
+      PretrainedError: one is missing or cannot be opened.
+    """
+    for name in FILES:
+        path = Path(folder) / name
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise PretrainedError(
+                f"cannot read {path}: {error.strerror}; download {', '.join(FILES)} from {URL} "
+                f"into {folder}"
+            ) from error
+
+
+def skip_thoughts_params(folder: str | Path, words: Sequence[str], like: Tree) -> Tree:
+    """Reads the parameters of `models.skip_thoughts.SkipThoughts`.
+
+    Prints how many of the words the published dictionary has; the others start from the vector of
+    its `UNK`.
+
+    Args:
+      folder: with the files `FILES` of Kiros et al.
+      words: of the vocabulary; word i has the embedding's row i + 1.
+      like: the parameters, arrays or `jax.ShapeDtypeStruct`s: embedding [1 + words, D],
+        input_kernel [3, D, H], input_bias [3, H], recurrent_kernel [3, H, H].
+
+    Returns:
+      The same as f32 NumPy arrays; row 0 of the embedding, the padding, is zero.
+
+    Raises:
+      PretrainedError: a file is missing, damaged, or of other sizes.
+      ValueError: the embedding in `like` has not one row more than there are words.
+    """
+    folder = Path(folder)
+    check(folder)
+    rows, (width, hidden) = like["embedding"].shape[0], like["input_kernel"].shape[1:]
+    if rows != len(words) + 1:
+        raise ValueError(f"{rows} rows of the embedding for the padding and {len(words)} words")
+    return {
+        "embedding": _embedding(folder, words, width),
+        **_gru(folder / ENCODER, width, hidden),
+    }
+
+
+def _embedding(folder: Path, words: Sequence[str], width: int) -> np.ndarray:
+    """Returns f32[1 + words, width]."""
+    row_of, lines = _read_dictionary(folder / DICTIONARY, {*words, UNKNOWN})
+    if UNKNOWN not in row_of:
+        raise PretrainedError(f"{folder / DICTIONARY} has no line {UNKNOWN}")
+    vectors = _read_table(folder / TABLE, set(row_of.values()), width, lines)
+    known = sum(word in row_of for word in words)
+    hosts.say(
+        f"skip-thoughts knows {known} of {len(words)} words; "
+        f"the other {len(words) - known} take its {UNKNOWN} vector"
+    )
+    of_words = [vectors[row_of.get(word, row_of[UNKNOWN])] for word in words]
+    return np.stack([np.zeros(width, np.float32), *of_words])
+
+
+def _read_dictionary(path: Path, wanted: Collection[str]) -> tuple[dict[str, int], int]:
+    """Returns the rows of the wanted words (of a word's lines the last counts) and all lines."""
+    row_of, lines = {}, 0
+    with path.open("rb") as file:
+        for row, line in enumerate(file):
+            # A line that is not UTF-8 stands for its row all the same: it moves those after it.
+            word = line.decode("utf-8", errors="replace").strip()
+            if word:
+                lines = row + 1
+            if word in wanted:
+                row_of[word] = row
+    return row_of, lines
+
+
+def _read_table(
+    path: Path, wanted: Collection[int], width: int, lines: int
+) -> dict[int, np.ndarray]:
+    """Returns row -> f32[width] for the wanted rows; the rest, gigabytes, is not kept in memory.
+
+    The published file is a pickle of one vector a word; a plain array [words, width] is as good.
+    """
+    with _damage_told(path), path.open("rb") as file:
+        shape, pickled = _read_header(file)
+        if shape and shape[0] < lines:
+            raise PretrainedError(
+                f"{path.parent / DICTIONARY} has {lines} words, but {path} only {shape[0]} rows"
+            )
+        read = _read_pickled if pickled else _read_plain
+        vectors = read(file, shape, wanted, width)
+        if vectors is None:
+            raise PretrainedError(
+                f"{path} is no table of {width} f32 numbers a word (config.text_encoder.word_width)"
+            )
+    return {
+        row: checked(f"row {row}", vector, (width,), str(path)) for row, vector in vectors.items()
+    }
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool]:
+    """Returns the shape of an `.npy` file and whether its entries are pickled objects."""
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype.hasobject
+
+
+def _read_plain(
+    file: BinaryIO, shape: tuple[int, ...], wanted: Collection[int], width: int
+) -> dict[int, np.ndarray] | None:
+    if len(shape) != 2 or shape[1] != width:
+        return None
+    table = np.load(file.name, mmap_mode="r", allow_pickle=False)
+    return {row: np.array(table[row]) for row in sorted(wanted)}
+
+
+def _read_pickled(
+    file: BinaryIO, shape: tuple[int, ...], wanted: Collection[int], width: int
+) -> dict[int, np.ndarray] | None:
+    """Finds vectors in a pickled array of f32 vectors ([width] or [1, width]) without unpickling.
+
+    Unpickling would run whatever the file says and hold all of it in memory. Its instructions, read
+    one by one, name each vector's bytes, the only strings that long.
+    """
+    vectors, types, count = {}, set(), 0
+    for opcode, argument, _ in pickletools.genops(file):
+        if not isinstance(argument, str | bytes):
+            continue
+        if len(argument) <= 2:
+            types.add(argument)
+        elif opcode.name in _DATA_OPCODES and len(argument) == 4 * width:
+            if count in wanted:
+                # `pickletools` shows the strings of Python 2 as Latin-1.
+                data = argument.encode("latin-1") if isinstance(argument, str) else argument
+                vectors[count] = np.frombuffer(data, "<f4")
+            count += 1
+    is_f32 = "f4" in types and ">" not in types
+    return vectors if is_f32 and shape == (count,) else None
+
+
+def _gru(path: Path, width: int, hidden: int) -> dict[str, np.ndarray]:
+    """Returns the parameters besides the embedding; the file's other entries are not read."""
+    shapes = {
+        "encoder_W": (width, 2 * hidden),
+        "encoder_Wx": (width, hidden),
+        "encoder_b": (2 * hidden,),
+        "encoder_bx": (hidden,),
+        "encoder_U": (hidden, 2 * hidden),
+        "encoder_Ux": (hidden, hidden),
+    }
+    arrays = {}
+    with _damage_told(path), np.load(path, allow_pickle=False) as file:
+        for name, shape in shapes.items():
+            if name not in file.files:
+                raise PretrainedError(f"{path} lacks the array {name}")
+            arrays[name] = checked(name, file[name], shape, str(path))
+    return {
+        "input_kernel": _by_gate(arrays["encoder_W"], arrays["encoder_Wx"]),
+        "input_bias": _by_gate(arrays["encoder_b"], arrays["encoder_bx"]),
+        "recurrent_kernel": _by_gate(arrays["encoder_U"], arrays["encoder_Ux"]),
+    }
+
+
+def _by_gate(reset_and_update: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Stacks [..., 2H] and [..., H] to f32[3, ..., H] in the order of `GATES`."""
+    reset, update = np.split(reset_and_update, 2, axis=-1)
+    return np.stack([reset, update, candidate]).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PretrainedError:
+        raise
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise PretrainedError(f"{path} is damaged, or no file of NumPy arrays") from error

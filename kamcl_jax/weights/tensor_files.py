@@ -1,0 +1,240 @@
+"""Files of named tensors: safetensors', and PyTorch's own where PyTorch is installed."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from kamcl_jax.errors import PretrainedError
+from kamcl_jax.weights.torch_layout import StateDict
+
+SUFFIX = ".safetensors"
+"""Of the files that need no PyTorch."""
+
+_NESTED = ("model", "state_dict")
+_PARALLEL = "module."
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """What a file of weights holds.
+
+    Attributes:
+      tensors: the state_dict; floats of fewer than 32 bits are widened to f32.
+      epoch: trained epochs, None where the file does not tell.
+      score: of validation (`best_rsum` in the KAMCL release), None where the file does not tell.
+    """
+
+    tensors: StateDict
+    epoch: int | None
+    score: float | None
+
+
+def check(path: str | Path) -> None:
+    """Checks that a file is there and that what reads it is installed; reads nothing.
+
+    Raises:
+      PretrainedError: it cannot be opened, or needs PyTorch, which is not installed.
+    """
+    path = Path(path)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise PretrainedError(f"cannot read {path}: {error.strerror}") from error
+    if path.suffix != SUFFIX and importlib.util.find_spec("torch") is None:
+        raise _needs_torch(path)
+
+
+def read(path: str | Path) -> Stored:
+    """Reads a file of weights.
+
+    A `.safetensors` file is read by safetensors; any other is taken for PyTorch's: a state_dict, or
+    a dictionary that has one under `model` or `state_dict`. Nothing in a file is ever executed.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      Its tensors, without the `module.` that `torch.nn.DataParallel` puts before all names.
+
+    Raises:
+      PretrainedError: the file is missing, damaged, or holds anything but tensors; or PyTorch is
+        needed and not installed.
+    """
+    path = Path(path)
+    check(path)
+    tensors, record = (_read_safetensors if path.suffix == SUFFIX else _read_torch)(path)
+    if not tensors:
+        raise PretrainedError(f"{path} holds no tensors")
+    if all(name.startswith(_PARALLEL) for name in tensors):
+        tensors = {name.removeprefix(_PARALLEL): tensor for name, tensor in tensors.items()}
+    return Stored(tensors, _number(record, "epoch", int), _number(record, "best_rsum", float))
+
+
+def write(path: str | Path, tensors: StateDict, *, epoch: int, score: float) -> None:
+    """Writes a file of weights, whole or not at all.
+
+    Args:
+      path: `.safetensors`, or anything else for PyTorch's format, laid out as the KAMCL release's
+        checkpoints are; missing folders above it are made, a file already there is replaced.
+      tensors: the state_dict.
+      epoch: trained epochs.
+      score: of validation.
+
+    Raises:
+      PretrainedError: the file cannot be written, or needs PyTorch, which is not installed.
+    """
+    path = Path(path)
+    # Before any folder is made.
+    torch = None if path.suffix == SUFFIX else _import_torch(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if torch is None:
+            _save_safetensors(part, tensors, epoch, score)
+        else:
+            _save_torch(torch, part, tensors, epoch, score)
+        part.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise PretrainedError(f"cannot write {path}: {reason}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _read_safetensors(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: _widened(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    # Besides SafetensorError: what NumPy raises for types that it does not have.
+    except Exception as error:
+        raise PretrainedError(f"{path} is no whole safetensors file: {error}") from error
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    # "V" is how NumPy sees the bfloat16 of `ml_dtypes`.
+    return array.astype(np.float32) if array.dtype.kind in "fV" and array.itemsize < 4 else array
+
+
+def check_target(path: str | Path) -> None:
+    """Checks that a file can be written there, before the work for it is done.
+
+    Raises:
+      PretrainedError: it is a folder or no file name, nothing may be written there, or PyTorch is
+        needed and not installed.
+    """
+    path = Path(path)
+    if not path.name or path.is_dir():
+        raise PretrainedError(f"cannot write {path}: it is a folder")
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise PretrainedError(f"cannot write {path}: no permission in {existing}")
+    if path.suffix != SUFFIX:
+        _import_torch(path)
+
+
+def _read_torch(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
+    torch = _import_torch(path)
+    try:
+        with torch.serialization.safe_globals(_numpy_numbers()):
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # PyTorch meets a damaged file with nearly any of them.
+        raise PretrainedError(_refusal(path, error)) from error
+    if not isinstance(stored, Mapping):
+        raise PretrainedError(f"{path} holds a {type(stored).__name__}, not a state_dict")
+    parts = (stored.get(name) for name in _NESTED)
+    state_dict = next((part for part in parts if isinstance(part, Mapping)), stored)
+    for name in state_dict:
+        if not isinstance(name, str):
+            raise PretrainedError(f"{path} has the entry {name!r}, whose name is no string")
+    tensors = {name: _from_tensor(torch, path, name, value) for name, value in state_dict.items()}
+    return tensors, stored
+
+
+def _from_tensor(torch: Any, path: Path, name: str, value: Any) -> np.ndarray:
+    if not isinstance(value, torch.Tensor):
+        raise PretrainedError(
+            f"the entry {name} of {path} is no tensor but of type {type(value).__name__}"
+        )
+    tensor = value.detach()
+    try:
+        if tensor.is_floating_point() and tensor.element_size() < 4:
+            tensor = tensor.float()
+        return tensor.numpy()
+    except (TypeError, RuntimeError) as error:
+        raise PretrainedError(
+            f"the tensor {name} of {path} is of a kind that NumPy does not have"
+        ) from error
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    unwanted = re.search(r"unsupported global:? (?:GLOBAL )?(\S+)", str(error), re.IGNORECASE)
+    if unwanted:
+        return f"{path} holds a Python object, {unwanted[1]}; only tensors are ever loaded"
+    return f"{path} is damaged, or no PyTorch file of tensors alone"
+
+
+def _numpy_numbers() -> list[Any]:
+    """What PyTorch must allow for a NumPy number: the release's best score is one."""
+    rebuild = np.float64().__reduce__()[0]
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # before NumPy 2, and since
+    types = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
+    return [*((rebuild, f"{module}.scalar") for module in modules), np.dtype, *types]
+
+
+def _import_torch(path: Path) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise _needs_torch(path) from error
+    return torch
+
+
+def _needs_torch(path: Path) -> PretrainedError:
+    return PretrainedError(
+        f"{path} is in PyTorch's own format, which needs PyTorch (pip install torch); "
+        f"a {SUFFIX} file does not"
+    )
+
+
+def _number(record: Mapping[str, Any], name: str, kind: Callable[[Any], Any]) -> Any:
+    try:
+        number = kind(record[name])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _save_safetensors(path: Path, tensors: StateDict, epoch: int, score: float) -> None:
+    # safetensors writes the memory as it lies, whatever the strides.
+    whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    metadata = {"format": "pt", "epoch": str(epoch), "best_rsum": repr(float(score))}
+    save_file(whole, path, metadata)
+
+
+def _save_torch(torch: Any, path: Path, tensors: StateDict, epoch: int, score: float) -> None:
+    # Copies, since PyTorch warns of arrays that cannot be written to.
+    state_dict = OrderedDict(
+        (name, torch.from_numpy(np.array(tensor))) for name, tensor in tensors.items()
+    )
+    release = {
+        "epoch": epoch,
+        "arch": "baseline",
+        "model": state_dict,
+        "best_rsum": float(score),
+        "options": {},
+        "Eiters": 0,
+    }
+    torch.save(release, path)

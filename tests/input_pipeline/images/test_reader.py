@@ -1,0 +1,139 @@
+"""Images are decoded wholly, whatever they come from, or refused for a reason."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from handmade_images import colours, encode, png, tiff
+from PIL import Image
+from tqdm import tqdm
+
+from input_pipeline.images import image_bar, reader, rgb
+from input_pipeline.images.files import UnreadableImageError
+from input_pipeline.images.reader import check, check_all, read_rgb, resize
+
+
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_resizing_is_bilinear_and_does_not_keep_proportions(size):
+    image = Image.fromarray(colours(20, 33))
+    resized = resize(encode(image, "PNG"), size)
+    assert resized.dtype == np.uint8
+    expected = image.resize((size, size), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(resized, np.asarray(expected))
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("encoded", "reason"),
+        [
+            (b"", "it is empty (0 bytes)"),
+            (b"P", "its format is not known"),
+            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "its format is not known"),
+            (b"%PDF-1.7\n", "its format is not known"),
+            (b"\xff\xd8\xff", "it is a JPEG file, damaged or of an unknown kind"),
+            (png(40000, 40000, 8, 2, []), "it has more than 100000000 pixels"),
+            (png(10001, 10000, 8, 2, []), "it has more than 100000000 pixels"),
+            (encode(Image.new("RGB", (64, 64)), "BMP")[:-1], "it is truncated"),
+            (
+                tiff("<", [8], 3, b"1234", t320=[0] * 768, t322=[46000], t323=[46000]),
+                "it has tiles of more than 100000000 pixels",
+            ),
+            (
+                tiff("<", [8], 1, b"1234", t322=[46000], t323=[46000]),
+                "its bands take more than 1073741824 bytes",
+            ),
+        ],
+    )
+    def test_reasons(self, encoded, reason):
+        with pytest.raises(UnreadableImageError) as refused:
+            read_rgb(encoded)
+        assert str(refused.value) == reason
+
+    def test_postscript_starts_no_program(self, monkeypatch):
+        encoded = encode(Image.fromarray(colours()), "EPS")
+        monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program started"))
+        with pytest.raises(UnreadableImageError, match=r"^its format is not known$"):
+            read_rgb(encoded)
+
+    def test_memory_that_runs_out_is_a_reason(self, monkeypatch):
+        def convert(image):
+            raise MemoryError
+
+        monkeypatch.setattr(rgb, "to_rgb", convert)
+        with pytest.raises(UnreadableImageError, match=r"^there is not enough memory for it$"):
+            read_rgb(encode(Image.fromarray(colours()), "PNG"))
+
+    def test_interruptions_go_through(self, monkeypatch):
+        def convert(image):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(rgb, "to_rgb", convert)
+        with pytest.raises(KeyboardInterrupt):
+            read_rgb(encode(Image.fromarray(colours()), "PNG"))
+
+    def test_the_reason_is_one_printable_line(self, monkeypatch):
+        def convert(image):
+            raise OSError("one\ntwo\x1b[31m" + "x" * 1000)
+
+        monkeypatch.setattr(rgb, "to_rgb", convert)
+        with pytest.raises(UnreadableImageError) as refused:
+            read_rgb(encode(Image.fromarray(colours()), "PNG"))
+        assert str(refused.value).startswith("it is damaged (one two [31mxxx")
+        assert str(refused.value).isprintable()
+        assert len(str(refused.value)) < 150
+
+
+class TestCheck:
+    def test_images_pass_and_others_have_a_reason(self, tmp_path, capsys):
+        whole = encode(Image.fromarray(colours(64, 64)), "JPEG")
+        contents = {"a.jpg": whole, "b.jpg": whole[:-200], "c.jpg": b"", "d.jpg": b"text"}
+        for name, content in contents.items():
+            (tmp_path / name).write_bytes(content)
+        paths = [tmp_path / name for name in [*contents, "missing.jpg"]] * 30
+        expected = [None, "it is truncated", "it is empty (0 bytes)", "its format is not known"]
+        assert check_all(paths, "checking") == [*expected, "missing"] * 30
+        assert [check(path) for path in paths[:5]] == [*expected, "missing"]
+        assert capsys.readouterr().out == ""
+
+    def test_the_name_does_not_decide_the_format(self, tmp_path):
+        (tmp_path / "a.jpg").write_bytes(encode(Image.fromarray(colours()), "PNG"))
+        assert check(tmp_path / "a.jpg") is None
+
+    def test_no_files(self):
+        assert check_all([], "checking") == []
+
+    def test_large_files_are_not_read(self, tmp_path):
+        path = tmp_path / "a.jpg"
+        with path.open("wb") as file:
+            file.truncate(2**30 + 1)  # takes no space
+        assert check(path) == "it has 1073741825 bytes, more than 1073741824"
+
+    def test_the_progress_bar_is_on_stderr(self, tmp_path, monkeypatch, capsys):
+        at_once = lambda *args, delay, **options: tqdm(*args, **options)  # noqa: E731
+        monkeypatch.setattr(image_bar, "tqdm", at_once)
+        path = tmp_path / "a.png"
+        path.write_bytes(encode(Image.fromarray(colours()), "PNG"))
+        assert check_all([path] * 3, "checking images") == [None] * 3
+        printed = capsys.readouterr()
+        assert "checking images" in printed.err
+        assert "3/3" in printed.err
+        assert printed.out == ""
+
+    def test_an_interruption_does_not_wait_for_the_other_files(self, monkeypatch):
+        begun = []
+
+        def slow_check(path):
+            begun.append(path)
+            time.sleep(0.001)
+
+        def interrupted_bar(label, total, checked):
+            yield next(checked)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(reader, "check", slow_check)
+        monkeypatch.setattr(reader, "image_bar", interrupted_bar)
+        paths = [Path(str(number)) for number in range(2000)]
+        with pytest.raises(KeyboardInterrupt):
+            check_all(paths, "checking")
+        assert 0 < len(begun) < len(paths) / 2

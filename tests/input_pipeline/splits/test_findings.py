@@ -1,0 +1,32 @@
+"""Counts of a few captions, by hand."""
+
+import numpy as np
+
+from input_pipeline.language.texts import Texts
+from input_pipeline.splits import findings
+
+TEXTS = Texts(
+    [0, 1, 2],
+    ["a.png", "b.png", "c.png"],
+    [
+        ["a pond .", "a  pond .", "a barn by a pond"],
+        ["a barn by a pond", "a silo"],
+        ["a silo", "a silo", "a pond .", "."],
+    ],
+)
+
+
+def test_counts_and_repetitions():
+    found = findings.find(TEXTS)
+    assert (found.images, found.captions, found.fewest, found.most) == (3, 9, 2, 4)
+    assert found.repeated_within == 2  # white space makes no difference
+    # "a pond ." in images 0 and 2, "a barn by a pond" in 0 and 1, "a silo" in 1 and 2
+    assert (found.shared_texts, found.shared_captions) == (3, 8)
+    assert found.token_lengths.tolist() == [2, 2, 5, 5, 2, 2, 2, 2, 0]
+
+
+def test_histogram_covers_every_length():
+    lengths = np.array([0, 1, 5, 6, 6, 10, 21])
+    bins = findings.histogram(lengths)
+    assert bins == [(0, 0, 1), (1, 5, 2), (6, 10, 3), (11, 15, 0), (16, 20, 0), (21, 25, 1)]
+    assert findings.histogram(np.array([3]), 2) == [(1, 2, 0), (3, 4, 1)]

@@ -1,0 +1,52 @@
+import jax
+import numpy as np
+import optax
+import pytest
+from tiny_model import tiny_config
+
+from kamcl_jax.config import build
+from kamcl_jax.errors import ConfigError
+
+
+def first_moments(clip_norm, gradients):
+    config = tiny_config()
+    config.optimizer.clip_norm = clip_norm
+    optimizer = build.make_optimizer(config, steps_per_epoch=1)
+    _, state = optimizer.update(gradients, optimizer.init(gradients))
+    return optax.tree.get(state, "mu")
+
+
+def test_clipping_acts_on_the_gradients_that_are_used():
+    gradients = {"a": np.array([30.0, 0.0], "f"), "b": np.array([[40.0]], "f")}
+    for clip_norm, factor in ((5.0, 0.1), (0.0, 1.0), (100.0, 1.0)):
+        expected = jax.tree.map(lambda g, scale=factor: 0.1 * scale * g, gradients)
+        moments = first_moments(clip_norm, gradients)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), moments, expected)
+
+
+def test_a_config_of_other_devices_fits_these():
+    config = tiny_config()
+    config.mesh.update({"data": 64, "fsdp": 16, "queue": "sharded"})
+    config.image_encoder.pooling_kernel = "pallas"
+    fitting = build.on_these_devices(config)
+    assert build.check_with_devices(fitting).size == jax.device_count()
+    fitting.batch_size = 7  # evaluation fills up its batches
+    assert build.check_with_devices(fitting, trains=False).size == jax.device_count()
+    assert config.mesh.data == 64
+
+
+def test_a_kernel_of_a_gpu_is_refused_where_there_is_none():
+    config = tiny_config()
+    config.image_encoder.pooling_kernel = "pallas"
+    with pytest.raises(ConfigError, match=r"pooling_kernel='pallas' runs on one GPU"):
+        build.check_with_devices(config)
+
+
+def test_the_kernel_reaches_the_low_level_features_alone():
+    config = tiny_config()
+    config.image_encoder.pooling_kernel = "pallas"
+    image = build.make_model(config, num_tokens=5, num_concepts=4).image
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), np.float32)
+    made = jax.make_jaxpr(lambda x: image.init_with_output(jax.random.key(0), x, train=False))
+    kernels = str(made(images)).count("name=count_ahead")
+    assert kernels == 2  # compiled and, for a CPU, interpreted

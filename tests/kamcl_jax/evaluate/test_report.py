@@ -1,0 +1,99 @@
+"""What report.md says beside the table of scores."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tiny_model import tiny_config
+
+from kamcl_jax.evaluate import evaluate
+from kamcl_jax.evaluate import report as reporting
+from kamcl_jax.evaluate.figures import Retrieved
+from kamcl_jax.ranking import metrics
+from kamcl_jax.ranking.scores import Embeddings
+from kamcl_jax.runs.history import History
+
+IMAGES_OF_CAPTIONS = np.array([0, 0, 1, 2, 3, 3], np.int32)
+DISTINCT = ["a port", "ships", "quays", "a beach", "sand", "waves"]
+SHARED = ["a port", "ships", "a port", "a beach", "a port", "waves"]
+CLASSES = ["port_1.png", "port_2.png", "{beach}_1.png", "{beach}_2.png"]
+NUMBERS = ["1.png", "2.png", "3.png", "4.png"]
+
+
+@pytest.fixture
+def experiment():
+    def make(captions, file_names):
+        split = SimpleNamespace(
+            captions=captions,
+            file_names=file_names,
+            images=np.zeros((4, 8, 8, 3), np.uint8),
+            image_of_caption=IMAGES_OF_CAPTIONS,
+        )
+        data = SimpleNamespace(
+            train=split,
+            validation=split,
+            test=split,
+            vocabulary=["a"],
+            concepts=SimpleNamespace(words=["a"]),
+        )
+        objective = SimpleNamespace(steps_per_epoch=1, alignment_from_epoch=1)
+        return SimpleNamespace(
+            config=tiny_config(),
+            data=data,
+            settings=SimpleNamespace(objective=objective),
+            steps_per_epoch=1,
+        )
+
+    return make
+
+
+def report(folder, experiment):
+    """Writes the report of made-up scores and returns its text."""
+    scores = np.random.default_rng(0).random((4, 6), np.float32)
+    embeddings = Embeddings(images=np.eye(4, dtype=np.float32), captions=scores.T)
+    test = experiment.data.test
+    results = {
+        "val": None,
+        "chance": metrics.chance_metrics(test.image_of_caption),
+        "best_step": 1,
+        "best_epoch": 1.0,
+        "seconds": 0.0,
+        **evaluate.look_closer(embeddings, test, "expected"),
+    }
+    reporting.write(folder, experiment, History(), results, embeddings)
+    return (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize(("captions", "count"), [(SHARED, "3"), (DISTINCT, "None")])
+def test_the_report_counts_captions_that_images_share(captions, count, experiment, tmp_path):
+    text = " ".join(report(tmp_path, experiment(captions, NUMBERS)).split())
+    assert f"{count} of the 6 test captions share their text with a caption of another" in text
+
+
+def test_the_report_shows_scene_classes_where_names_carry_them(experiment, tmp_path):
+    text = report(tmp_path / "with", experiment(DISTINCT, CLASSES))
+    assert "\n| {beach}     |      2 |        3 |" in text
+    assert "\n| port        |      2 |        3 |" in text
+    assert "](classes.png)" in text
+    assert (tmp_path / "with" / "classes.png").exists()
+    text = report(tmp_path / "without", experiment(DISTINCT, NUMBERS))
+    assert "## Scene classes" not in text
+    assert not (tmp_path / "without" / "classes.png").exists()
+
+
+def test_the_report_has_an_interval_for_every_score(experiment, tmp_path):
+    lines = report(tmp_path, experiment(SHARED, NUMBERS)).splitlines()
+    rows = [line for line in lines if line.startswith("| test") and " to " in line[46:]]
+    assert [row.count(" to ") for row in rows] == [5, 5, 5, 5]  # one is "image to text"
+
+
+def test_the_report_shows_the_nearest_images_and_the_rank_of_the_match():
+    examples = SimpleNamespace(image_of_caption=np.array([0, 2, 1], np.int32))
+    embeddings = Embeddings(
+        images=np.array([[1, 0], [0, 1], [1, 0]], np.float32),
+        captions=np.array([[0, 1], [1, 0], [3, 2]], np.float32),
+    )
+    assert reporting.retrieve(embeddings, examples, [1, 2], "expected") == [
+        Retrieved(caption=1, images=[0, 2, 1], scores=[1, 1, 0], rank=1.5),
+        Retrieved(caption=2, images=[0, 2, 1], scores=[3, 3, 2], rank=3),
+    ]

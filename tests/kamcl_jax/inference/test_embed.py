@@ -1,0 +1,114 @@
+"""Embedding and scoring a split, and what a report says of it beside the official scores."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from input_pipeline.language import equal_texts
+from input_pipeline.splits.stored_arrays import SelectedRows
+from kamcl_jax.config import fields
+from kamcl_jax.evaluate import evaluate, report
+from kamcl_jax.inference import embed
+from kamcl_jax.parallel import mesh
+from kamcl_jax.ranking import bootstrap, metrics, ranks, scene_classes
+
+
+class Lazy:
+    """A sequence that can only be counted, read and iterated over."""
+
+    def __init__(self, items):
+        self._items = items
+
+    def __len__(self):
+        return len(self._items)
+
+    def __getitem__(self, place):
+        return self._items[place]
+
+
+def test_scoring_a_split_counts_ties_as_asked(one_device):
+    def collapsed(variables, rows, *_):
+        half = np.full((len(rows), 4), 0.5, np.float32)
+        return embed.Encoded(half, half)
+
+    captions = np.zeros((100, 3), np.int32)
+    examples = SimpleNamespace(
+        images=SelectedRows(np.zeros((30, 8, 8, 3), np.uint8), np.arange(20)),
+        tokens=captions,
+        lengths=captions[:, 0],
+        word_concepts=captions,
+        image_of_caption=np.repeat(np.arange(20), 5),
+    )
+    encoders = embed.Encoders(collapsed, collapsed, one_device)
+    expected, _ = evaluate.score(encoders, {}, examples, 8)
+    argsort, _ = evaluate.score(encoders, {}, examples, 8, "argsort")
+    chance = metrics.chance_metrics(examples.image_of_caption)
+    assert {name: expected[name] for name in chance} == pytest.approx(chance, abs=1e-12)
+    # All images see the captions in one order: those whose captions are the first five hit.
+    first_five = np.argsort(np.ones(100))[::-1][:5]
+    share = len(np.unique(examples.image_of_caption[first_five])) / 20
+    assert argsort["i2t_r5"] == pytest.approx(100 * share)
+
+
+def test_every_way_to_count_ties_can_be_configured_and_is_told_in_the_report():
+    assert tuple(report.TIES) == fields._CHOICES["evaluation.ties"] == ranks.TIES
+
+
+@pytest.mark.parametrize("ties", ranks.TIES)
+def test_looking_closer_gives_equal_texts_intervals_and_classes(ties):
+    captions = ["a port", "ships", "a  port ", "a beach", "sand", "waves"]
+    names = ["port_1.jpg", "port_2.jpg", "beach_1.jpg", "beach_2.jpg"]
+    image_of_caption = np.array([0, 0, 1, 2, 2, 3], np.int32)
+    split = SimpleNamespace(
+        captions=Lazy(captions), file_names=Lazy(names), image_of_caption=image_of_caption
+    )
+    similarity = np.random.default_rng(0).integers(0, 4, (4, 6)).astype(np.float32)
+    similarity[[0, 1], [2, 0]] = 9  # each port finds the other's caption, which says the same
+    closer = evaluate.look_closer(similarity, split, ties)
+    official = ranks.both_ways(similarity, image_of_caption, ties)
+    texts = equal_texts.numbered(captions)
+    equal = ranks.both_ways(similarity, image_of_caption, ties, texts)
+    assert closer == {
+        "test": metrics.retrieval_metrics(similarity, image_of_caption, ties),
+        "test_equal_texts": metrics.retrieval_metrics(similarity, image_of_caption, ties, texts),
+        "intervals": {
+            "test": bootstrap.intervals(official, image_of_caption),
+            "test_equal_texts": bootstrap.intervals(equal, image_of_caption),
+        },
+        "classes": scene_classes.breakdown(names, image_of_caption, official),
+    }
+    assert closer["intervals"]["test"] != closer["intervals"]["test_equal_texts"]
+    assert [row["class"] for row in closer["classes"]] == ["beach", "port"]
+
+
+def test_with_the_releases_padding_a_batch_is_as_large_on_any_number_of_devices(one_device):
+    def encode(variables, tokens, lengths, word_concepts):
+        longest = np.full((len(tokens), 1), np.asarray(lengths).max(), np.float32)
+        return embed.Encoded(longest, longest)
+
+    lengths = np.array([1, 2, 3, 9, 1, 5, 2], np.int32)
+    tokens = np.zeros((7, 9), np.int32)
+    eight_devices = mesh.replicated(mesh.make_mesh())
+    for layout in (one_device, eight_devices):
+        encoders = embed.Encoders(encode, encode, layout)
+        embedded = embed.embed_texts(encoders, {}, tokens, lengths, tokens, 3)
+        assert embedded[:, 0].tolist() == [3, 3, 3, 9, 9, 9, 2]
+
+
+def test_embeddings_do_not_depend_on_the_batch_size(tiny, one_device):
+    state, batch = tiny.state(), tiny.batch()
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    encoders = embed.make_encoders(tiny.model, one_device)
+    images = batch["image"][:, :64, :64]
+    texts = (batch["tokens"], batch["lengths"], batch["word_concepts"].astype(np.uint8))
+    whole = embed.embed_images(encoders, variables, images, 100)
+    parts = embed.embed_images(encoders, variables, images, 3)
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+    assert whole.shape == (8, 16)
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        embed.embed_texts(encoders, variables, *texts, 3),
+        embed.embed_texts(encoders, variables, *texts, 100),
+        atol=1e-5,
+    )

@@ -1,0 +1,83 @@
+"""Which changes of a model are changes of what it says of images and of captions."""
+
+import dataclasses
+
+import jax
+import pytest
+from tiny_index import changed_config
+
+from kamcl_jax.config import fields as config_check
+from kamcl_jax.export import model_folder
+from kamcl_jax.inference.identity import identity
+
+BOTH, IMAGES, CAPTIONS, NONE = (True, True), (True, False), (False, True), (False, False)
+
+VALUES = {int: 17, float: 0.0625, str: "other", bool: True}
+
+
+def differs(model, other):
+    """Whether images are embedded otherwise, and whether captions are."""
+    one, two = identity(model), identity(other)
+    return one.image_encoder != two.image_encoder, one.text_encoder != two.text_encoder
+
+
+def configured(model, fields):
+    return dataclasses.replace(model, config=changed_config(model, fields))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("dtype", "bfloat16", BOTH),
+        ("image_size", 32, BOTH),
+        ("image_encoder.options.depth", 3, BOTH),
+        ("a_field_to_come", 1, BOTH),
+        ("caption_padding", "release", CAPTIONS),
+        ("data.max_tokens", 5, CAPTIONS),
+        ("concepts.lemmatize", True, CAPTIONS),
+        ("text_encoder.module", "mine:Encoder", CAPTIONS),
+        ("text_encoder.options.depth", 3, CAPTIONS),
+        ("optimizer.learning_rate", 0.5, NONE),
+        ("loss.extra_terms.uniformity", {"function": "mine:term", "weight": 1.0}, NONE),
+        ("augmentation.resize", 99, NONE),
+        ("text_encoder.dropout", 0.5, NONE),
+        ("data.options.train", 4, NONE),
+    ],
+)
+def test_a_field_counts_where_embeddings_depend_on_it(tiny_model, field, value, expected):
+    assert differs(tiny_model, configured(tiny_model, {field: value})) == expected
+
+
+def test_what_a_run_may_change_when_it_goes_on_does_not_count(tiny_model):
+    now = config_check.flatten(tiny_model.config)
+    fields = {name: VALUES[type(now.get(name, ""))] for name in sorted(config_check.FREE_TO_CHANGE)}
+    assert differs(tiny_model, configured(tiny_model, fields)) == NONE
+
+
+def test_with_the_releases_padding_the_batch_that_captions_are_encoded_in_counts(tiny_model):
+    release = configured(tiny_model, {"caption_padding": "release"})
+    assert differs(release, configured(release, {"evaluation.batch_size": 3})) == CAPTIONS
+
+
+@pytest.mark.parametrize(("tower", "expected"), [("image", IMAGES), ("text", CAPTIONS)])
+def test_weights_count_for_their_tower(tiny_model, tower, expected):
+    def moved(path, leaf):
+        return leaf * 1.01 if path[1].key == tower else leaf
+
+    variables = jax.tree_util.tree_map_with_path(moved, tiny_model.variables)
+    assert differs(tiny_model, dataclasses.replace(tiny_model, variables=variables)) == expected
+
+
+def test_words_count_where_they_are_looked_up(tiny_model):
+    for part, expected in (("vocabulary", CAPTIONS), ("concepts", BOTH)):
+        words = list(getattr(tiny_model, part).words)
+        words[:2] = words[1::-1]
+        changed = dataclasses.replace(getattr(tiny_model, part), words=words)
+        assert differs(tiny_model, dataclasses.replace(tiny_model, **{part: changed})) == expected
+
+
+def test_an_exported_model_is_the_same_one(tiny_model, tmp_path):
+    fields = {"data.dir": "/home/me", "image_encoder.pretrained": "/home/me/resnet18.pth"}
+    run = configured(tiny_model, fields)
+    model_folder.write(tmp_path, run, "# A model\n")
+    assert differs(run, model_folder.read(tmp_path)) == NONE

@@ -1,0 +1,178 @@
+"""GPO against plain NumPy: sorting, masks, ties, gradients, and the recurrence of its weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kamcl_jax.models import gpo as pooling
+from kamcl_jax.models.gpo import GPO
+from kamcl_jax.step.precision import cast_floats
+
+GENERATOR = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("levels", [3, 10_000])
+def test_pool_sorted_equals_a_sort_ties_included(levels):
+    x = GENERATOR.integers(0, levels, (2, 5, 9)).astype(np.float32)
+    w = GENERATOR.random(9).astype(np.float32)
+    expected = np.einsum("n,bdn->bd", w, -np.sort(-x, axis=-1))
+    np.testing.assert_allclose(pooling.pool_sorted(x, w), expected, rtol=1e-5)
+
+
+def test_long_lists_rank_as_short_ones_do(monkeypatch):
+    x = GENERATOR.integers(0, 4, (2, 5, 9)).astype(np.float32)
+    counted = pooling.descending_ranks(x)
+    monkeypatch.setattr(pooling, "COUNT_UP_TO", 8)
+    np.testing.assert_array_equal(pooling.descending_ranks(x), counted)
+
+
+@pytest.mark.parametrize("entries", [1, 2 * 4 * 9, 2 * 2 * 9, 2 * 9 * 100])
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_ranks_are_those_of_a_stable_sort_in_blocks_of_any_size(monkeypatch, entries, dtype):
+    monkeypatch.setattr(pooling, "BLOCK_ENTRIES", entries)
+    x = GENERATOR.integers(-3, 4, (2, 5, 9)).astype(np.float32)
+    x[0, 0] = [0.0, -0.0, 1, -1, 0.0, np.inf, -np.inf, np.inf, -np.inf]
+    ranks = pooling.descending_ranks(jnp.asarray(x, dtype))
+    order = np.argsort(-x, axis=-1, kind="stable")
+    np.testing.assert_array_equal(ranks, np.argsort(order, axis=-1))
+
+
+def test_the_longest_counted_list_is_ranked_whole():
+    x = GENERATOR.permutation(pooling.COUNT_UP_TO).astype(np.float32)
+    ranks = pooling.descending_ranks(x[None, None])[0, 0]
+    np.testing.assert_array_equal(ranks, np.argsort(np.argsort(-x)))
+
+
+def test_pool_sorted_leaves_out_invalid_items_wherever_they_stand():
+    x = GENERATOR.normal(size=(3, 4, 8)).astype(np.float32)
+    valid = np.array([[1, 0, 1, 1, 0, 0, 1, 0], [1] * 8, [0, 0, 0, 0, 0, 0, 0, 1]], bool)
+    w = np.zeros((3, 8), np.float32)
+    expected = []
+    for sample, keep in enumerate(valid):
+        count = keep.sum()
+        w[sample, :count] = GENERATOR.random(count)
+        expected.append(w[sample, :count] @ -np.sort(-x[sample][:, keep], axis=1).T)
+    np.testing.assert_allclose(pooling.pool_sorted(x, w, valid), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_those_of_the_sort():
+    x = GENERATOR.normal(size=(2, 3, 7)).astype(np.float32)
+    w = GENERATOR.random(7).astype(np.float32)
+    c = GENERATOR.normal(size=(2, 3)).astype(np.float32)
+
+    def by_sort(x, w):
+        return jnp.sum(c * jnp.einsum("n,bdn->bd", w, -jnp.sort(-x, axis=-1)))
+
+    def by_rank(x, w):
+        return jnp.sum(c * pooling.pool_sorted(x, w))
+
+    for got, expected in zip(
+        jax.grad(by_rank, (0, 1))(x, w), jax.grad(by_sort, (0, 1))(x, w), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def numpy_weights(params, count, width=32, temperature=0.1):
+    """The published rule for one length, step by step."""
+    position, column = np.mgrid[:count, :width]
+    angle = position / 10000 ** ((column - column % 2) / width)
+    codes = np.where(column % 2, np.cos(angle), np.sin(angle))
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    def run(p, sequence):
+        h, out = np.zeros(width), []
+        for x in sequence:
+            xr, xz, xn = np.split(x @ p["input_kernel"] + p["input_bias"], 3)
+            hr, hz, hn = np.split(h @ p["recurrent_kernel"] + p["recurrent_bias"], 3)
+            z = sigmoid(xz + hz)
+            h = (1 - z) * np.tanh(xn + sigmoid(xr + hr) * hn) + z * h
+            out.append(h)
+        return np.array(out)
+
+    ahead = run(params["forward_gru"], codes)
+    behind = run(params["backward_gru"], codes[::-1])[::-1]
+    scores = ((ahead + behind) / 2 @ params["score"]["kernel"])[:, 0] / temperature
+    return np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+
+
+@pytest.fixture(scope="module")
+def gpo():
+    module = GPO()
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 2, 3)))
+    return module, variables
+
+
+def test_weights_of_every_length_equal_the_rule(gpo):
+    module, variables = gpo
+    counts = np.array([1, 2, 6, 11])
+    weights = module.apply(variables, counts, 11, method="weights")
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
+    for row, count in zip(weights, counts, strict=True):
+        np.testing.assert_allclose(row[:count], numpy_weights(params, count), atol=1e-6)
+        assert not np.any(row[count:])
+
+
+def test_pooling_does_not_depend_on_order_padding_or_neighbours(gpo):
+    module, variables = gpo
+    x = GENERATOR.normal(size=(2, 4, 5)).astype(np.float32)
+    alone = module.apply(variables, x)
+    shuffled = module.apply(variables, x[..., ::-1])
+    np.testing.assert_allclose(shuffled, alone, rtol=1e-5, atol=1e-6)
+    padded = np.full((3, 4, 9), 7.0, np.float32)
+    padded[:2, :, [0, 3, 4, 6, 8]] = x
+    valid = np.zeros((3, 9), bool)
+    valid[:2, [0, 3, 4, 6, 8]] = True
+    valid[2] = True
+    together = module.apply(variables, padded, valid)
+    np.testing.assert_allclose(together[:2], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_position_codes_need_an_even_width():
+    with pytest.raises(ValueError, match="even width, not 5"):
+        pooling.position_codes(3, 5)
+
+
+def test_weights_of_bfloat16_parameters_are_computed_in_float32(gpo):
+    module, variables = gpo
+    rounded = cast_floats(variables, jnp.bfloat16)
+    counts = np.array([1, 2, 6, 11])
+    weights = module.apply(rounded, counts, 11, method="weights")
+    expected = module.apply(cast_floats(rounded, jnp.float32), counts, 11, method="weights")
+    assert weights.dtype == jnp.float32
+    np.testing.assert_allclose(weights, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_bfloat16_features_are_pooled_near_float32(masked):
+    x = jnp.asarray(GENERATOR.normal(size=(2, 3, 200)), jnp.bfloat16)
+    weights = GENERATOR.random(200).astype(np.float32)
+    weights /= weights.sum()
+    valid = None
+    if masked:
+        weights = np.where(np.arange(200) < np.array([[150], [200]]), weights, 0)
+        valid = np.arange(200) < np.array([[150], [200]])
+
+    def loss(x, weights):
+        pooled = pooling.pool_sorted(x, weights, valid)
+        return jnp.sum(pooled.astype(jnp.float32)), pooled
+
+    wide = x.astype(jnp.float32)
+    (gradient, weights_gradient), pooled = jax.grad(loss, (0, 1), has_aux=True)(x, weights)
+    expected, expected_pooled = jax.grad(loss, (0, 1), has_aux=True)(wide, weights)
+    assert pooled.dtype == gradient.dtype == jnp.bfloat16
+    assert weights_gradient.dtype == jnp.float32
+    np.testing.assert_allclose(pooled.astype(jnp.float32), expected_pooled, rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(gradient.astype(jnp.float32), expected[0], rtol=2**-8)
+    np.testing.assert_allclose(weights_gradient, expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_as_large_as_bfloat16_features_is_kept_in_float32():
+    features = jax.ShapeDtypeStruct((2, 3, 50), jnp.bfloat16)
+    weights = jax.ShapeDtypeStruct((50,), jnp.float32)
+    kept = jax.eval_shape(lambda x, w: jax.vjp(pooling.pool_sorted, x, w)[1], features, weights)
+    large = [x.dtype for x in jax.tree.leaves(kept) if x.size >= 2 * 50 * 3]
+    assert jnp.bfloat16 in large
+    assert jnp.float32 not in large

@@ -1,0 +1,149 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kamcl_jax.models.aggregator import upsample_to
+from kamcl_jax.models.towers import ConceptHead, ImageEncoder, TextEncoder
+from kamcl_jax.step.precision import cast_floats
+
+ZERO_WORD = 10
+CAPTIONS = np.array([[3, 5, 2, 0, 0, 0, 0], [1, 2, 9, 4, 8, 0, 0]])
+
+
+def text_encoder(caption_padding):
+    """The function of the encoder; its parameters are the same for both paddings."""
+    encoder = TextEncoder(
+        num_tokens=12,
+        num_concepts=5,
+        embedding_size=8,
+        word_width=4,
+        hidden_width=6,
+        caption_padding=caption_padding,
+    )
+    inputs = (jnp.ones((1, 4), jnp.int32), jnp.array([4]), jnp.zeros((1, 5)))
+    variables = jax.jit(partial(encoder.init, train=False))(jax.random.key(0), *inputs)
+    table = variables["params"]["skip_thoughts"]["embedding"]
+    variables["params"]["skip_thoughts"]["embedding"] = table.at[ZERO_WORD].set(0)
+    return jax.jit(lambda *args: encoder.apply(variables, *args, train=False))
+
+
+@pytest.fixture(scope="module")
+def text():
+    return text_encoder("masked")
+
+
+@pytest.fixture(scope="module")
+def release_text():
+    return text_encoder("release")
+
+
+def test_a_caption_depends_on_its_own_words_alone(text):
+    concepts = np.eye(3, 5, dtype=np.float32)
+    tokens = np.array([[3, 5, 2, 0, 0, 0, 0], [1, 2, 3, 4, 8, 9, 11], [7, 0, 0, 0, 0, 0, 0]])
+    together = text(tokens, np.array([3, 7, 1]), concepts)
+    for row, length in enumerate((3, 7, 1)):
+        alone = text(tokens[row : row + 1, :length], np.array([length]), concepts[row : row + 1])
+        for got, expected in zip(together, alone, strict=True):
+            np.testing.assert_allclose(got[row], expected[0], atol=2e-6)
+    changed = tokens.copy()
+    changed[0, 1] = 6
+    other = text(changed, np.array([3, 7, 1]), concepts)
+    assert not np.allclose(other[0][0], together[0][0], atol=1e-4)
+    np.testing.assert_allclose(other[0][1:], together[0][1:], atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [2, 3])
+def test_captions_of_one_length_are_the_same_with_the_releases_padding(text, release_text, length):
+    tokens = np.where(np.arange(7) < length, CAPTIONS, 0)
+    inputs = (tokens, np.array([length, length]), np.eye(2, 5, dtype=np.float32))
+    for got, expected in zip(release_text(*inputs), text(*inputs), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_with_the_releases_padding_a_longer_neighbour_counts(text, release_text):
+    concepts = np.eye(2, 5, dtype=np.float32)
+    short = np.where(np.arange(7) < 3, CAPTIONS, 0)
+    for encode, counts in ((text, False), (release_text, True)):
+        beside_short = encode(short, np.array([3, 3]), concepts)
+        beside_long = encode(CAPTIONS, np.array([3, 5]), concepts)
+        for left, right in zip(beside_short, beside_long, strict=True):
+            assert np.allclose(left[0], right[0], atol=1e-4) != counts
+    # As if the short one ended in words that are zero vectors.
+    lengthened = np.where((CAPTIONS == 0) & (np.arange(7) < 5), ZERO_WORD, CAPTIONS)
+    expected = text(lengthened, np.array([5, 5]), concepts)
+    for got, wanted in zip(beside_long, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+
+def test_the_releases_padding_ends_with_the_longest_caption_of_the_batch(release_text):
+    lengths, concepts = np.array([3, 5]), np.eye(2, 5, dtype=np.float32)
+    wider = np.pad(CAPTIONS, ((0, 0), (0, 3)))
+    outputs = release_text(CAPTIONS, lengths, concepts), release_text(wider, lengths, concepts)
+    for got, expected in zip(*outputs, strict=True):
+        np.testing.assert_allclose(got, expected, atol=2e-6)
+
+
+def test_concept_words_enter_the_embedding(text):
+    tokens, lengths = np.array([[3, 5, 2]]), np.array([3])
+    without = text(tokens, lengths, np.zeros((1, 5), np.float32))
+    named = text(tokens, lengths, np.ones((1, 5), np.float32))
+    assert not np.allclose(without[0], named[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("num_concepts", [3, 8, 11])
+def test_hybrid_is_latent_plus_concepts_for_any_number_of_them(num_concepts):
+    latent = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    head = ConceptHead(num_concepts)
+    variables = head.init(jax.random.key(0), latent)
+    hybrid, concept = head.apply(variables, latent)
+    params = variables["params"]
+    expected = 1 / (1 + np.exp(-(latent @ params["linear"]["kernel"] + params["linear"]["bias"])))
+    np.testing.assert_allclose(concept, expected, rtol=1e-5)
+    if num_concepts <= 8:
+        added = np.pad(expected, ((0, 0), (0, 8 - num_concepts)))
+    else:
+        added = expected @ params["to_embedding"]["kernel"]
+    np.testing.assert_allclose(hybrid - latent, added, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "depth"), [(64, 18), (75, 18), (96, 50)])
+def test_image_encoder_takes_any_size_and_depth(size, depth):
+    encoder = ImageEncoder(num_concepts=5, embedding_size=8, depth=depth, width=4)
+    images = jnp.zeros((2, size, size, 3))
+    (hybrid, concept), _ = jax.eval_shape(
+        lambda: encoder.init_with_output(jax.random.key(0), images, train=False)
+    )
+    assert hybrid.shape == (2, 8)
+    assert concept.shape == (2, 5)
+
+
+def test_upsampling_repeats_pixels_and_crops_to_odd_sizes():
+    small = jnp.arange(6.0).reshape(1, 2, 3, 1)
+    large = upsample_to(small, jnp.zeros((1, 3, 6, 7)))
+    np.testing.assert_array_equal(
+        large[0, :, :, 0], [[0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2], [3, 3, 4, 4, 5, 5]]
+    )
+
+
+@pytest.mark.parametrize("num_concepts", [3, 11])
+def test_concepts_of_a_bfloat16_latent_are_computed_in_float32(num_concepts):
+    latent = jax.random.normal(jax.random.key(1), (2, 8)).astype(jnp.bfloat16)
+    head = ConceptHead(num_concepts)
+    params = cast_floats(head.init(jax.random.key(0), latent), jnp.bfloat16)
+    outputs = head.apply(params, latent)
+    expected = head.apply(cast_floats(params, jnp.float32), latent.astype(jnp.float32))
+    for got, wanted in zip(outputs, expected, strict=True):
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+def test_rematerialising_leaves_the_image_encoders_parameters_as_they_are():
+    def shapes(rematerialise):
+        encoder = ImageEncoder(5, embedding_size=8, width=4, rematerialise=rematerialise)
+        images = jnp.zeros((2, 64, 64, 3))
+        return jax.eval_shape(lambda: encoder.init(jax.random.key(0), images, train=False))
+
+    assert shapes(True) == shapes(False)

@@ -1,0 +1,286 @@
+"""Keys of a query's image or text: found, left out of the losses, and remembered by the queues."""
+
+import dataclasses
+import math
+from collections import deque
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+from linear_towers import Towers, create_state
+from tiny_model import BATCH, QUEUE
+
+from kamcl_jax.benchmark.step_parts import random_encodings
+from kamcl_jax.parallel import mesh as sharding
+from kamcl_jax.parallel.compiled_step import collectives, compile_step
+from kamcl_jax.step import false_negatives, losses, momentum, objective, pair_ids
+from kamcl_jax.step.pair_ids import PairIds
+from kamcl_jax.step.state import state_layout
+from kamcl_jax.step.train_step import make_train_step
+
+SIZE, LENGTH, WIDTH = 6, 15, 8
+
+
+def draw_ids(seed, count, images=4, texts=5):
+    generator = np.random.default_rng(seed)
+    image, text = generator.integers(0, images, count), generator.integers(0, texts, count)
+    return PairIds(image.astype(np.int32), text.astype(np.int32))
+
+
+def draw_queue(seed):
+    keys = random_encodings(seed, LENGTH, WIDTH, 3).image
+    ids = draw_ids(seed, LENGTH)
+    ids.image[:4] = ids.text[:4] = pair_ids.UNKNOWN
+    return momentum.KeyQueue(keys, np.int32(0), ids)
+
+
+QUERIES, KEYS = (random_encodings(seed, SIZE, WIDTH, 3) for seed in (0, 1))
+IDS, IMAGES, TEXTS = draw_ids(0, SIZE), draw_queue(2), draw_queue(3)
+
+
+def loop_of_left_out(queries, keys):
+    """What the definition says, key by key."""
+    return [
+        [
+            queries.image[i] == keys.image[k] or queries.text[i] == keys.text[k]
+            for k in range(len(keys.image))
+        ]
+        for i in range(len(queries.image))
+    ]
+
+
+def numpy_info_nce(queries, keys, negatives, left_out, temperature):
+    """The mean of -log softmax of the match over itself and the negatives that are left."""
+    terms = []
+    for query, key, masked in zip(queries, keys, left_out, strict=True):
+        kept = [other for other, gone in zip(negatives, masked, strict=True) if not gone]
+        logits = np.array([query @ other for other in [key, *kept]], np.float64) / temperature
+        terms.append(np.log(np.exp(logits).sum()) - logits[0])
+    return np.mean(terms)
+
+
+def contrastive(settings, ids=IDS, queries=QUERIES, keys=KEYS, images=IMAGES, texts=TEXTS):
+    return compiled(settings, ids, queries, keys, images, texts)
+
+
+@partial(jax.jit, static_argnames="settings")
+def compiled(settings, ids, queries, keys, images, texts):
+    queue_ids = (images.ids, texts.ids) if settings.negatives == "queue" else (None, None)
+    left_out = false_negatives.find(ids, *queue_ids) if ids else None
+    compared = objective.similarities(
+        queries, keys, images.keys, texts.keys, settings, left_out=left_out
+    )
+    return losses.info_nce(compared.image_logits) + losses.info_nce(compared.text_logits)
+
+
+@pytest.fixture
+def settings(tiny):
+    return tiny.settings.objective
+
+
+def test_keys_of_the_same_image_or_text_are_found_and_random_keys_never():
+    found = false_negatives.find(IDS, IMAGES.ids, TEXTS.ids)
+    np.testing.assert_array_equal(found.of_images, loop_of_left_out(IDS, TEXTS.ids))
+    np.testing.assert_array_equal(found.of_texts, loop_of_left_out(IDS, IMAGES.ids))
+    assert not found.of_images[:, :4].any()
+    assert 0 < found.of_texts.mean() < 1
+    counts = [np.sum(loop_of_left_out(IDS, queue.ids)) for queue in (TEXTS, IMAGES)]
+    np.testing.assert_allclose(found.per_query, sum(counts) / (2 * SIZE), rtol=1e-6)
+
+
+def test_the_losses_are_those_over_the_negatives_that_are_left(settings):
+    t = settings.temperature
+    expected = sum(
+        numpy_info_nce(queries, keys, queue.keys, loop_of_left_out(IDS, queue.ids), t)
+        for queries, keys, queue in (
+            (QUERIES.image, KEYS.text, TEXTS),
+            (QUERIES.text, KEYS.image, IMAGES),
+        )
+    )
+    np.testing.assert_allclose(contrastive(settings), expected, rtol=1e-5)
+    assert contrastive(settings) < contrastive(settings, ids=None)
+
+
+def test_of_a_batchs_keys_the_same_are_left_out_too(settings):
+    settings = dataclasses.replace(settings, negatives="batch")
+    own = loop_of_left_out(IDS, IDS)  # the match among them
+    t = settings.temperature
+    expected = sum(
+        numpy_info_nce(queries, keys, keys, own, t)
+        for queries, keys in ((QUERIES.image, KEYS.text), (QUERIES.text, KEYS.image))
+    )
+    np.testing.assert_allclose(contrastive(settings), expected, rtol=1e-5)
+    per_query = false_negatives.find(IDS, None, None).per_query
+    np.testing.assert_allclose(per_query, np.sum(own) / SIZE - 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("negatives", objective.NEGATIVES)
+def test_where_nothing_is_the_same_nothing_changes(settings, negatives):
+    settings = dataclasses.replace(settings, negatives=negatives)
+    numbers = np.arange(SIZE, dtype=np.int32) + 100
+    masked = contrastive(settings, PairIds(numbers, numbers))
+    np.testing.assert_allclose(masked, contrastive(settings, ids=None), rtol=1e-6)
+
+
+def test_the_order_of_keys_and_pairs_and_the_names_of_ids_do_not_matter(settings):
+    generator = np.random.default_rng(0)
+    rows, pairs = generator.permutation(LENGTH), generator.permutation(SIZE)
+    renamed = generator.permutation(9).astype(np.int32) + 3
+
+    def rename(ids):
+        return jax.tree.map(lambda x: np.where(x < 0, x, renamed[x]).astype(np.int32), ids)
+
+    def shuffled(queue):
+        return queue.replace(
+            keys=queue.keys[rows], ids=rename(jax.tree.map(lambda x: x[rows], queue.ids))
+        )
+
+    ids, queries, keys = jax.tree.map(lambda x: x[pairs], (IDS, QUERIES, KEYS))
+    other = contrastive(
+        settings, rename(ids), queries, keys, images=shuffled(IMAGES), texts=shuffled(TEXTS)
+    )
+    np.testing.assert_allclose(other, contrastive(settings), rtol=1e-6)
+
+
+def test_a_query_that_has_no_negative_left_has_no_loss_and_no_gradient(settings):
+    ids = PairIds(np.zeros(SIZE, np.int32), np.arange(SIZE, dtype=np.int32))
+    same_image = PairIds(np.zeros(LENGTH, np.int32), np.full(LENGTH, 99, np.int32))
+    queues = {"images": IMAGES.replace(ids=same_image), "texts": TEXTS.replace(ids=same_image)}
+    value, gradient = jax.value_and_grad(
+        lambda queries: contrastive(settings, ids, queries, **queues)
+    )(QUERIES)
+    np.testing.assert_allclose(value, 0, atol=1e-6)  # but for rounding
+    for leaf in jax.tree.leaves(gradient):
+        np.testing.assert_allclose(leaf, 0, atol=1e-6)
+
+
+def test_a_queue_remembers_the_pairs_of_its_keys():
+    queue = momentum.random_queue(jax.random.key(0), 7, 3, with_ids=True)
+    expected = deque([pair_ids.UNKNOWN] * 7, maxlen=7)
+    for number in range(5):
+        ids = PairIds(np.int32([number, number + 10]), np.int32([2 * number, 0]))
+        queue = momentum.push(queue, np.full((2, 3), number, np.float32), ids)
+        expected.extend([number, number + 10])
+        stored = np.roll(queue.ids.image, -int(queue.pointer))
+        np.testing.assert_array_equal(stored, expected)
+    known = np.asarray(queue.ids.image) < 10
+    np.testing.assert_array_equal(queue.ids.text[known], 2 * queue.ids.image[known])
+    np.testing.assert_array_equal(queue.keys[known, 0], queue.ids.image[known])
+    with pytest.raises(ValueError, match="None"):
+        momentum.push(queue, np.ones((2, 3), np.float32))
+
+
+def batch_of(tiny, step):
+    ids = draw_ids(step, BATCH, images=9, texts=12)
+    return {**tiny.batch(step), pair_ids.IMAGE: ids.image, pair_ids.TEXT: ids.text}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """Three steps."""
+
+    states: list
+    metrics: list
+
+
+@pytest.fixture(scope="module")
+def masking(tiny):
+    masks = dataclasses.replace(tiny.settings.objective, mask_false_negatives=True)
+    return dataclasses.replace(tiny.settings, objective=masks)
+
+
+@pytest.fixture(scope="module")
+def ran(tiny, masking):
+    """Name -> steps that leave false negatives out, on one device and on eight, and that do not."""
+    optimizer = optax.sgd(1e-2)
+    create = partial(create_state, optimizer)
+
+    def run(mesh, settings, with_ids, queue="replicated"):
+        abstract = jax.eval_shape(partial(create, queue_ids=with_ids))
+        layout = state_layout(mesh, abstract, fsdp_min_size=8, queue=queue)
+        step = make_train_step(Towers(), optimizer, settings, layout)
+        compiled = compile_step(step, abstract, batch_of(tiny, 0), layout)
+        state = jax.device_put(create(queue_ids=with_ids), layout.state)
+        states, metrics = [], []
+        for number in range(3):
+            batch = sharding.put_batch(layout, batch_of(tiny, number))
+            state, measured = compiled(state, batch)
+            states.append(state if queue == "sharded" else jax.device_get(state))
+            metrics.append(jax.device_get(measured))
+            if queue == "sharded":
+                state = jax.tree.map(lambda x: x + 0, state)  # the step would donate it
+        return Ran(states, metrics)
+
+    one = sharding.make_mesh(devices=jax.devices()[:1])
+    return {
+        "masked": run(one, masking, True),
+        "sharded": run(sharding.make_mesh(4, 2), masking, True, "sharded"),
+        "plain": run(one, tiny.settings, False),
+    }
+
+
+def test_steps_leave_out_what_earlier_steps_have_pushed(ran, tiny):
+    pushed = deque([(-1, -1)] * QUEUE, maxlen=QUEUE)
+    for step, metrics in enumerate(ran["masked"].metrics):
+        batch = batch_of(tiny, step)
+        pairs = list(zip(batch[pair_ids.IMAGE], batch[pair_ids.TEXT], strict=True))
+        counts = [sum(image == i or text == t for i, t in pushed) for image, text in pairs]
+        np.testing.assert_allclose(metrics["false_negatives"], np.mean(counts), rtol=1e-6)
+        pushed.extend(pairs)
+    assert ran["masked"].metrics[0]["false_negatives"] == 0
+    assert ran["masked"].metrics[2]["false_negatives"] > 0
+    queue = ran["masked"].states[-1].text_queue
+    stored = zip(queue.ids.image.tolist(), queue.ids.text.tolist(), strict=True)
+    assert sorted(stored) == sorted((int(i), int(t)) for i, t in pushed)
+
+
+def test_only_the_contrastive_loss_is_another(ran):
+    for name, value in ran["plain"].metrics[0].items():  # there is nothing to leave out yet
+        np.testing.assert_allclose(ran["masked"].metrics[0][name], value, rtol=1e-5, atol=1e-6)
+    for name in ("triplet", "alignment"):
+        np.testing.assert_allclose(
+            ran["masked"].metrics[1][name], ran["plain"].metrics[1][name], rtol=1e-5
+        )
+    assert ran["masked"].metrics[1]["contrastive"] < ran["plain"].metrics[1]["contrastive"]
+
+
+def test_without_the_option_the_state_has_no_ids(ran):
+    names = {
+        jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(ran["plain"].states[0])
+    }
+    assert not [name for name in names if "ids" in name]
+    assert {name for name in names if "queue" in name} == {
+        f".{queue}.{field}"
+        for queue in ("image_queue", "text_queue")
+        for field in ("keys", "pointer")
+    }
+    assert "false_negatives" not in ran["plain"].metrics[0]
+
+
+def test_eight_devices_with_a_sharded_queue_leave_out_the_same(ran):
+    for measured, expected in zip(ran["sharded"].metrics, ran["masked"].metrics, strict=True):
+        for name, value in expected.items():
+            np.testing.assert_allclose(measured[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+    ids = [ran[name].states[-1].image_queue.ids for name in ("sharded", "masked")]
+    jax.tree.map(np.testing.assert_array_equal, *ids)
+
+
+def test_ids_lie_with_their_keys_and_neither_is_sent(tiny, masking):
+    length, optimizer = 4096, optax.sgd(1e-2)
+    create = partial(create_state, optimizer, queue_ids=True, queue_length=length)
+    abstract = jax.eval_shape(create)
+    mesh = sharding.make_mesh(4, 2)
+    layout = state_layout(mesh, abstract, fsdp_min_size=8, queue="sharded")
+    queue = layout.state.image_queue
+    for place in (queue.keys, queue.ids.image, queue.ids.text):
+        assert place.spec == PartitionSpec(sharding.BATCH_AXES)
+    step = make_train_step(Towers(), optimizer, masking, layout)
+    program = compile_step(step, abstract, batch_of(tiny, 0), layout).as_text()
+    assert f"s32[{length // 8}]" in program
+    assert f"s32[{length}]" not in program
+    # A batch's ids go to the queue, and each device's hardest negatives to the others.
+    ints = [math.prod(one.shape) for one in collectives(program) if one.dtype == "s32"]
+    assert max(ints, default=0) <= 8 * BATCH

@@ -1,0 +1,168 @@
+"""Checkpoints of the release become runs that can be scored, and runs become such checkpoints."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny_model import tiny_config
+
+from kamcl_jax.config import build
+from kamcl_jax.errors import ConfigError, PretrainedError
+from kamcl_jax.evaluate import evaluate
+from kamcl_jax.inference import embed
+from kamcl_jax.runs.checkpoints import open_checkpoints
+from kamcl_jax.torch_release import convert as conversion
+from kamcl_jax.torch_release import state_dict
+from kamcl_jax.weights import tensor_files
+
+STEP, EPOCH, SCORE = 30, 2, 41.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """A checkpoint as the release would write it, for the tiny embedded data set."""
+
+    config: object
+    experiment: build.Experiment
+    tensors: dict
+    path: object
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("release")
+    config = tiny_config()
+    config.embedding_size = config.num_concepts = 8 * config.image_encoder.width
+    config.data.pad_concepts = True
+    config.data.dir = str(folder / "data")
+    experiment = build.build(config)
+    state = experiment.initial_state().replace(step=np.int32(STEP))
+    tensors = state_dict.to_state_dict(state)
+    path = folder / "KAMCL_best.safetensors"
+    tensor_files.write(path, tensors, epoch=EPOCH, score=SCORE)
+    return Release(config, experiment, tensors, path)
+
+
+@pytest.fixture(scope="module")
+def run(release, tmp_path_factory):
+    """The checkpoint as a run of ours."""
+    workdir = tmp_path_factory.mktemp("converted") / "run"
+    conversion.from_torch(release.config, workdir, release.path)
+    return workdir
+
+
+def test_a_converted_checkpoint_is_scored_like_its_weights(release, run):
+    results = evaluate.evaluate(release.config, run)
+    experiment = release.experiment
+    state = state_dict.from_state_dict(release.tensors, release.config)
+    encoders = embed.make_encoders(experiment.model, experiment.layout)
+    settings = release.config.evaluation
+    expected, _ = evaluate.score(
+        encoders, state.variables, experiment.data.test, settings.batch_size, settings.ties
+    )
+    assert results["test"] == expected
+    assert results["best_step"] == STEP
+    assert results["val"] is None
+    report = (run / "report" / "report.md").read_text()
+    assert f"weights from another program, after step {STEP}" in report
+    assert "validation |" not in report
+    assert "](losses.png)" not in report
+
+
+def test_there_and_back_is_the_same_file(release, run, tmp_path):
+    target = tmp_path / "new" / "back.safetensors"
+    conversion.to_torch(release.config, run, target)
+    stored = tensor_files.read(target)
+    assert list(stored.tensors.keys() - release.tensors.keys()) == []
+    for name, tensor in release.tensors.items():
+        np.testing.assert_array_equal(stored.tensors[name], tensor, err_msg=name)
+    assert (stored.epoch, stored.score) == (EPOCH, SCORE)
+
+
+def test_pytorchs_own_format_both_ways(release, run, tmp_path):
+    torch = pytest.importorskip("torch")
+    target = tmp_path / "back.pth.tar"
+    conversion.to_torch(release.config, run, target)
+    stored = torch.load(target, weights_only=True)
+    assert list(stored["model"]) == list(release.tensors)
+    assert stored["epoch"] == EPOCH
+    again = tmp_path / "again"
+    conversion.from_torch(release.config, again, target)
+    with open_checkpoints(again) as checkpoints:
+        assert checkpoints.best == STEP
+        restored = checkpoints.restore(
+            STEP,
+            release.experiment.abstract_state,
+            jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+        )
+    tensors = state_dict.to_state_dict(restored.state)
+    for name, tensor in release.tensors.items():
+        np.testing.assert_array_equal(tensors[name], tensor, err_msg=name)
+
+
+def test_a_run_is_never_overwritten(release, run):
+    with pytest.raises(ConfigError, match="already holds a run; choose another --workdir"):
+        conversion.from_torch(release.config, run, release.path)
+
+
+def test_weights_for_other_words_are_refused(release, tmp_path):
+    tensors = dict(release.tensors)
+    tensors[state_dict.EMBEDDING] = tensors[state_dict.EMBEDDING][:-3]
+    path = tmp_path / "other.safetensors"
+    tensor_files.write(path, tensors, epoch=1, score=1.0)
+    with pytest.raises(
+        PretrainedError, match=r"embedding.weight of .*other.safetensors has .* rows"
+    ):
+        conversion.from_torch(release.config, tmp_path / "run", path)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("target", [".", "/", "there.safetensors"])
+def test_a_target_that_is_a_folder_is_named(target, release, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.safetensors").mkdir()
+    with pytest.raises(PretrainedError, match="it is a folder"):
+        conversion.to_torch(release.config, run, Path(target))
+
+
+def test_a_run_is_scored_without_the_weights_that_it_started_from(release, run):
+    config = release.config.copy_and_resolve_references()
+    config.image_encoder.pretrained = "no/longer/there.safetensors"
+    assert evaluate.evaluate(config, run)["best_step"] == STEP
+
+
+def test_a_missing_source_is_named_before_anything_is_written(release, tmp_path):
+    with pytest.raises(PretrainedError, match=r"nowhere.safetensors"):
+        conversion.from_torch(release.config, tmp_path / "run", tmp_path / "nowhere.safetensors")
+    assert not (tmp_path / "run").exists()
+
+
+def test_there_must_be_a_run_to_write_out(release, tmp_path):
+    with pytest.raises(ConfigError, match="holds no checkpoints"):
+        conversion.to_torch(release.config, tmp_path, tmp_path / "x.safetensors")
+
+
+def test_another_config_is_refused(release, run, tmp_path):
+    config = release.config.copy_and_resolve_references()
+    config.momentum_coverage = "release"
+    with pytest.raises(ConfigError, match=r"config.momentum_coverage: all in the checkpoint"):
+        conversion.to_torch(config, run, tmp_path / "x.safetensors")
+
+
+def test_the_release_has_no_other_encoders(release, tmp_path):
+    config = release.config.copy_and_resolve_references()
+    config.text_encoder.module = "plain_encoders:Words"
+    for convert, file in ((conversion.from_torch, release.path), (conversion.to_torch, tmp_path)):
+        with pytest.raises(PretrainedError, match=r"config.text_encoder.module is 'plain_enc"):
+            convert(config, tmp_path / "run", file)
+
+
+def test_keys_of_the_release_are_of_pairs_that_no_one_knows(release):
+    config = release.config.copy_and_resolve_references()
+    config.loss.mask_false_negatives = True
+    state = state_dict.from_state_dict(release.tensors, config)
+    like = build.abstract_state(config, len(state.params["text"]["skip_thoughts"]["embedding"]), 32)
+    assert jax.tree.structure(state.image_queue) == jax.tree.structure(like.image_queue)
+    assert (np.asarray(state.text_queue.ids.text) == -1).all()

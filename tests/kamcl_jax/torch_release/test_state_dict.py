@@ -1,0 +1,272 @@
+"""The release's train state and ours: every number comes back, and each has its own place."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from published_weights import random_like
+from tiny_model import tiny_config
+
+from kamcl_jax.config import build
+from kamcl_jax.errors import PretrainedError
+from kamcl_jax.step import state as train_state
+from kamcl_jax.torch_release import state_dict
+from kamcl_jax.torch_release.state_dict import from_state_dict, gradients_to_torch, to_state_dict
+
+WORDS, SIZE, STEP = 9, 32, 7
+RECORDED = Path(__file__).parents[2] / "golden" / "parity_seed0_shapes.json"
+UNUSED = re.compile(r"\.resnet\.fc\.|extract_feature\.linear\.|high_module\.gpo\.|^(mlp|im|tx)\.")
+RESNET = "visualmodelQ.extract_feature.resnet"
+CELL = "rnn.gru_cell.weight"
+
+
+def make_config():
+    """A tiny model with the release's equalities of widths."""
+    config = tiny_config()
+    config.seed = 3
+    config.embedding_size = config.num_concepts = SIZE
+    config.image_encoder.width = SIZE // 8
+    return config
+
+
+@pytest.fixture(scope="module")
+def config():
+    return make_config()
+
+
+def random_state(config, num_concepts=SIZE):
+    """A state after STEP steps; the optimiser's moments are those of none."""
+    like = build.abstract_state(config, WORDS, num_concepts)
+    opt_state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like.opt_state)
+    adam, schedule = opt_state
+    state = random_like(like.replace(opt_state=()))
+    return state.replace(
+        step=np.int32(STEP),
+        opt_state=(adam, schedule._replace(count=np.int32(STEP))),
+        image_queue=state.image_queue.replace(pointer=np.int32(8)),
+        text_queue=state.text_queue.replace(pointer=np.int32(15)),
+        rng=train_state.step_rng(config.seed),
+    )
+
+
+@pytest.fixture(scope="module")
+def state(config):
+    # The release knows no skipped updates.
+    return random_state(config).replace(skipped=jnp.int32(0))
+
+
+@pytest.fixture(scope="module")
+def tensors(config):
+    """A state_dict of random numbers, the unused ones too."""
+    generator = np.random.default_rng(1)
+    shapes = state_dict.tensor_shapes(config, WORDS, SIZE)
+    tensors = {n: generator.standard_normal(s).astype(np.float32) for n, s in shapes.items()}
+    counts = {name: np.int64(STEP) for name in tensors if name.endswith("num_batches_tracked")}
+    return {**tensors, **counts, "queue_ptr_im": np.array([15]), "queue_ptr_tx": np.array([0])}
+
+
+def test_a_state_comes_back_from_the_releases_names(config, state):
+    read = from_state_dict(to_state_dict(state), config)
+    assert jax.tree.structure(read) == jax.tree.structure(state)
+    for (path, got), expected in zip(
+        jax.tree.leaves_with_path(read), jax.tree.leaves(state), strict=True
+    ):
+        np.testing.assert_array_equal(got, expected, jax.tree_util.keystr(path), strict=True)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(read))
+
+
+def test_a_state_dict_comes_back_from_our_state(config, tensors):
+    state = from_state_dict(tensors, config)
+    written = to_state_dict(state)
+    assert list(written) == list(tensors)
+    unused = {name for name in tensors if UNUSED.search(name)}
+    for name, tensor in written.items():
+        expected = tensors[name]
+        if name in unused:
+            fill = 1 if name.endswith((".1.weight", ".running_var")) else 0
+            expected = np.full_like(expected, fill)
+        np.testing.assert_array_equal(tensor, expected, name)
+        whole = name.startswith("queue_ptr") or name.endswith("num_batches_tracked")
+        assert tensor.dtype == (np.int64 if whole else np.float32)
+        assert tensor.shape == np.shape(tensors[name])
+    no_place = {n for n in tensors if n.startswith("queue_ptr") or n.endswith("batches_tracked")}
+    assert state_dict.used_names(state) == set(tensors) - unused - no_place
+
+
+def test_what_the_release_never_uses_may_be_absent(config, tensors):
+    used = {name: tensor for name, tensor in tensors.items() if not UNUSED.search(name)}
+    assert len(tensors) - len(used) == 2 * 13 + 4 + 2 * 7
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        from_state_dict(used, config),
+        from_state_dict(tensors, config),
+    )
+
+
+@pytest.mark.parametrize(("step", "rate"), [(4, 1e-3), (7, 5e-4), (11, 2.5e-4)])
+def test_the_learning_rate_goes_on_and_the_moments_start_anew(config, tensors, step, rate):
+    # With one step an epoch: 1e-3, halved at epoch indices 5 and 11.
+    count = f"{RESNET}.bn1.num_batches_tracked"
+    state = from_state_dict({**tensors, count: np.int64(step)}, config)
+    assert state.step == step
+    one_leaf = {"a": jnp.zeros(2)}
+    opt_state = jax.tree.map(
+        lambda params: one_leaf if isinstance(params, dict) else params,
+        state.opt_state,
+        is_leaf=lambda node: isinstance(node, dict),
+    )
+    optimizer = build.make_optimizer(config, steps_per_epoch=1)
+    updates, _ = optimizer.update({"a": jnp.array([3.0, -20.0])}, opt_state)
+    # Adam's first update is the sign of the gradient, if it knows that it is the first.
+    np.testing.assert_allclose(updates["a"], [-rate, rate], rtol=1e-5)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
+
+
+# (the release's tensor, index there) -> (path in our state, index there)
+PLACES = [
+    ("queue_im", (5, 9), "image_queue.keys", (9, 5)),
+    ("queue_tx", (30, 2), "text_queue.keys", (2, 30)),
+    (f"{RESNET}.conv1.weight", (3, 2, 0, 5), "params.image.resnet.conv1.kernel", (0, 5, 2, 3)),
+    (
+        f"{RESNET}.layer2.0.downsample.0.weight",
+        (7, 1, 0, 0),
+        "params.image.resnet.layer2_0.downsample_conv.kernel",
+        (0, 0, 1, 7),
+    ),
+    (f"{RESNET}.bn1.weight", (1,), "params.image.resnet.bn1.scale", (1,)),
+    (f"{RESNET}.bn1.running_mean", (2,), "batch_stats.image.resnet.bn1.mean", (2,)),
+    (
+        "visualmodelK.extract_feature.resnet.bn1.running_var",
+        (3,),
+        "key_batch_stats.image.resnet.bn1.var",
+        (3,),
+    ),
+    ("visualmodelQ.im.0.weight", (3, 5), "params.image.concept_head.linear.kernel", (5, 3)),
+    ("textmodelK.tx.0.bias", (6,), "key_params.text.concept_head.linear.bias", (6,)),
+    ("textmodelQ.linear.weight", (4, 8), "params.text.concept_linear.kernel", (8, 4)),
+    (
+        "visualmodelQ.low_module.gpo.gru.weight_ih_l0",
+        (70, 4),
+        "params.image.aggregator.low_gpo.forward_gru.input_kernel",
+        (4, 70),
+    ),
+    (
+        "textmodelQ.text_feature.gpo.gru.weight_hh_l0_reverse",
+        (70, 4),
+        "params.text.word_gpo.backward_gru.recurrent_kernel",
+        (4, 70),
+    ),
+    ("textmodelQ.gpo.linear.weight", (0, 31), "params.text.gpo.score.kernel", (31, 0)),
+    *(
+        (f"textmodelQ.text_feature.seq2vec.{name}", index, f"params.text.skip_thoughts.{leaf}", at)
+        for name, index, leaf, at in (
+            ("embedding.weight", (8, 5), "embedding", (8, 5)),
+            (f"{CELL}_ir.weight", (9, 2), "input_kernel", (0, 2, 9)),
+            (f"{CELL}_ii.weight", (9, 2), "input_kernel", (1, 2, 9)),
+            (f"{CELL}_in.weight", (9, 2), "input_kernel", (2, 2, 9)),
+            (f"{CELL}_ir.bias", (1,), "input_bias", (0, 1)),
+            (f"{CELL}_ii.bias", (2,), "input_bias", (1, 2)),
+            (f"{CELL}_in.bias", (3,), "input_bias", (2, 3)),
+            (f"{CELL}_hr.weight", (4, 6), "recurrent_kernel", (0, 6, 4)),
+            (f"{CELL}_hi.weight", (4, 7), "recurrent_kernel", (1, 7, 4)),
+            (f"{CELL}_hn.weight", (4, 8), "recurrent_kernel", (2, 8, 4)),
+        )
+    ),
+]
+
+
+def test_numbers_placed_by_hand_arrive_where_they_mean_the_same(config, tensors):
+    placed = {name: np.zeros_like(tensor) for name, tensor in tensors.items()}
+    for number, (name, index, _, _) in enumerate(PLACES, start=1):
+        placed[name][index] = number
+    state = from_state_dict(placed, config).replace(rng=None)
+    for number, (name, _, path, index) in enumerate(PLACES, start=1):
+        first, *rest = path.split(".")
+        leaf = getattr(state, first)
+        for step in rest:
+            leaf = leaf[step] if isinstance(leaf, dict) else getattr(leaf, step)
+        assert leaf[index] == number, name
+    assert sum(np.count_nonzero(leaf) for leaf in jax.tree.leaves(state)) == len(PLACES)
+
+
+def test_gradients_have_the_names_of_the_query_parameters(state):
+    gradients = gradients_to_torch(state.params)
+    stored = to_state_dict(state)
+    assert list(gradients) == [
+        name
+        for name in json.loads(RECORDED.read_text())
+        if re.match(r"(visual|text)modelQ\.", name)
+        and not UNUSED.search(name)
+        and not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+    ]
+    for name, gradient in gradients.items():
+        np.testing.assert_array_equal(gradient, stored[name], name)
+
+
+MISSING = object()
+EMBEDDING = "textmodelQ.text_feature.seq2vec.embedding.weight"
+CONCEPT_BIAS = "visualmodelQ.im.0.bias"
+STEPS = f"{RESNET}.bn1.num_batches_tracked"
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "sentence"),
+    [
+        ("textmodelK.gpo.linear.weight", MISSING, "it lacks the tensor textmodelK.gpo.linear"),
+        ("textmodelK.gpo.extra", np.zeros(1), "it is of another model: it has the tensor textm"),
+        (EMBEDDING, MISSING, f"it has no tensor {EMBEDDING} of rows and columns"),
+        (EMBEDDING, np.zeros(4), f"it has no tensor {EMBEDDING} of rows and columns"),
+        (EMBEDDING, np.zeros((0, 6)), f"it has no tensor {EMBEDDING} of rows and columns"),
+        (CONCEPT_BIAS, MISSING, f"it lacks the tensor {CONCEPT_BIAS}"),
+        (CONCEPT_BIAS, np.zeros(31, "f"), rf"{CONCEPT_BIAS} of it has the shape \[31\]"),
+        (f"{RESNET}.bn1.bias", np.full(4, 1e300), "bn1.bias of it holds values that are not fin"),
+        (f"{RESNET}.fc.bias", np.zeros(7, "f"), r"fc.bias of it has the shape \[7\]; the rel"),
+        (STEPS, np.array([1, 2]), r"num_batches_tracked of it has the shape \[2\]"),
+        (STEPS, np.array(np.nan), "num_batches_tracked of it is no count"),
+        (STEPS, np.array(2**40), "num_batches_tracked of it is no count"),
+        (STEPS, np.array(-3), "num_batches_tracked of it is no count"),
+        (f"{RESNET}.bn1.bias", np.zeros(5, "f"), r"bn1.bias of it has the shape \[5\]; the conf"),
+        (f"{RESNET}.bn1.bias", np.zeros(4, int), "bn1.bias of it is int64, not floating-point"),
+        (f"{RESNET}.bn1.bias", np.full(4, np.nan), "bn1.bias of it holds values that are not fin"),
+        ("queue_ptr_im", np.array([16]), "queue_ptr_im of it is 16, beyond a queue of 16"),
+        ("queue_ptr_tx", np.array([-1]), "queue_ptr_tx of it is no count of batches or keys"),
+        ("queue_ptr_tx", np.array([1.5]), "queue_ptr_tx of it is no count of batches or keys"),
+        ("queue_ptr_im", np.array([0, 8]), r"queue_ptr_im of it has the shape \[2\]"),
+        ("queue_ptr_tx", MISSING, "it lacks the tensor queue_ptr_tx"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named(config, tensors, name, tensor, sentence):
+    changed = {**tensors, name: tensor}
+    changed = {name: tensor for name, tensor in changed.items() if tensor is not MISSING}
+    with pytest.raises(PretrainedError, match=sentence):
+        from_state_dict(changed, config, "it")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("image_encoder.depth", 50, "this one has ResNet-50 of width 4 and an embedding of 32"),
+        ("embedding_size", 16, "this one has ResNet-18 of width 4 and an embedding of 16"),
+        (
+            "queue_length",
+            24,
+            r"the tensor queue_im of it has the shape \[32, 16\]; the config's model needs "
+            r"\[32, 24\]",
+        ),
+    ],
+)
+def test_a_config_of_another_model_is_refused(tensors, field, value, sentence):
+    config = make_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(PretrainedError, match=sentence):
+        from_state_dict(tensors, config, "it")
+
+
+def test_a_state_with_fewer_concepts_than_the_embedding_is_wide_is_not_written(config):
+    sentence = "this one has 12 concepts and an embedding of 32"
+    with pytest.raises(PretrainedError, match=sentence):
+        to_state_dict(random_state(config, num_concepts=12))

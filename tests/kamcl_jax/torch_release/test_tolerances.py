@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from kamcl_jax.torch_release.tolerances import compare, merge, table
+
+GOLDEN = np.array([[1.0, -2.0], [30.0, 40.0]])
+
+
+def test_equal_numbers_pass_and_report_no_error():
+    row = compare("x", GOLDEN, GOLDEN, None)
+    assert row.passes
+    assert (row.entries, row.max_absolute, row.max_relative) == (4, 0, 0)
+
+
+def test_tolerance_is_ten_times_the_noise_and_a_share_of_the_magnitude():
+    ones = np.ones(3)
+    for error, passes in ((0.9e-5, True), (1.1e-5, False)):
+        assert compare("x", ones + error, ones, np.zeros(3)).passes is passes
+    for error, passes in ((1.9e-6, True), (2.1e-6, False)):
+        assert compare("eval/x", ones + error, ones, np.zeros(3)).passes is passes
+    for error, passes in ((1e-2 + 0.9e-5, True), (1e-2 + 1.1e-5, False)):
+        assert compare("x", ones + error, ones, np.full(3, 1e-3)).passes is passes
+
+
+def test_the_noise_part_can_be_limited_to_a_share_of_the_magnitude():
+    ones, noise = np.ones(3), np.full(3, 0.07)
+    assert compare("x", ones * 1.5, ones, noise).passes
+    assert not compare("x", ones * 1.0002, ones, noise, noise_limit=1e-4).passes
+    assert compare("x", ones * 1.0001, ones, noise, noise_limit=1e-4).passes
+
+
+def test_one_noise_for_all_shares_the_largest_magnitude():
+    error = np.array([[3e-4, 0], [0, 0]])
+    assert compare("x", GOLDEN + error, GOLDEN, np.array(0.0)).passes
+    by_row = compare("x", GOLDEN + error, GOLDEN, np.zeros(2))
+    assert by_row.failed == (0,)
+    assert not compare("x", GOLDEN + error, GOLDEN, np.zeros((2, 2))).passes
+
+
+def test_error_over_noise_is_of_the_worst_entry():
+    row = compare("x", np.array([1.0, 5.004]), np.array([1.0, 5.0]), np.array([1e-9, 1e-3]))
+    assert row.noise_ratio == pytest.approx(4, rel=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_numbers_that_are_none_fail(wrong):
+    ours = GOLDEN.copy()
+    ours[1, 0] = wrong
+    assert compare("x", ours, GOLDEN, None).failed == (1,)
+
+
+def test_integers_must_be_equal():
+    golden = np.array([8, 8])
+    assert compare("x", np.array([8, 8]), golden, None).passes
+    assert not compare("x", np.array([8, 9]), golden, None).passes
+    assert not compare("x", golden * 1.02, golden, None).passes
+
+
+def test_the_file_may_hold_the_head_of_a_long_array():
+    ours = np.arange(20.0).reshape(2, 10)
+    assert compare("step0/logits_head", ours, ours[:, :4], None).passes
+    assert not compare("step0/logits", ours, ours[:, :4], None).passes
+    longer = compare("step0/logits_head", ours, np.ones((2, 12)), None)
+    assert "ours is [2, 10], not [2, 12]" in longer.problem
+    assert "ours is [2, 10], not [20]" in compare("x", ours, ours.ravel(), None).problem
+
+
+def test_scalars():
+    assert compare("x", np.float64(2), np.float64(2), None).passes
+    assert not compare("x", np.float64(2.1), np.float64(2), None).passes
+
+
+def test_what_one_side_lacks_fails():
+    assert not compare("x", None, GOLDEN, None).passes
+    assert not compare("x", GOLDEN, None, None).passes
+
+
+def test_many_quantities_in_one_row():
+    rows = [compare(n, GOLDEN * f, GOLDEN, None) for n, f in (("a", 1.0), ("b", 1.1), ("c", 1.2))]
+    row = merge("all", rows)
+    assert row.problem == "b and 1 more"
+    assert row.entries == 12
+    assert row.max_relative == pytest.approx(0.2)
+    assert "FAIL: b and 1 more" in table([row])
+    assert merge("all", rows[:1]).passes

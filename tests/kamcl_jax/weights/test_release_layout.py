@@ -1,0 +1,117 @@
+"""The release's state_dict against its recorded names and shapes; what its momentum reaches."""
+
+import json
+import math
+from pathlib import Path
+
+import jax
+import pytest
+from flax import traverse_util
+from published_weights import shapes_of
+
+from configs import rsicd
+from kamcl_jax.config import build
+from kamcl_jax.errors import PretrainedError
+from kamcl_jax.weights.release_layout import release_momentum_mask, state_layout
+from kamcl_jax.weights.torch_layout import Place, shapes
+
+RECORDED = Path(__file__).parents[2] / "golden" / "parity_seed0_shapes.json"
+NO_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked")
+UNUSED = ("resnet.fc.", "extract_feature.linear.", "high_module.gpo.")
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """Name -> shape, in the order of the PyTorch model's own state_dict."""
+    return {name: tuple(shape) for name, shape in json.loads(RECORDED.read_text()).items()}
+
+
+@pytest.fixture(scope="module")
+def full_size():
+    return build.abstract_state(rsicd.get_config("release"), 1226, 512)
+
+
+@pytest.fixture(scope="module")
+def tree(full_size):
+    return {
+        "params": {"query": full_size.params, "key": full_size.key_params},
+        "batch_stats": {"query": full_size.batch_stats, "key": full_size.key_batch_stats},
+        "queues": {"image": full_size.image_queue.keys, "text": full_size.text_queue.keys},
+    }
+
+
+def parameters(recorded, module):
+    """What PyTorch's `module.parameters()` walks over, in order."""
+    return [
+        name
+        for name in recorded
+        if name.startswith(f"{module}.") and not name.endswith(NO_PARAMETERS)
+    ]
+
+
+def test_names_order_and_shapes_are_the_recorded_ones(recorded, tree):
+    described = shapes(state_layout(18, 64, 512), tree)
+    assert list(described) == list(recorded)
+    assert described == recorded
+
+
+def test_every_leaf_of_the_state_has_its_tensors(tree):
+    places = [entry for entry in state_layout(18, 64, 512).values() if isinstance(entry, Place)]
+    leaves = traverse_util.flatten_dict(tree)
+    assert {place.path for place in places} == set(leaves)
+    # Once each, or once a row.
+    filled = sorted((place.path, place.row or 0) for place in places)
+    stacked = {place.path for place in places if place.row is not None}
+    assert filled == sorted(
+        (path, row)
+        for path, leaf in leaves.items()
+        for row in range(leaf.shape[0] if path in stacked else 1)
+    )
+
+
+@pytest.mark.parametrize(("depth", "width", "embedding"), [(50, 64, 512), (18, 64, 256)])
+def test_a_model_that_the_release_cannot_have_is_refused(depth, width, embedding):
+    with pytest.raises(PretrainedError, match=rf"has ResNet-{depth} of width 64 .* {embedding}$"):
+        state_layout(depth, width, embedding)
+
+
+def test_the_releases_momentum_reaches_as_many_image_tensors_as_the_text_has(recorded, full_size):
+    image, text = (parameters(recorded, f"{name}modelK") for name in ("visual", "text"))
+    reached, frozen = image[: len(text)], image[len(text) :]
+    assert (len(image), len(text), len(frozen)) == (110, 38, 72)
+    assert reached[-1].endswith("layer3.0.downsample.1.weight")
+    # The 13 tensors that no forward pass uses are among the 110, at the end where nothing moves.
+    size = {name: math.prod(shape) for name, shape in recorded.items()}
+    share = sum(size[name] for name in frozen) / sum(size[name] for name in image)
+    assert round(share, 3) == 0.895
+    unused = [name for name in frozen if any(part in name for part in UNUSED)]
+    assert len(unused) == 13
+
+    layout = state_layout(18, 64, 512)
+    moves = {layout[name].path[2:] for name in reached + text}
+    mask = traverse_util.flatten_dict(release_momentum_mask(full_size.params))
+    assert mask == {path: path in moves for path in traverse_util.flatten_dict(full_size.params)}
+    frozen_paths = {layout[name].path[2:] for name in frozen if name not in unused}
+    assert {path for path, moved in mask.items() if not moved} == frozen_paths
+    assert len(frozen_paths) == 72 - 13
+
+
+def test_its_momentum_ends_in_the_second_stage_of_resnet_50():
+    head = {"linear": {"kernel": 0, "bias": 0}}
+    params = {
+        "image": {"resnet": shapes_of(50)["params"], "concept_head": head},
+        "text": {"mlp": head, "concept_head": head},
+    }
+    mask = release_momentum_mask(params)
+    assert jax.tree.structure(mask) == jax.tree.structure(params)
+    assert jax.tree.reduce(lambda a, b: a and b, mask["text"])
+    assert not any(jax.tree.leaves(mask["image"]["concept_head"]))
+    # The stem has 3 tensors, the first stage 12 + 9 + 9: 5 of the text's 38 are left.
+    left = [("conv1", "kernel"), ("bn1", "scale"), ("bn1", "bias"), ("conv2", "kernel")]
+    left = {("layer2_0", *path) for path in [*left, ("bn2", "scale")]}
+    moved = {
+        path for path, moves in traverse_util.flatten_dict(mask["image"]["resnet"]).items() if moves
+    }
+    early = {p for p in moved if p[0] in ("conv1", "bn1") or p[0].startswith("layer1_")}
+    assert len(early) == 33
+    assert moved - early == left

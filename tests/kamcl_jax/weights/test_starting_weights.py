@@ -1,0 +1,178 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from published_weights import HIDDEN, LINES, WIDTH, encoder_arrays, random, random_like, shapes_of
+from tiny_model import tiny_config
+
+from kamcl_jax.errors import PretrainedError
+from kamcl_jax.step.momentum import KeyQueue
+from kamcl_jax.step.state import TrainState
+from kamcl_jax.weights import starting_weights, tensor_files
+from kamcl_jax.weights.resnet_layout import resnet_layout
+from kamcl_jax.weights.torch_layout import to_torch
+
+WORDS = ["sea", "heliport", "<unk>"]
+
+
+@pytest.fixture
+def config():
+    config = tiny_config()
+    config.text_encoder.word_width, config.text_encoder.hidden_width = WIDTH, HIDDEN
+    return config
+
+
+@pytest.fixture
+def variables():
+    """A model's variables, all zero."""
+    resnet = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes_of(18))
+    text = {
+        "embedding": np.zeros((len(WORDS) + 1, WIDTH)),
+        "input_kernel": np.zeros((3, WIDTH, HIDDEN)),
+        "input_bias": np.zeros((3, HIDDEN)),
+        "recurrent_kernel": np.zeros((3, HIDDEN, HIDDEN)),
+    }
+    return {
+        "params": {
+            "image": {"resnet": resnet["params"], "head": np.zeros(2)},
+            "text": {"skip_thoughts": jax.tree.map(jnp.asarray, text), "head": np.zeros(3)},
+        },
+        "batch_stats": {"image": {"resnet": resnet["batch_stats"], "other": np.zeros(4)}},
+    }
+
+
+@pytest.fixture
+def resnet(tmp_path, config):
+    """Writes a ResNet, names it in the config and returns its variables."""
+    path = tmp_path / "resnet18.safetensors"
+    written = random_like(shapes_of(18))
+    tensor_files.write(path, to_torch(written, resnet_layout(18, 4)), epoch=0, score=0.0)
+    config.image_encoder.pretrained = str(path)
+    return written
+
+
+@pytest.fixture
+def table(tmp_path, config):
+    """Writes skip-thoughts' files, names their folder and returns the words' vectors."""
+    folder = tmp_path / "skip-thoughts"
+    folder.mkdir()
+    (folder / "dictionary.txt").write_text("\n".join(LINES), "utf-8")
+    np.save(folder / "utable.npy", random(len(LINES), WIDTH))
+    np.savez(folder / "uni_skip.npz", **encoder_arrays())
+    config.text_encoder.pretrained = str(folder)
+    return random(len(LINES), WIDTH)
+
+
+def test_without_files_the_variables_are_left_as_they_are(config, variables):
+    starting_weights.check(config)
+    assert starting_weights.starting_variables(config, variables, WORDS) is variables
+
+
+def test_both_encoders_take_their_part_and_nothing_else_changes(config, variables, resnet, table):
+    starting_weights.check(config)
+    before = jax.tree.map(np.array, variables)
+    started = starting_weights.starting_variables(config, variables, WORDS)
+    for collection in ("params", "batch_stats"):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            started[collection]["image"]["resnet"],
+            resnet[collection],
+        )
+    text = started["params"]["text"]["skip_thoughts"]
+    np.testing.assert_array_equal(text["embedding"][1:], table[[4, 2, 2]])
+    np.testing.assert_array_equal(text["input_kernel"][2], encoder_arrays()["encoder_Wx"])
+    assert jax.tree.structure(started) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, variables, before)
+    for part in ("image", "text"):
+        assert started["params"][part]["head"] is variables["params"][part]["head"]
+    other = started["batch_stats"]["image"]["other"]
+    assert other is variables["batch_stats"]["image"]["other"]
+
+
+def test_one_encoder_alone_can_start_from_a_file(config, variables, resnet):
+    started = starting_weights.starting_variables(config, variables, WORDS)
+    kernel = started["params"]["image"]["resnet"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(kernel, resnet["params"]["conv1"]["kernel"])
+    assert started["params"]["text"] is variables["params"]["text"]
+
+
+@pytest.fixture
+def state(variables):
+    """Query encoders of zeros, key encoders of ones."""
+    ones = jax.tree.map(np.ones_like, variables)
+    return TrainState(
+        step=np.array(0),
+        skipped=np.array(0),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        key_params=ones["params"],
+        key_batch_stats=ones["batch_stats"],
+        opt_state={"moments": np.full(4, 5.0)},
+        image_queue=KeyQueue(np.full((2, 3), 0.1), np.array(0)),
+        text_queue=KeyQueue(np.full((2, 3), 0.2), np.array(1)),
+        rng=np.array([6, 7]),
+    )
+
+
+def test_a_state_starts_with_the_same_weights_in_query_and_key_encoders(
+    config, state, resnet, table
+):
+    before = jax.tree.map(np.array, state)
+    started = starting_weights.starting_state(config, state, WORDS)
+    equal = partial(jax.tree.map, np.testing.assert_array_equal)
+    for query, key, collection in (
+        (started.params, started.key_params, "params"),
+        (started.batch_stats, started.key_batch_stats, "batch_stats"),
+    ):
+        equal(query["image"]["resnet"], resnet[collection])
+        equal(key["image"]["resnet"], resnet[collection])
+    read = started.params["text"]["skip_thoughts"]
+    np.testing.assert_array_equal(read["embedding"][1:], table[[4, 2, 2]])
+    equal(started.key_params["text"]["skip_thoughts"], read)
+    # What no file holds, and everything that is no encoder, stays.
+    for part in ("image", "text"):
+        assert not started.params[part]["head"].any()
+        assert started.key_params[part]["head"].all()
+    assert not started.batch_stats["image"]["other"].any()
+    assert started.key_batch_stats["image"]["other"].all()
+    unchanged = {name: getattr(before, name) for name in ("params", "batch_stats")}
+    unchanged |= {f"key_{name}": getattr(before, f"key_{name}") for name in unchanged}
+    equal(started.replace(**unchanged), before)
+    equal(state, before)
+
+
+def test_query_and_key_encoders_share_no_memory_as_the_state_is_donated(
+    config, state, resnet, table
+):
+    started = starting_weights.starting_state(config, state, WORDS)
+    for query, key in (
+        (started.params, started.key_params),
+        (started.batch_stats, started.key_batch_stats),
+    ):
+        shared = jax.tree.map(np.shares_memory, query, key)
+        assert not any(jax.tree.leaves(shared))
+
+
+def test_a_state_without_files_is_left_as_it_is(config, state):
+    started = starting_weights.starting_state(config, state, WORDS)
+    jax.tree.map(np.testing.assert_array_equal, started, state)
+
+
+def test_a_home_folder_is_found(config, table, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config.text_encoder.pretrained = "~/skip-thoughts"
+    starting_weights.check(config)
+    config.text_encoder.pretrained = "~/nowhere"
+    with pytest.raises(PretrainedError, match=rf"cannot read {tmp_path}/nowhere/dictionary.txt"):
+        starting_weights.check(config)
+
+
+def test_missing_files_are_told_before_anything_is_read(config, table, tmp_path):
+    (tmp_path / "skip-thoughts" / "uni_skip.npz").unlink()
+    with pytest.raises(PretrainedError, match=r"cannot read .*uni_skip.npz: .*; download "):
+        starting_weights.check(config)
+    config.image_encoder.pretrained = str(tmp_path / "resnet18.pth")
+    with pytest.raises(PretrainedError, match=r"there is no file .*resnet18.pth; download it as"):
+        starting_weights.check(config)
