@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_model import tiny_config
 
-from kamcl_jax.config import encoders
+from kamcl_jax.config import plugins
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
@@ -23,13 +23,13 @@ def test_its_encoder_is_one(tmp_path, monkeypatch):
     config = tiny_config()
     config.image_encoder.module = "encoder_of_the_page:MyEncoder"
     config.image_encoder.options.width = 8
-    encoders.check(config, None)
+    plugins.check_encoders(config, None)
 
 
 def test_its_config_is_accepted():
     names = {}
     exec(block_with("def get_config"), names)
-    encoders.check(names["get_config"](), None)
+    plugins.check_encoders(names["get_config"](), None)
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((\.\./[^)]*)\)", PAGE))))

@@ -60,14 +60,14 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_text(json.dumps(results, indent=2) + "\n")
-    settings, test = experiment.settings, experiment.data.test
+    test = experiment.data.test
     if history.validation:
         figures.loss_curves(
             folder / "losses.png",
             history.train,
-            settings.objective.steps_per_epoch,
-            settings.objective.alignment_from_epoch,
-            [term.name for term in settings.objective.extra_terms],
+            experiment.steps_per_epoch,
+            experiment.config.schedule.alignment_from_epoch,
+            sorted(experiment.config.loss.extra_terms),
         )
         figures.recall_curves(folder / "recalls.png", history.validation, results["chance"]["mR"])
     queries = queries_to_show(len(test.captions), experiment.config.seed)

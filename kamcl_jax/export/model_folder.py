@@ -21,8 +21,8 @@ from safetensors.numpy import save
 
 from input_pipeline.errors import DataError
 from input_pipeline.language.vocabulary import Vocabulary
-from kamcl_jax.config import encoders, import_path
 from kamcl_jax.config import fields as config_check
+from kamcl_jax.config.plugins import TOWERS, refuse_code_inside
 from kamcl_jax.errors import ExportError
 from kamcl_jax.export import whole_files
 from kamcl_jax.inference import model as trained_model
@@ -138,9 +138,9 @@ def read(folder: Path, came_in: Path | None = None) -> TrainedModel:
         step = int(config["step"])
         training = record.config_of({"config": config["training"]})
         words = _words(vocabulary, int(config["concept_width"]))
-        for tower in encoders.others(training):
+        for tower in TOWERS:
             field = f"config.{tower}.module"
-            import_path.check_outside(training[tower].module, field, came_in or folder)
+            refuse_code_inside(came_in or folder, training[tower].module, field)
         like = trained_model.abstract_variables(training, words)
     except (AttributeError, DataError, KeyError, TypeError, ValueError) as error:
         raise ExportError(

@@ -2,9 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from kamcl_jax.step.precision import cast_floats
 
 from kamcl_jax.models.batch_norm import BatchNorm, normalise_batch
-from kamcl_jax.step.precision import cast_floats
 
 X = np.random.default_rng(0).normal(3, 2, (4, 3, 3, 5)).astype(np.float32)
 
