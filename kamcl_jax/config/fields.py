@@ -372,3 +372,24 @@ def check_against_checkpoint(config: ml_collections.ConfigDict, trained: dict[st
             "the working directory holds a run of another config (choose another --workdir): "
             + "; ".join(differing)
         )
+
+
+def markdown_table() -> str:
+    """Returns the table of fields as docs/config.md shows it."""
+    rows = ["| field | default | what it is | it must be | decides |", "|---|---|---|---|---|"]
+    for name, field in FIELDS.items():
+        default = "" if field.rule is GROUP else f"`{field.default!r}`"
+        cells = (f"`{name}`", default, field.about, field.rule.words, _SHORT[field.decides])
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+_SHORT = {
+    Decides.EMBEDDINGS: "embeddings",
+    Decides.CAPTIONS: "captions' embeddings",
+    Decides.TRAINING: "training",
+    Decides.NOTHING_LEARNT: "free to change",
+}
+
+if __name__ == "__main__":
+    print(markdown_table())

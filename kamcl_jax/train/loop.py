@@ -12,7 +12,7 @@ from input_pipeline.splits import batches as loader
 from kamcl_jax.config import build
 from kamcl_jax.config import fields as config_check
 from kamcl_jax.config.build import Experiment
-from kamcl_jax.errors import CheckpointError, DamagedCheckpointError, DivergedError
+from kamcl_jax.errors import CheckpointError, DamagedCheckpointError, DivergedError, Stopped
 from kamcl_jax.evaluate import evaluate
 from kamcl_jax.inference.embed import Encoders
 from kamcl_jax.parallel import compiled_step, hosts
@@ -24,7 +24,7 @@ from kamcl_jax.step.state import TrainState
 from kamcl_jax.step.train_step import TrainStep, make_train_step
 from kamcl_jax.train import feed, step_metrics
 from kamcl_jax.train.feed import Feed
-from kamcl_jax.train.interruption import Stopped, StopRequest
+from kamcl_jax.train.interruption import StopRequest
 from kamcl_jax.train.progress import Progress
 from kamcl_jax.train.step_metrics import StepMetrics
 from kamcl_jax.weights import starting_weights

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from tiny_model import tiny_config
@@ -155,3 +156,14 @@ def test_options_may_be_tuples_which_a_checkpoint_has_as_lists():
     config.image_encoder.options.widths = (5, (6, 8))
     with pytest.raises(ConfigError, match=r"config.image_encoder.options.widths"):
         fields.check_against_checkpoint(config, trained)
+
+
+def test_the_docs_page_has_the_table():
+    page = Path(__file__).resolve().parents[3] / "docs" / "config.md"
+    assert fields.markdown_table() in page.read_text()
+
+
+def test_every_default_keeps_its_rule_and_its_type():
+    fields.check_fields(fields.default_config())
+    for name, field in fields.FIELDS.items():
+        assert field.about.endswith((".", "...")), name

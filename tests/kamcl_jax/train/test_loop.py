@@ -14,13 +14,12 @@ from input_pipeline.errors import DataError
 from kamcl_jax import errors
 from kamcl_jax.config import build
 from kamcl_jax.config.fields import Decides, decides, flatten
-from kamcl_jax.errors import CheckpointError, ConfigError
+from kamcl_jax.errors import CheckpointError, ConfigError, Stopped
 from kamcl_jax.evaluate import evaluate
 from kamcl_jax.inference import embed, model
 from kamcl_jax.runs import folder
 from kamcl_jax.runs.checkpoints import Checkpoints, open_checkpoints
 from kamcl_jax.train import loop
-from kamcl_jax.train.interruption import Stopped
 
 STEPS_PER_EPOCH = 24 * 5 // BATCH
 RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
