@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from functools import reduce
+from importlib import import_module
 from operator import getitem
 from pathlib import Path
 
@@ -63,6 +64,16 @@ def test_tests_that_the_page_on_fidelity_names_are_there():
             names += 1
             assert f"def {name}(" in (ROOT / "tests" / file).read_text(), name
     assert names > 20
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_names_that_snippets_import_are_there(page):
+    imported = re.compile(r" *from ((?:kamcl_jax|input_pipeline|configs)[\w.]*) import (.*)")
+    for found in filter(None, map(imported.fullmatch, fenced(TEXTS[page]))):
+        for name in found[2].split(", "):
+            name = name.split(" as ")[0]
+            module = import_module(found[1])
+            assert hasattr(module, name) or import_module(f"{found[1]}.{name}")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
