@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from input_pipeline import storage
-from input_pipeline.images.image_bar import image_bar
+from input_pipeline.images.files import image_bar
 from input_pipeline.language.texts import Texts
 
 # Part of every fingerprint: raise it when the prepared files change their meaning.
