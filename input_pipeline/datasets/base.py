@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -135,6 +135,11 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     def problems(self) -> list[Problem]:
         """Reads every image and returns those that can't be used."""
         return []
+
+    def advice(self, problems: Sequence[Problem]) -> str:
+        """Says in a sentence what may be wrong with the names of missing images, or returns ''."""
+        del problems
+        return ""
 
     def sources(self) -> list[str]:
         """Says what the data set is made from, for a report."""
