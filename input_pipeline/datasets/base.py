@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from input_pipeline import storage
-from input_pipeline.images.image_bar import image_bar
+from input_pipeline.images.files import image_bar
 from input_pipeline.language.texts import Texts
 
 # Part of every fingerprint: raise it when the prepared files change their meaning.
@@ -135,6 +135,11 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
     def problems(self) -> list[Problem]:
         """Reads every image and returns those that can't be used."""
         return []
+
+    def advice(self, problems: Sequence[Problem]) -> str:
+        """Says in a sentence what may be wrong with the names of missing images, or returns ''."""
+        del problems
+        return ""
 
     def sources(self) -> list[str]:
         """Says what the data set is made from, for a report."""

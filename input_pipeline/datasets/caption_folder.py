@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class CaptionFolder(CaptionedFolder):
         cls,
         source_dir: Path,
         captions: str = "",
+        images: str = "",
         blank_captions: bool = False,
         test_fraction: float = 0.2,
         split_seed: int = 0,
@@ -36,7 +38,9 @@ class CaptionFolder(CaptionedFolder):
 
         Args:
           source_dir: the folder with the caption file.
-          captions: the caption file's name within `source_dir`; '' takes the only one.
+          captions: The caption file's name within `source_dir`, or an absolute path; '' takes the
+            only one.
+          images: The name of the image folder, see the constructor.
           blank_captions: whether an empty caption is accepted.
           test_fraction: of the images, for the test split of a file without splits; in (0, 1).
           split_seed: of that choice.
@@ -50,7 +54,11 @@ class CaptionFolder(CaptionedFolder):
         if not 0 < test_fraction < 1:
             raise DataError(f"'test_fraction' must be between 0 and 1, not {test_fraction}.")
         file = source_dir / captions if captions else _only_caption_file(source_dir)
-        listing = Listing(file, caption_table.read(file, source_dir, blank_captions))
+        root = None if os.path.isabs(captions) else source_dir
+        folders = [source_dir / name for name in ([images] if images else cls.IMAGE_FOLDERS)]
+        image_folder = next(filter(Path.is_dir, folders), folders[0])
+        entries = caption_table.read(file, root, blank_captions, image_folder)
+        listing = Listing(file, entries)
         if not any(entry.split for entry in listing.entries):
             listing = _with_random_test_split(listing, test_fraction, split_seed)
         return check_splits(listing)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from input_pipeline.caption_files import Entry
 from input_pipeline.datasets.base import CaptionedImage, CaptionedImages, Problem
 from input_pipeline.errors import DataError
-from input_pipeline.images.files import FoundImage, find_folder, locate
+from input_pipeline.images.files import FoundImage, find_folder, locate, naming_advice
 from input_pipeline.images.reader import check_all
 from input_pipeline.language.texts import Texts
 from input_pipeline.splits.splitting import SPLITS
@@ -79,7 +79,7 @@ class CaptionedFolder(CaptionedImages, skip_registration=True):  # type: ignore[
         Raises:
           DataError: a caption file is missing or malformed, or there is no image folder.
         """
-        self._listing = self.list_images(source_dir, **options)
+        self._listing = self.list_images(source_dir, images=images, **options)
         self._folder = find_folder(source_dir, [images] if images else self.IMAGE_FOLDERS)
         candidates = [self.candidates(entry) for entry in self._listing.entries]
         self._found = locate(self._folder, candidates)
@@ -111,15 +111,14 @@ class CaptionedFolder(CaptionedImages, skip_registration=True):  # type: ignore[
 
     @classmethod
     def option_names(cls) -> set[str]:
-        """Returns 'images' and the options of `list_images`."""
-        return set(inspect.signature(cls.list_images).parameters) - {"source_dir"} | {"images"}
+        """Returns the options of `list_images`."""
+        return set(inspect.signature(cls.list_images).parameters) - {"source_dir"}
 
     @classmethod
     def read_texts(cls, source_dir: Path | None, images: str = "", **options: Any):
-        """Reads the captions alone, see the base class; `images` is not looked at."""
-        del images
+        """Reads the captions alone, see the base class; no image needs to be there."""
         assert source_dir is not None
-        listing = cls.list_images(source_dir, **options)
+        listing = cls.list_images(source_dir, images=images, **options)
         return {split: listing.texts(split) for split in listing.splits}
 
     def candidates(self, entry: Entry) -> list[str]:
@@ -134,6 +133,11 @@ class CaptionedFolder(CaptionedImages, skip_registration=True):  # type: ignore[
             return names
         forms = [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in names]
         return list(dict.fromkeys([*names, *forms]))
+
+    def advice(self, problems: Sequence[Problem]) -> str:
+        """Says how missing images would be found under other names, or returns ''."""
+        missing = [problem.file_name for problem in problems if problem.reason == "missing"]
+        return naming_advice(self._folder, missing)
 
     def sources(self) -> list[str]:
         """Names the caption file and the image folder."""

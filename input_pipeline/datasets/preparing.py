@@ -31,6 +31,8 @@ from input_pipeline.language.texts import Texts
 RECORD = "prepared.json"
 TEXTS = "texts.json"
 BAD_IMAGES = ("stop", "skip")
+LISTED = 20
+"""An error's sentence lists so many of the images that can't be used."""
 
 
 @dataclass(frozen=True)
@@ -142,16 +144,17 @@ def _check(builder: CaptionedImages, problems: Sequence[Problem], bad_images: st
 
 
 def _sentence(builder: CaptionedImages, problems: Sequence[Problem]) -> str:
-    """Names all images that can't be used: the first in the sentence, several in a list below."""
+    """Names images that can't be used: the first in the sentence, the first few in a list below."""
     first, *others = problems
     where = f"'{builder.name}' ({'; '.join(builder.sources())})"
     option = "data.bad_images='skip' leaves"
+    advice = builder.advice(problems)
     if not others:
-        return (
-            f"The image '{first.file_name}' of {where} can't be used: {first.reason}; {option} it "
-            "out."
-        )
-    listed = "".join(f"\n  {problem.file_name}: {problem.reason}" for problem in problems)
+        sentence = f"The image '{first.file_name}' of {where} can't be used: {first.reason}"
+        return f"{sentence}; {option} it out. {advice}".rstrip()
+    lines = [f"{problem.file_name}: {problem.reason}" for problem in problems[:LISTED]]
+    lines += [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+    listed = "".join(f"\n  {line}" for line in [*lines, *([advice] if advice else [])])
     return (
         f"{len(problems)} images of {where} can't be used, '{first.file_name}' ({first.reason}) "
         f"and the others listed here; {option} them out:{listed}"

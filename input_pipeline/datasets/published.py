@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -25,7 +26,7 @@ class PublishedDataset(CaptionedFolder, skip_registration=True):  # type: ignore
     BLANK_CAPTIONS: ClassVar[bool] = False
 
     @staticmethod
-    def read_json(path: Path, root: Path, blank_captions: bool) -> list[Entry]:
+    def read_json(path: Path, root: Path | None, blank_captions: bool) -> list[Entry]:
         """Reads the publisher's caption file, as the readers in `caption_files` do."""
         return karpathy_json.read(path, root, blank_captions)
 
@@ -34,14 +35,16 @@ class PublishedDataset(CaptionedFolder, skip_registration=True):  # type: ignore
         cls,
         source_dir: Path,
         captions: str = "",
+        images: str = "",
         blank_captions: bool | None = None,
     ) -> Listing:
         """Reads the caption files.
 
         Args:
           source_dir: the folder with the caption files.
-          captions: the publisher's JSON file within `source_dir`; '' takes the text files if they
-            are there, else the JSON file under its usual name.
+          captions: The publisher's JSON file within `source_dir`, or an absolute path; '' takes the
+            text files if they are there, else the JSON file under its usual name.
+          images: The image folder, which is not looked at.
           blank_captions: whether an empty caption is accepted; None for the data set's default.
 
         Returns:
@@ -50,6 +53,7 @@ class PublishedDataset(CaptionedFolder, skip_registration=True):  # type: ignore
         Raises:
           DataError: a file is missing or malformed.
         """
+        del images
         blank = cls.BLANK_CAPTIONS if blank_captions is None else blank_captions
         if not captions and release_text.has_layout(source_dir):
             return check_splits(Listing(source_dir, release_text.read(source_dir, blank)))
@@ -62,7 +66,8 @@ class PublishedDataset(CaptionedFolder, skip_registration=True):  # type: ignore
                 if source_dir.is_dir()
                 else f"There is no folder {source_dir}."
             )
-        return check_splits(Listing(file, cls.read_json(file, source_dir, blank)))
+        root = None if os.path.isabs(captions) else source_dir
+        return check_splits(Listing(file, cls.read_json(file, root, blank)))
 
 
 def size_mismatches(official: Mapping[str, int], sizes: Mapping[str, int]) -> list[str]:
