@@ -18,6 +18,12 @@ MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 2**30
 """Larger files are not read."""
 
+_COMMON = (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+_OTHERS = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx")
+
+IMAGE_SUFFIXES = frozenset((*_COMMON, *_OTHERS))
+"""The suffixes of files that are taken for images, in small letters."""
+
 _MISSING = "missing"
 
 

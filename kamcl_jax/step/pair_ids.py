@@ -18,7 +18,7 @@ class PairIds(struct.PyTreeNode):
 
     Attributes:
       image: i32[R], the image's row in its split.
-      text: i32[R], the same for equal captions; see `input_pipeline.language.equal_texts`.
+      text: i32[R], the same for equal captions; see `input_pipeline.language.texts`.
     """
 
     image: jax.Array

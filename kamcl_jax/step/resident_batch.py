@@ -29,7 +29,7 @@ class ResidentExamples(struct.PyTreeNode):
       lengths: i32[M].
       word_concepts: u8[M, C].
       image_concepts: f32[N, C].
-      text_of_caption: i32[M], as `equal_texts.numbered` returns it, if batches are to say which
+      text_of_caption: i32[M], as `equal_text_ids` returns it, if batches are to say which
         image and which text their pairs are of.
     """
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny_model import BATCH, tiny_config
 
-from input_pipeline.language import equal_texts
+from input_pipeline.language.texts import equal_text_ids
 from input_pipeline.splits import batches
 from kamcl_jax.config import build
 from kamcl_jax.parallel import compiled_step
@@ -90,7 +90,7 @@ def test_pairs_say_what_they_are_of_where_false_negatives_are_left_out(experimen
     assert batch.keys() == on_host.abstract.keys()
     rows = batches.batch_captions(experiment.config.seed, 1, len(train.captions), BATCH)
     np.testing.assert_array_equal(batch["image_id"], train.image_of_caption[rows])
-    texts = equal_texts.numbered(train.captions)
+    texts = equal_text_ids(train.captions)
     np.testing.assert_array_equal(batch["text_id"], texts[rows])
     (on_devices,) = feed.candidates(experiment_with("device", mask_false_negatives=True))
     looked_up = jax.jit(lambda numbers: resident_batch.batch_of(numbers, layout))
