@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from input_pipeline import storage
-from input_pipeline.images.image_bar import image_bar
+from input_pipeline.images.files import image_bar
 from input_pipeline.language.texts import Texts
 
 # Part of every fingerprint: raise it when the prepared files change their meaning.
@@ -134,6 +134,11 @@ class DatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
     def bad_images(self) -> list[BadImage]:
         """Reads every image and returns those that can't be used."""
         return []
+
+    def naming_advice(self, bad: Sequence[BadImage]) -> str:
+        """Says in a sentence how missing images would be found under other names, or returns ''."""
+        del bad
+        return ""
 
     def images_without_caption(self) -> list[str]:
         """Returns the names of image files that no caption belongs to, so nothing uses them."""

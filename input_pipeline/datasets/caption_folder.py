@@ -17,7 +17,13 @@ import numpy as np
 from input_pipeline.caption_files import Entry, caption_table
 from input_pipeline.datasets.base import BadImage, CaptionedImage, DatasetBuilder
 from input_pipeline.errors import DataError
-from input_pipeline.images.files import IMAGE_SUFFIXES, FoundImage, find_folder, locate
+from input_pipeline.images.files import (
+    IMAGE_SUFFIXES,
+    FoundImage,
+    find_folder,
+    locate,
+    naming_advice,
+)
 from input_pipeline.images.reader import check_all
 from input_pipeline.language.texts import SPLITS, Texts
 
@@ -74,7 +80,7 @@ class FolderBuilder(DatasetBuilder, skip_registration=True):  # type: ignore[cal
             `IMAGE_FOLDERS`.
           **options: The options of `list_images`.
         """
-        self._listing = self._checked_listing(source_dir, **options)
+        self._listing = self._checked_listing(source_dir, images=images, **options)
         self._folder = find_folder(source_dir, [images] if images else self.IMAGE_FOLDERS)
         candidates = [self.candidates(entry) for entry in self._listing.entries]
         self._found = locate(self._folder, candidates)
@@ -106,15 +112,12 @@ class FolderBuilder(DatasetBuilder, skip_registration=True):  # type: ignore[cal
 
     @classmethod
     def option_names(cls) -> set[str]:
-        """Returns 'images' and the options of `list_images`."""
-        return set(inspect.signature(cls.list_images).parameters) - {"source_dir"} | {"images"}
+        """Returns the options of `list_images`."""
+        return set(inspect.signature(cls.list_images).parameters) - {"source_dir"}
 
     @classmethod
-    def read_texts(
-        cls, source_dir: Path | None, images: str = "", **options: Any
-    ) -> dict[str, Texts]:
-        """Reads the captions alone, see the base class; `images` is not looked at."""
-        del images
+    def read_texts(cls, source_dir: Path | None, **options: Any) -> dict[str, Texts]:
+        """Reads the captions alone, see the base class."""
         assert source_dir is not None
         return cls._checked_listing(source_dir, **options).texts()
 
@@ -157,6 +160,11 @@ class FolderBuilder(DatasetBuilder, skip_registration=True):  # type: ignore[cal
                 bad.append(BadImage(entry.file_name, reason, entry.split))
         return bad
 
+    def naming_advice(self, bad: Sequence[BadImage]) -> str:
+        """Says how missing images would be found under other names, or returns ''."""
+        missing = [image.file_name for image in bad if image.reason == "missing"]
+        return naming_advice(self._folder, missing)
+
     def images_without_caption(self) -> list[str]:
         """Returns the names of the image files that no caption belongs to."""
         captioned = {found.path for found in self._found if isinstance(found, FoundImage)}
@@ -184,6 +192,7 @@ class CaptionFolder(FolderBuilder):
         cls,
         source_dir: Path,
         captions: str = "",
+        images: str = "",
         blank_captions: bool = False,
         test_fraction: float = 0.2,
         split_seed: int = 0,
@@ -192,7 +201,9 @@ class CaptionFolder(FolderBuilder):
 
         Args:
           source_dir: The folder with the caption file.
-          captions: The caption file's name within `source_dir`; '' takes the only one.
+          captions: The caption file's name within `source_dir`, or an absolute path; '' takes the
+            only one.
+          images: The name of the image folder, see the constructor.
           blank_captions: Whether an empty caption is accepted.
           test_fraction: The share of the images in the test split of a file without splits, in
             (0, 1).
@@ -201,7 +212,10 @@ class CaptionFolder(FolderBuilder):
         if not 0 < test_fraction < 1:
             raise DataError(f"'test_fraction' must be between 0 and 1, not {test_fraction}.")
         file = source_dir / captions if captions else _only_caption_file(source_dir)
-        entries = caption_table.read(file, source_dir, blank_captions)
+        root = None if os.path.isabs(captions) else source_dir
+        folders = [source_dir / name for name in ([images] if images else cls.IMAGE_FOLDERS)]
+        image_folder = next(filter(Path.is_dir, folders), folders[0])
+        entries = caption_table.read(file, root, blank_captions, image_folder)
         if any(entry.split for entry in entries):
             return Listing(file, entries)
         return Listing(file, _with_random_test_split(entries, file, test_fraction, split_seed))

@@ -27,7 +27,7 @@ class NwpuCaptions(PublishedDataset):
     OFFICIAL_SIZES = {"train": 25200, "validation": 3150, "test": 3150}  # noqa: RUF012
 
     @staticmethod
-    def read_json(path: Path, root: Path, blank_captions: bool) -> list[Entry]:
+    def read_json(path: Path, root: Path | None, blank_captions: bool) -> list[Entry]:
         """Reads the publisher's caption file, which lists the images of each class."""
         return nwpu_json.read(path, root, blank_captions)
 

@@ -30,7 +30,9 @@ from input_pipeline.language.texts import Texts
 
 RECORD = "prepared.json"
 TEXTS = "texts.json"
-BAD_IMAGES = ("stop", "skip")
+
+_MOST_LISTED = 20
+"""How many of the images that can't be used an error lists."""
 
 
 @dataclass(frozen=True)
@@ -137,16 +139,17 @@ def _check(builder: DatasetBuilder, found: Sequence[BadImage], bad_images: str) 
 
 
 def _sentence(builder: DatasetBuilder, found: Sequence[BadImage]) -> str:
-    """Names all images that can't be used: the first in the sentence, several in a list below."""
+    """Names images that can't be used: the first in the sentence, the first few in a list below."""
     first, *others = found
     where = f"'{builder.name}' ({'; '.join(builder.sources())})"
     option = "data.bad_images='skip' leaves"
+    advice = builder.naming_advice(found)
     if not others:
-        return (
-            f"The image '{first.file_name}' of {where} can't be used: {first.reason}; {option} it "
-            "out."
-        )
-    listed = "".join(f"\n  {image.file_name}: {image.reason}" for image in found)
+        sentence = f"The image '{first.file_name}' of {where} can't be used: {first.reason}"
+        return f"{sentence}; {option} it out. {advice}".rstrip()
+    lines = [f"{image.file_name}: {image.reason}" for image in found[:_MOST_LISTED]]
+    lines += [f"and {len(found) - _MOST_LISTED} more"] if len(found) > _MOST_LISTED else []
+    listed = "".join(f"\n  {line}" for line in [*lines, *([advice] if advice else [])])
     return (
         f"{len(found)} images of {where} can't be used, '{first.file_name}' ({first.reason}) "
         f"and the others listed here; {option} them out:{listed}"

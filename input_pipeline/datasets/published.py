@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -24,22 +25,28 @@ class PublishedDataset(FolderBuilder, skip_registration=True):  # type: ignore[c
     """Whether an empty caption is accepted unless an option says otherwise."""
 
     @staticmethod
-    def read_json(path: Path, root: Path, blank_captions: bool) -> list[Entry]:
+    def read_json(path: Path, root: Path | None, blank_captions: bool) -> list[Entry]:
         """Reads the publisher's caption file, as the readers in `caption_files` do."""
         return karpathy_json.read(path, root, blank_captions)
 
     @classmethod
     def list_images(
-        cls, source_dir: Path, captions: str = "", blank_captions: bool | None = None
+        cls,
+        source_dir: Path,
+        captions: str = "",
+        images: str = "",
+        blank_captions: bool | None = None,
     ) -> Listing:
         """Reads the caption files.
 
         Args:
           source_dir: The folder with the caption files.
-          captions: The publisher's JSON file within `source_dir`; '' takes the text files if they
-            are there, else the JSON file under its usual name.
+          captions: The publisher's JSON file within `source_dir`, or an absolute path; '' takes the
+            text files if they are there, else the JSON file under its usual name.
+          images: The name of the image folder, which is not looked at.
           blank_captions: Whether an empty caption is accepted; None for the data set's default.
         """
+        del images
         blank = cls.BLANK_CAPTIONS if blank_captions is None else blank_captions
         if not captions and release_text.has_layout(source_dir):
             return Listing(source_dir, release_text.read(source_dir, blank))
@@ -52,7 +59,8 @@ class PublishedDataset(FolderBuilder, skip_registration=True):  # type: ignore[c
                 if source_dir.is_dir()
                 else f"There is no folder {source_dir}."
             )
-        return Listing(file, cls.read_json(file, source_dir, blank))
+        root = None if os.path.isabs(captions) else source_dir
+        return Listing(file, cls.read_json(file, root, blank))
 
 
 def size_mismatches(official: Mapping[str, int], sizes: Mapping[str, int]) -> list[str]:

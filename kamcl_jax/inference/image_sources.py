@@ -16,7 +16,7 @@ from input_pipeline.images import files, reader
 ImageSource = str | Path | np.ndarray | Image.Image
 """A file, uint8[height, width] or uint8[height, width, 3], or what PIL has opened.
 
-`image_reader` says which pixels they have.
+`reader` says which pixels they have.
 """
 
 

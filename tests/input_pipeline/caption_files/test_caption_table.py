@@ -19,9 +19,9 @@ def read(tmp_path):
 
 @pytest.fixture
 def refusal(read):
-    def refusal(name, text):
+    def refusal(name, text, **options):
         with pytest.raises(DataError) as caught:
-            read(name, text)
+            read(name, text, **options)
         return name + str(caught.value).split(name)[1]
 
     return refusal
@@ -73,9 +73,18 @@ def test_json_lines_may_list_their_captions(read):
 
 
 def test_blank_captions_are_refused_unless_asked_for(read, refusal):
-    text = "filename,caption\na.jpg,x\na.jpg,\n"
-    assert refusal("a.csv", text) == "a.csv, line 3: a caption is empty."
-    assert read("a.csv", text, blank_captions=True) == [Entry("a.jpg", "", ("x", ""))]
+    text = "filename,caption\na.jpg,x\na.jpg,\nb.jpg,\n"
+    assert refusal("a.csv", text) == "a.csv: 2 captions are empty: line 3, line 4."
+    expected = [Entry("a.jpg", "", ("x", "")), Entry("b.jpg", "", ("",))]
+    assert read("a.csv", text, blank_captions=True) == expected
+
+
+def test_absolute_paths_in_the_image_folder_name_the_same_images(read, refusal, tmp_path):
+    text = f"filename,caption\na.jpg,x\n{tmp_path}/images/a.jpg,y\n"
+    images = tmp_path / "images"
+    assert read("a.csv", text, image_folder=images) == [Entry("a.jpg", "", ("x", "y"))]
+    sentence = refusal("a.csv", text, image_folder=tmp_path / "others")
+    assert f"line 3: '{images}/a.jpg' lies outside of the image folder" in sentence
 
 
 def test_empty_rows_are_passed_over_and_quoted_line_ends_kept_in_the_row(read, refusal):
@@ -98,7 +107,6 @@ def test_json_is_told_apart_by_its_shape(read, tmp_path):
 
 NEEDS_NAME = "it needs one of filename, file_name, image, filepath, path and has"
 NEEDS_CAPTION = "it needs one of captions, caption, text, title, raw and has"
-SPLITS = "train, restval, val, valid, validation, dev, test"
 
 
 @pytest.mark.parametrize(
@@ -106,6 +114,7 @@ SPLITS = "train, restval, val, valid, validation, dev, test"
     [
         ("caption\nx", f", line 1: {NEEDS_NAME} none."),
         ("path,image,caption\na,a,x", f", line 1: {NEEDS_NAME} both 'image' and 'path'."),
+        ("filename;caption\na;x", ", line 1: it has one cell; cells are parted by commas."),
         (",\n,\n", f", line 1: {NEEDS_NAME} none."),
         ("path\na", f", line 1: {NEEDS_CAPTION} none."),
         ("path,raw,text\na,x,y", f", line 1: {NEEDS_CAPTION} both 'text' and 'raw'."),
@@ -113,29 +122,17 @@ SPLITS = "train, restval, val, valid, validation, dev, test"
         ("path,raw,Raw\na,x,y", ", line 1: a column's name occurs twice."),
         ("path,raw\n", " lists no image."),
         ("path,raw\na,x,y\n", ", line 2: it has 3 cells, the header 2."),
-        ("path,raw\na\n", ", line 2: it has 1 cells, the header 2."),
         ("path,raw\nb,z\n../a,x", ", line 3: '../a' lies outside of the image folder."),
-        ("path,raw\n,x", ", line 2: there is no file name."),
-        ("path,raw,split\na,x,trian", f", line 2: the split 'trian' is not one of {SPLITS}."),
         (
             "path,raw,split\na,x,train\na,y,test",
             ", line 3: 'a' has another split than in line 2.",
         ),
-        (
-            "path,raw,split\na,x,train\nb,y,",
-            ", line 3: some images have a split and others, like 'b', have none.",
-        ),
         ("path,caption_1,caption_2\na,x,y\nb,,", ", line 3: 'b' has no caption."),
         ('path,raw\na,x\nb,"x\n', ", line 3: it is no row of a table (unexpected end of data)."),
-        (
-            'path,raw\na,x\nb,"x"y\n',
-            ", line 3: it is no row of a table (',' expected after '\"').",
-        ),
         (
             f"path,raw\na,{'x' * 200_000}",
             ", line 2: it is no row of a table (field larger than field limit (131072)).",
         ),
-        (" \n", " is empty."),
     ],
 )
 def test_the_line_of_a_wrong_cell_is_told(refusal, text, end):
@@ -162,9 +159,6 @@ def test_the_line_of_a_wrong_cell_is_told(refusal, text, end):
         ('{"path": "a", "captions": "x"}', ": 'captions' must be a list, not text."),
         ('{"path": "a", "captions": []}', ": 'a' has no caption."),
         ('{"path": "a", "captions": ["x", 1]}', ": a caption must be text, not a number."),
-        ('{"path": true, "raw": "x"}', ": a file name must be text, not true."),
-        ('{"path": "a", "raw": null}', ": a caption must be text, not null."),
-        ('{"path": "a", "raw": "\\ud800"}', ": a caption has a character that is no text."),
     ],
 )
 def test_the_line_of_a_wrong_object_is_told(refusal, line, end):
@@ -176,7 +170,6 @@ def test_the_line_of_a_wrong_object_is_told(refusal, line, end):
     ("name", "text", "end"),
     [
         ("a.json", "3", " must be a list or an object, not a number."),
-        ("a.json", "[]", " lists no image."),
         (
             "a.json",
             '[{"path": "a", "raw": "x"}, "b"]',
@@ -189,9 +182,3 @@ def test_the_line_of_a_wrong_object_is_told(refusal, line, end):
 )
 def test_files_of_another_kind_are_refused(refusal, name, text, end):
     assert refusal(name, text) == f"{name}{end}"
-
-
-def test_another_separator_is_told(tmp_path):
-    (tmp_path / "a.csv").write_text("filename;caption\na.png;a pond\n")
-    with pytest.raises(DataError, match=r"line 1: it has one cell; cells are parted by commas\."):
-        caption_table.read(tmp_path / "a.csv", tmp_path)

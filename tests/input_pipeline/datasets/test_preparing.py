@@ -35,10 +35,15 @@ def test_preparing_is_silent_and_done_once(prepared, open_rsicd, capfd, monkeypa
     assert capfd.readouterr() == ("", "")
 
 
-def test_no_tensorflow_is_imported():
-    code = "import sys, input_pipeline.splits.loading; print('tensorflow' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.strip() == "False", done.stderr
+def test_data_sets_need_no_tensorflow_and_captions_no_data_set():
+    code = """
+import sys
+import input_pipeline.splits.loading
+assert "tensorflow_datasets" not in sys.modules
+import input_pipeline.datasets
+assert "tensorflow" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_a_changed_caption_is_prepared_anew(source, open_rsicd):

@@ -26,6 +26,12 @@ def grey(values):
     return np.repeat(np.asarray(values, np.uint8)[..., None], 3, axis=-1)
 
 
+def decoded_by_pil(encoded):
+    image = Image.open(io.BytesIO(encoded))
+    image.load()
+    return image
+
+
 class TestConversions:
     @pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF", "PPM", "WEBP", "JPEG2000"])
     def test_colours_come_back(self, file_format):
@@ -65,6 +71,7 @@ class TestConversions:
             ("TIFF", {}),
         ],
     )
+    @pytest.mark.filterwarnings("ignore:Palette images")
     def test_palettes_give_their_colours(self, file_format, options):
         palette = np.array([[10, 20, 30], [200, 100, 0], [255, 255, 254]], np.uint8)
         indices = np.array([[0, 1, 2, 1], [2, 0, 1, 0]], np.uint8)
@@ -85,12 +92,7 @@ class TestConversions:
     @pytest.mark.parametrize("mode", ["CMYK", "LAB"])
     def test_other_colour_spaces_are_converted_by_pil(self, mode):
         image = Image.frombytes(mode, (4, 4), bytes(range(16 * len(mode))))
-        expected = np.asarray(image.convert("RGB"))
-        np.testing.assert_array_equal(pixels(encode(image, "TIFF")), expected)
-
-    def test_cmyk_is_subtractive(self):
-        encoded = encode(Image.new("CMYK", (1, 1), (255, 0, 0, 0)), "TIFF")
-        assert pixels(encoded).tolist() == [[[0, 255, 255]]]
+        np.testing.assert_array_equal(pixels(encode(image, "TIFF")), image.convert("RGB"))
 
     def test_few_bits_reach_from_black_to_white(self):
         encoded = png(4, 1, 2, 0, [bytes([0b00011011])])
@@ -152,13 +154,11 @@ class TestSixteenBits:
         planes = [zlib.compress(plane) if compression == 8 else plane for plane in planes]
         encoded = tiff("<", [16] * 3, 2, *planes, width=2, compression=compression, t284=[2])
         assert pixels(encoded).tolist() == [[[0x80, 0x12, 0xFE]] * 2]
-        decoded = Image.open(io.BytesIO(encoded))
-        decoded.load()
         if compression == 8:
-            assert np.asarray(read_rgb(decoded)).tolist() == [[[0x80, 0x12, 0xFE]] * 2]
+            assert pixels(decoded_by_pil(encoded)).tolist() == [[[0x80, 0x12, 0xFE]] * 2]
         else:  # PIL takes the planes for wider ones of 8 bits
             with pytest.raises(UnreadableImageError, match=r"lie in separate planes$"):
-                read_rgb(decoded)
+                read_rgb(decoded_by_pil(encoded))
 
     def test_tiff_of_32_bits(self):
         values = np.array([0, 2**24, 2**31, 2**32 - 1], "<u4")
@@ -171,9 +171,7 @@ class TestSixteenBits:
     def test_numbers_without_a_white_are_refused(self, dtype, sample_format):
         values = np.array([0, 1, 20, 125], dtype)
         encoded = tiff("<", [8 * values.itemsize], 1, values.tobytes(), t339=[sample_format])
-        decoded = Image.open(io.BytesIO(encoded))
-        decoded.load()
-        for source in (encoded, Image.open(io.BytesIO(encoded)), decoded):
+        for source in (encoded, Image.open(io.BytesIO(encoded)), decoded_by_pil(encoded)):
             with pytest.raises(UnreadableImageError, match=r"^its pixels are signed or floating-"):
                 read_rgb(source)
 
@@ -187,10 +185,8 @@ class TestSixteenBits:
 
     def test_unsigned_numbers_that_pil_has_decoded_are_not_called_signed(self):
         encoded = tiff("<", [32], 1, np.array([0, 1, 2, 3], "<u4").tobytes(), t339=[1])
-        decoded = Image.open(io.BytesIO(encoded))
-        decoded.load()
         with pytest.raises(UnreadableImageError, match=r"^PIL holds its pixels as 32-bit or float"):
-            read_rgb(decoded)
+            read_rgb(decoded_by_pil(encoded))
 
 
 class TestSeveralImages:
@@ -203,17 +199,11 @@ class TestSeveralImages:
         wanted = np.asarray(first).astype(int)
         assert np.abs(pixels(encoded) - wanted).max() <= (2 if file_format == "MPO" else 0)
 
-    def test_five_bands_of_a_tiff_give_three(self):
-        encoded = tiff("<", [8] * 5, 2, bytes([1, 2, 3, 4, 5]), width=1, t338=[0, 0])
-        assert pixels(encoded).tolist() == [[[1, 2, 3]]]
-
-    @pytest.mark.parametrize(("bands", "photometric"), [(4, 1), (13, 2)])
-    def test_bands_that_pil_does_not_know_give_three(self, bands, photometric, capfd, caplog):
+    @pytest.mark.parametrize(("bands", "photometric"), [(4, 1), (5, 2), (13, 2)])
+    def test_bands_that_pil_does_not_know_give_three(self, bands, photometric):
         values = bytes(range(1, bands + 1))
         encoded = tiff("<", [8] * bands, photometric, values, width=1, t338=[0] * (bands - 3))
         assert pixels(encoded).tolist() == [[[1, 2, 3]]]
-        assert capfd.readouterr() == ("", "")
-        assert not caplog.records  # PIL logs an error for 13 bands
 
     def test_the_orientation_of_exif_is_not_applied(self):
         exif = Image.Exif()
