@@ -34,5 +34,4 @@ class NwpuCaptions(PublishedDataset):
     def candidates(self, entry: Entry) -> list[str]:
         """Returns where an image's file may lie: by itself, or in the folder of its class."""
         scene_class = _NUMBER.sub("", PurePosixPath(entry.file_name).stem)
-        in_class = f"{scene_class}/{entry.file_name}"
-        return list(dict.fromkeys([*super().candidates(entry), in_class]))
+        return [*super().candidates(entry), f"{scene_class}/{entry.file_name}"]

@@ -16,11 +16,20 @@ from tqdm import tqdm
 
 from input_pipeline.errors import DataError
 
+BAD_IMAGES = ("stop", "skip")
+"""What to do with a data set whose images can't all be read."""
+
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded; a pixel takes 4 to 8 bytes of memory."""
 
 MAX_FILE_BYTES = 2**30
 """Larger files are not read."""
+
+_COMMON = (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+_OTHERS = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx")
+
+IMAGE_SUFFIXES = frozenset((*_COMMON, *_OTHERS))
+"""The suffixes of files that are taken for images, in small letters."""
 
 _MISSING = "missing"
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from input_pipeline.errors import DataError
-from input_pipeline.language import equal_texts
+from input_pipeline.language.texts import equal_text_ids
 from input_pipeline.splits.examples import RetrievalData
 from input_pipeline.splits.loading import load_prepared
 from kamcl_jax.config import checks, data
@@ -225,7 +225,7 @@ def text_of_caption(config: ml_collections.ConfigDict, data: RetrievalData) -> n
     """
     if not config.loss.mask_false_negatives:
         return None
-    return equal_texts.numbered(data.train.captions)
+    return equal_text_ids(data.train.captions)
 
 
 def make_state(

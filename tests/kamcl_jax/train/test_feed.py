@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny_model import BATCH, tiny_config
 
-from input_pipeline.language import equal_texts
+from input_pipeline.language.texts import equal_text_ids
 from input_pipeline.splits import batches
 from kamcl_jax.config import build
 from kamcl_jax.parallel import compiled_step
@@ -83,7 +83,7 @@ def test_pairs_say_what_they_are_of_where_false_negatives_are_masked(experiment_
     assert batch.keys() == experiment.abstract_batch().keys()
     rows = batches.batch_captions(experiment.config.seed, 1, len(train.captions), BATCH)
     np.testing.assert_array_equal(batch["image_id"], train.image_of_caption[rows])
-    texts = equal_texts.numbered(train.captions)
+    texts = equal_text_ids(train.captions)
     np.testing.assert_array_equal(batch["text_id"], texts[rows])
 
 
