@@ -24,21 +24,21 @@ def load(folder: str | Path) -> TrainedModel:
     """Opens a trained model; no data set is needed.
 
     Args:
-      folder: of a run (its best checkpoint is taken), or one that `--mode=export` has written.
+      folder: The folder of a run, whose best checkpoint is taken, or one that `--mode=export` has
+        written.
 
     Raises:
-      ConfigError: the folder holds neither.
-      CheckpointError: the checkpoint cannot be read.
-      ExportError: the exported model cannot be read.
+      ConfigError: The folder holds neither.
+      CheckpointError: The checkpoint cannot be read.
+      ExportError: The exported model cannot be read.
     """
-    # Here, so that importing a part of the package does not import all of it.
+    # Imported here, so that importing a part of the package does not import all of it.
     from kamcl_jax.export import model_folder
     from kamcl_jax.inference import model
+    from kamcl_jax.runs.folder import holds_exported_model
 
     folder = Path(folder)
-    if model_folder.is_one(folder):
-        return model_folder.read(folder)
-    return model.open_trained(folder)
+    return model_folder.read(folder) if holds_exported_model(folder) else model.open_trained(folder)
 
 
 _ELSEWHERE = {

@@ -16,7 +16,7 @@ from kamcl_jax.evaluate.figures import Retrieved
 from kamcl_jax.ranking import bootstrap, top_k
 from kamcl_jax.ranking import ranks as ranking
 from kamcl_jax.ranking.scores import Embeddings
-from kamcl_jax.runs.history import History
+from kamcl_jax.runs.record import History
 
 QUERIES_SHOWN = 8
 TIES = {

@@ -19,7 +19,7 @@ from kamcl_jax.parallel import compiled_step, hosts
 from kamcl_jax.runs import folder
 from kamcl_jax.runs import record as run_record
 from kamcl_jax.runs.checkpoints import Checkpoints, folder_of
-from kamcl_jax.runs.history import History
+from kamcl_jax.runs.record import History
 from kamcl_jax.step.state import TrainState
 from kamcl_jax.step.train_step import TrainStep, make_train_step
 from kamcl_jax.train import feed, step_metrics
@@ -49,7 +49,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
       DivergedError: a loss or gradient is not finite; the last checkpoint is from before.
       Stopped: by a signal, after a checkpoint.
     """
-    folder.check(workdir)
+    folder.check_writable(workdir)
     _check_early(config, workdir)
     experiment = build.build(config)
     folder.check_shared(workdir)
@@ -92,7 +92,7 @@ def _start_or_resume(
     like, places = experiment.abstract_state, experiment.layout.state
     for step in reversed(checkpoints.steps):
         try:
-            run_record.check(experiment, checkpoints.record(step))
+            run_record.check_same_run(experiment, checkpoints.record(step))
             restored = checkpoints.restore(step, like, places)
         except DamagedCheckpointError as error:
             hosts.say(f"note: {error}")
