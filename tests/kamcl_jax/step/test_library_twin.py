@@ -18,7 +18,7 @@ import pytest
 from configs import synthetic
 from kamcl_jax.config import build
 from kamcl_jax.models import resnet
-from kamcl_jax.models.max_pool import max_pool
+from kamcl_jax.models.layers import max_pool
 from kamcl_jax.parallel import compiler_options, mesh
 from kamcl_jax.step import state as train_state
 from kamcl_jax.step.encoding import cast_floats
