@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kamcl_jax.step.precision import cast_floats
 
 from kamcl_jax.models import gpo
 from kamcl_jax.models.gpo import GPO
+from kamcl_jax.step.encoding import cast_floats
 
 GENERATOR = np.random.default_rng(0)
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from kamcl_jax.step.precision import cast_floats
 
 from kamcl_jax.models.layers import (
     BatchNorm,
@@ -14,6 +13,7 @@ from kamcl_jax.models.layers import (
     max_pool,
     normalise_batch,
 )
+from kamcl_jax.step.encoding import cast_floats
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(3, 2, (4, 3, 3, 5)).astype(np.float32)
