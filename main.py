@@ -32,8 +32,8 @@ from kamcl_jax.evaluate.compare import command as comparison
 from kamcl_jax.export import command as export
 from kamcl_jax.parallel import compilation_cache, hosts
 from kamcl_jax.runs.checkpoints import silence_writers
-from kamcl_jax.search import command, index_command
-from kamcl_jax.search.command import Wishes
+from kamcl_jax.search import command
+from kamcl_jax.search.command import SearchOptions
 from kamcl_jax.serving import server
 from kamcl_jax.torch_release import command as parity
 from kamcl_jax.torch_release import convert, golden_writer
@@ -229,7 +229,7 @@ def _benchmark() -> None:
 
 def _index() -> None:
     choice = bands.parse_choice(_BANDS.value, _STRETCH.value)
-    index_command.run(_path(_WORKDIR), _path(_IMAGES), _path(_INDEX), choice)
+    command.index_images(_path(_WORKDIR), _path(_IMAGES), _path(_INDEX), choice)
 
 
 def _search() -> None:
@@ -237,13 +237,13 @@ def _search() -> None:
     captions = _path(_CAPTIONS) if _CAPTIONS.value else None
     if captions and not _QUERY_IMAGE.value:
         sys.exit("error: --captions needs --query_image")
-    wishes = Wishes(int(_K.value or 0), bool(_FAISS.value), out)
+    options = SearchOptions(int(_K.value or 0), bool(_FAISS.value), out)
     if _QUERY.value:
-        command.by_sentence(index, str(_QUERY.value), wishes)
+        command.by_sentence(index, str(_QUERY.value), options)
     elif _QUERY_IMAGE.value:
-        command.by_image(index, _path(_QUERY_IMAGE), captions, wishes)
+        command.by_image(index, _path(_QUERY_IMAGE), captions, options)
     else:
-        command.by_file(index, _path(_QUERIES), wishes)
+        command.by_file(index, _path(_QUERIES), options)
 
 
 def _serve() -> None:

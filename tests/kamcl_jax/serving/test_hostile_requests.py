@@ -9,7 +9,6 @@ import pytest
 from tiny_page import upload
 
 from kamcl_jax.search import searching
-from kamcl_jax.serving import app as app_module
 from kamcl_jax.serving import guards
 
 UP = "../" * 12
@@ -95,11 +94,6 @@ def test_a_name_of_a_file_is_shown_as_text(client, served_index):
         assert "{{7*7}}.png" in page.text
         assert "\u202e" not in page.text
     assert client.get(f"/image/{row}/view.jpg").status_code == 200
-
-
-def test_names_that_no_page_can_have_are_made_printable():
-    name = "\udcffa\u202eb\nc"
-    assert app_module.printable(name) == "\ufffda\ufffdb\ufffdc"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example"])

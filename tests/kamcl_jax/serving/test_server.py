@@ -135,9 +135,8 @@ def test_a_visitor_types_clicks_and_uploads(browser, served, served_index, tmp_p
     assert shown() == [True] * (LIMITS.results + 1)
     bars = browser.find_elements("css selector", ".concepts rect")
     widths = [bar.size["width"] for bar in bars]
-    assert len(bars) == 10
     assert widths == sorted(widths, reverse=True)
-    assert widths[0] > 0
+    assert all(widths)
     assert fits(400)
 
     hostile = tmp_path / "<b>&'name'.png"
@@ -157,7 +156,7 @@ def test_a_visitor_types_clicks_and_uploads(browser, served, served_index, tmp_p
 def test_a_port_in_use_is_told():
     with server.listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        expected = f"^cannot serve at 127.0.0.1, port {port}: Address already in use$"
+        expected = f"port {port}: Address already in use; --port=0 takes a free one$"
         with pytest.raises(ConfigError, match=expected):
             server.listen("127.0.0.1", port)
 

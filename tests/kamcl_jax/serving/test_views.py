@@ -1,5 +1,6 @@
 """What the pages show."""
 
+import dataclasses
 import html
 import io
 import re
@@ -8,9 +9,11 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_model import CONCEPTS
 from tiny_page import upload
 
 from kamcl_jax.search import searching
+from kamcl_jax.search.index import printable
 from kamcl_jax.serving.engine import Engine
 
 
@@ -25,6 +28,11 @@ def scores_of(page):
 def concepts_of(page):
     words = re.findall(r'<li>\s*<a href="/search[^"]*">([^<]*)</a>\s*<svg', page)
     return dict(zip(words, re.findall(r"<span>(\d+) %</span>", page), strict=True))
+
+
+@pytest.fixture
+def engine(served_index):
+    return Engine(served_index, 5)
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +76,41 @@ def test_how_many_are_shown_is_bounded(client, show, count):
     assert len(rows_of(client.get(f"/search?q=pond&show={show}").text)) == count
 
 
-def test_unknown_words_are_named(client):
-    page = client.get("/search?q=a zorg near the harbour and a blorb").text
-    note = re.search(r'class="note">(.*?)</p>', page, re.DOTALL)[1]
-    assert re.findall(r"<strong>(.*?)</strong>", note) == ["zorg", "near", "blorb"]
-    assert 'class="note"' not in client.get("/search?q=a harbour").text
+@pytest.mark.parametrize(
+    ("query", "note"),
+    [
+        ("a harbour", []),
+        ("a zorg near the harbour", ["The model does not know: zorg, near."]),
+        (
+            "zorg <b>",
+            [
+                "The model does not know: zorg, b. It knows no word of this query, so the order of "
+                "the images means nothing."
+            ],
+        ),
+    ],
+)
+def test_what_the_model_does_not_know_of_a_query_is_told(client, query, note):
+    page = client.get("/search", query_string={"q": query}).text
+    assert re.findall(r'class="note">(.*?)</p>', page) == note
 
 
-def test_an_image_shows_its_concepts_and_those_like_it(client, served_index):
+def test_the_pages_say_what_scores_mean_and_show_names_in_full(client, served_index):
+    for address in ("/search?q=a harbour", "/image/4"):
+        page = client.get(address).text
+        assert searching.SCORES_NOTE in page
+        titles = re.findall(r'class="card"[^>]*title="([^"]*)"', page)
+        assert titles == [
+            html.escape(printable(served_index.files[row]), quote=False) for row in rows_of(page)
+        ]
+
+
+def test_an_image_shows_its_concepts_and_those_like_it(client, served_index, engine):
     page = client.get("/image/4").text
     assert served_index.files[4] in page
-    probabilities = dict(
-        zip(served_index.model.concepts.words, served_index.concepts[4], strict=True)
-    )
-    shown = concepts_of(page)
-    assert len(shown) == 10
-    best = sorted(probabilities, key=probabilities.get, reverse=True)[:10]
-    assert [probabilities[word] for word in shown] == [probabilities[word] for word in best]
-    assert all(abs(100 * probabilities[word] - int(shown[word])) <= 0.51 for word in shown)
+    assert list(concepts_of(page)) == [
+        word for word, _ in engine.concepts_seen(served_index.concepts[4], 10)
+    ]
     (found,) = searching.search(served_index, served_index.embeddings[4:5], 6)
     assert rows_of(page) == [one.row for one in found if one.row != 4][:5]
 
@@ -152,11 +177,23 @@ def test_nothing_is_compiled_after_the_start(client, served_index, caplog):
     assert not [record for record in caplog.records if "ompil" in record.message]
 
 
-def test_concepts_that_tell_images_apart(served_index):
-    engine = Engine(served_index, 5)
-    words = engine.telling_words([1, 2, 3])
+def test_concepts_that_tell_images_apart(served_index, engine):
+    words = served_index.model.concepts.words
     concepts = np.asarray(served_index.concepts[1:4], np.float32)
-    above = concepts - concepts.mean(axis=0)
-    assert words == list(
-        dict.fromkeys(served_index.model.concepts.words[column] for column in above.argmax(axis=1))
-    )
+    best = (concepts - concepts.mean(axis=0)).argmax(axis=1)
+    assert engine.distinctive_words([1, 2, 3]) == list(dict.fromkeys(words[one] for one in best))
+
+
+def test_only_concepts_clearly_above_the_average_image_are_shown(served_index):
+    words, means = served_index.model.concepts.words, np.full(CONCEPTS, 0.5)
+    means[2] = 0.01
+    index = dataclasses.replace(served_index, concepts=np.stack([means, means]))
+    probabilities = means + 0.01  # as all images have them
+    probabilities[[0, 1, 2]] = 0.6, 0.9, 0.2
+    seen = Engine(index, 5).concepts_seen(probabilities, 10)
+    assert [(word, round(probability, 3)) for word, probability in seen] == [
+        (words[1], 0.9),
+        (words[0], 0.6),
+        (words[2], 0.2),
+    ]
+    assert Engine(index, 5).concepts_seen(means + 0.01, 10) == []

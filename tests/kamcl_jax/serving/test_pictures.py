@@ -1,15 +1,18 @@
-"""Uploads: what is refused, and how it is told."""
+"""Uploads, what is refused of them, and the cache that pictures and uploads are kept in."""
 
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_page import upload
 
-UP = "../" * 12
+from kamcl_jax.serving.pictures import LeastRecentlyUsed
+
+PART = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n'
 
 
 def png(width=10, height=10):
@@ -36,9 +39,7 @@ def bomb(width, height):
         (png()[:40], "it is"),
         (b"\xff\xd8\xff\xe0" + bytes(300), "it is"),
         (b"II*\0" + b"\xff" * 300, "it is"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "its format is not known"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>', "its format"),
-        (bomb(30_000, 30_000), "it has more than 100000000 pixels"),
         (bomb(2**31 - 1, 2**31 - 1), "it has more than 100000000 pixels"),
     ],
 )
@@ -48,26 +49,18 @@ def test_uploads_that_are_no_images_are_told(client, encoded, reason):
     assert f"The image a.png cannot be read: {reason}" in answer.text
 
 
-def test_an_upload_that_is_too_large_is_told(client):
+def test_an_upload_may_be_nearly_as_large_as_is_said_and_no_larger(client):
+    file = io.BytesIO()
+    Image.new("RGB", (310, 310), (10, 10, 10)).save(file, "BMP")  # 288,300 line feeds
+    assert upload(client, file.getvalue(), "a.bmp").status_code == 303
     answer = upload(client, bytes(400_000))
     assert answer.status_code == 413
     assert "An upload has at most 0.3 MB." in answer.text
 
 
-def test_an_upload_may_be_nearly_as_large_as_is_said(client):
-    file = io.BytesIO()
-    Image.new("RGB", (310, 310), (10, 10, 10)).save(file, "BMP")  # 288,300 line feeds
-    assert upload(client, file.getvalue(), "a.bmp").status_code == 303
-
-
 @pytest.mark.parametrize(
     "form",
-    [
-        {},
-        {"image": "a text"},
-        {"image": (io.BytesIO(b"x"), "")},
-        {"picture": (io.BytesIO(b"x"), "a.png")},
-    ],
+    [{}, {"image": "a text"}, {"image": (io.BytesIO(b"x"), "")}],
 )
 def test_a_form_without_an_image_is_told(client, form):
     answer = client.post("/upload", data=form, content_type="multipart/form-data")
@@ -81,15 +74,7 @@ def test_a_form_without_an_image_is_told(client, form):
         (b"--x\r\n" * 1000, "multipart/form-data; boundary=x"),
         (b"\xff\x00" * 1000, "multipart/form-data"),
         (b"image=" + b"x" * 90_000, "application/x-www-form-urlencoded"),
-        (b"{}", "application/json"),
-        (
-            b"".join(
-                b'--x\r\nContent-Disposition: form-data; name="%d"\r\n\r\n\r\n' % part
-                for part in range(500)
-            )
-            + b"--x--",
-            "multipart/form-data; boundary=x",
-        ),
+        (PART * 500 + b"--x--", "multipart/form-data; boundary=x"),
     ],
 )
 def test_malformed_forms_are_refused(client, body, content_type):
@@ -111,6 +96,33 @@ def test_an_upload_is_never_on_the_disk_under_its_name(client, served_index, tmp
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "PNG")
     before = set(served_index.folder.parent.rglob("*"))
-    assert upload(client, file.getvalue(), f"{UP}../evil.png").status_code == 303
+    assert upload(client, file.getvalue(), f"{'../' * 13}evil.png").status_code == 303
     assert not list(tmp_path.rglob("*"))
     assert set(served_index.folder.parent.rglob("*")) == before
+
+
+def test_the_cache_drops_what_was_used_longest_ago_where_there_is_no_room():
+    cache = LeastRecentlyUsed[str](6, len)
+    cache.put("a", "1234")
+    cache.put("b", "12")
+    assert cache.get("a") == "1234"
+    cache.put("c", "12")
+    assert [cache.get(key) for key in "abc"] == ["1234", None, "12"]
+    cache.put("a", "1")  # makes room
+    cache.put("d", "123")
+    assert [cache.get(key) for key in "acd"] == ["1", "12", "123"]
+    cache.put("e", "1234567")  # is too large, and drops nothing else
+    assert [cache.get(key) for key in "acde"] == ["1", "12", "123", None]
+
+
+def test_threads_may_share_the_cache():
+    cache = LeastRecentlyUsed[str](50, len)
+
+    def use(number):
+        cache.put(str(number % 70), "x" * (number % 5))
+        return cache.get(str(number * 7 % 70))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert any(pool.map(use, range(2000)))
+    kept = [cache.get(str(key)) for key in range(70)]
+    assert 46 <= sum(map(len, filter(None, kept))) <= 50
