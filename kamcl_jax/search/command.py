@@ -63,14 +63,7 @@ class Line(NamedTuple):
 
 
 def index_images(workdir: Path, images: Path, folder: Path, choice: BandChoice) -> None:
-    """Makes an index or brings it up to date, and prints what it has done.
-
-    Args:
-      workdir: The folder of a run or of an exported model.
-      images: The folder of the images.
-      folder: The folder of the index.
-      choice: The bands of TIFF files.
-    """
+    """Indexes a folder of images with the model of a run or an export; prints what it has done."""
     update_index.check_folders(images, folder)
     done = update_index.index_images(kamcl_jax.load(workdir), images, folder, choice)
     print("\n".join(report(done)))
@@ -125,13 +118,7 @@ def _some(words: list[str]) -> str:
 
 
 def by_sentence(folder: Path, query: str, options: SearchOptions) -> None:
-    """Prints and draws the images that a sentence finds.
-
-    Args:
-      folder: The folder of the index.
-      query: The sentence.
-      options: How to search.
-    """
+    """Prints and draws the images of an index that a sentence finds."""
     index = _open(folder)
     sheet = _sheet(folder, options)
     _tell_notes(index.model, query)
@@ -141,13 +128,9 @@ def by_sentence(folder: Path, query: str, options: SearchOptions) -> None:
 
 
 def by_image(folder: Path, image: Path, captions: Path | None, options: SearchOptions) -> None:
-    """Prints and draws the images that are like an image, and captions that fit it.
+    """Prints and draws the images of an index that are like an image file.
 
-    Args:
-      folder: The folder of the index.
-      image: The file of the image.
-      captions: A file of captions, one a line, of which the best are found; or None.
-      options: How to search.
+    With a file of captions, one a line, it also finds those of them that fit the image best.
     """
     lines = _lines_with_words(captions) if captions else []
     index = _open(folder)
@@ -155,8 +138,7 @@ def by_image(folder: Path, image: Path, captions: Path | None, options: SearchOp
     picture = index.read_file(image)
     embedding = index.model.encode_images([picture])
     (found,) = searching.search(index, embedding, options.k, approximate=options.approximate)
-    texts = list(dict.fromkeys(line.text for line in lines))
-    best = _best_captions(index.model, embedding, texts, options.k)
+    best = _best_captions(index.model, embedding, lines, options.k)
     for place, (text, score) in enumerate(best, 1):
         print(f"{place:>4}  {score:.4f}  {printable(text)}")
     if best:
@@ -165,13 +147,7 @@ def by_image(folder: Path, image: Path, captions: Path | None, options: SearchOp
 
 
 def by_file(folder: Path, queries: Path, options: SearchOptions) -> None:
-    """Writes the images that each sentence of a file finds.
-
-    Args:
-      folder: The folder of the index.
-      queries: A file of sentences, one a line.
-      options: How to search; `out` says where to write.
-    """
+    """Writes the images of an index that each line of a file finds into `options.out`."""
     if options.out is None:
         raise DataError("--queries needs --out=FILE.csv or FILE.jsonl.")
     _check_writable(options.out, (".csv", ".jsonl"), "for --queries")
@@ -234,10 +210,11 @@ def _lines_with_words(path: Path) -> list[Line]:
 
 
 def _best_captions(
-    model: TrainedModel, image: np.ndarray, texts: Sequence[str], k: int
+    model: TrainedModel, image: np.ndarray, lines: Sequence[Line], k: int
 ) -> list[tuple[str, float]]:
-    if not texts:
+    if not lines:
         return []
+    texts = list(dict.fromkeys(line.text for line in lines))
     (scores,), (rows,) = top_k.top_k(image, model.encode_texts(texts), k)
     return [(texts[row], score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
 
@@ -267,13 +244,10 @@ def _thumbnail(index: ImageIndex, row: int) -> Image.Image | None:
 def results_file(path: Path) -> Iterator[Callable[[Line, Sequence[Found]], None]]:
     """Gives a function that writes what a query has found into a file.
 
-    A CSV file has a row for each image, a JSONL file a line for each query. A cell of a CSV file
-    that a spreadsheet would take for a formula is made harmless: a file's name begins with `./`,
-    which names the same file, and a query with an apostrophe.
-
-    Args:
-      path: The file, of one kind or the other by its suffix; it is replaced when the block has
-        ended well.
+    A CSV file has a row for each image, a JSONL file a line for each query; the suffix of `path`
+    says which it is. The file is replaced when the block has ended well. A cell that a spreadsheet
+    would take for a formula is made harmless: a file's name begins with `./`, which names the same
+    file, and a query with an apostrophe.
     """
     with storage.replaced(path, storage.PART) as file:
         # A name that is not UTF-8 has halves of surrogate pairs, which become JSON's \udcff.

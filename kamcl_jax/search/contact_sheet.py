@@ -61,12 +61,9 @@ class Query:
 
 
 def draw(path: Path, query: Query, found: Sequence[FoundImage]) -> None:
-    """Draws a query and the images that it has found.
+    """Draws a query and at most `MOST_IMAGES` images that it has found, as a PNG.
 
-    Args:
-      path: The PNG to write; it is replaced when the new one is whole.
-      query: The query.
-      found: The images, the nearest first; `MOST_IMAGES` of them are drawn.
+    A file that is there is replaced when the new one is whole.
     """
     from matplotlib.figure import Figure
 

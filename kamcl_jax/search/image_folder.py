@@ -110,14 +110,9 @@ class ReadImage(NamedTuple):
 def read_images(
     root: Path, states: Iterable[FileState], size: int, choice: BandChoice, ahead: int
 ) -> Generator[ReadImage]:
-    """Reads and resizes images in threads, and yields them in order.
+    """Reads images in threads, resizes them to `size` pixels a side, and yields them in order.
 
-    Args:
-      root: The folder of the images.
-      states: The files.
-      size: Pixels a side.
-      choice: The bands of TIFF files.
-      ahead: How many may be read before they are asked for; it bounds the memory.
+    At most `ahead` images are read before they are asked for, which bounds the memory.
     """
 
     def read(state: FileState) -> ReadImage:

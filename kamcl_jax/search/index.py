@@ -269,14 +269,10 @@ Append = Callable[[Sequence[FileState], np.ndarray, np.ndarray], None]
 
 @contextlib.contextmanager
 def row_writer(generation: Path, widths: tuple[int, int]) -> Iterator[Append]:
-    """Gives a function that appends rows, which are on the disk when it returns.
+    """Gives a function that appends rows of the widths (E, C) to a generation.
 
     The three files are made if they are absent. What an interrupted writer has left beyond the last
     whole row is cut off.
-
-    Args:
-      generation: The folder of the files.
-      widths: (E, C).
     """
     with (
         (generation / EMBEDDINGS).open("ab") as embeddings_file,

@@ -96,14 +96,10 @@ def index_images(
 
 
 def check_folders(images: Path, folder: Path) -> None:
-    """Refuses what cannot be indexed, before the user has waited for a model.
-
-    Args:
-      images: The folder of the images.
-      folder: The folder of the index.
+    """Refuses folders that cannot be indexed, before the user has waited for a model.
 
     Raises:
-      DataError: There is no such folder, or the index is damaged or one of another folder.
+      DataError: There are no images, or the index is damaged or one of another folder.
     """
     if not images.is_dir():
         raise DataError(f"There is no folder {images} of images.")
@@ -213,11 +209,7 @@ def _embed(
 
 
 def _current_generation(folder: Path, images_root: Path) -> int:
-    """Returns the number of the current generation, 0 if there is no index yet.
-
-    Raises:
-      DataError: The index is damaged, or one of other images that are still there.
-    """
+    """Returns the number of the current generation, 0 if there is no index yet."""
     if not (folder / index.POINTER).exists():
         return 0
     number, root = index.read_pointer(folder)

@@ -41,11 +41,7 @@ class Engine:
     _device: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def warm_up(self, query_tokens: int) -> None:
-        """Compiles everything that questions need, so that no visitor waits for it.
-
-        Args:
-          query_tokens: The length of the longest query that will be asked.
-        """
+        """Compiles what queries of at most `query_tokens` need, so that no visitor waits for it."""
         side = self.index.model.config.image_size
         embedding, concepts = self.look_at(Image.new("RGB", (side, side)))
         self.by_embedding(embedding)
@@ -79,13 +75,9 @@ class Engine:
         return np.asarray(encoded.embeddings)[0], np.asarray(encoded.concepts)[0]
 
     def concepts_seen(self, probabilities: np.ndarray, count: int) -> list[Concept]:
-        """Returns the concepts that tell an image from others, the most probable first.
+        """Returns at most `count` concepts of an image with probabilities [C], the likeliest first.
 
         A concept that is hardly more probable than in the average image says nothing of this one.
-
-        Args:
-          probabilities: [C], those of the image.
-          count: How many concepts to return at most.
         """
         values = np.nan_to_num(np.asarray(probabilities, np.float32))
         order = np.argsort(-values, kind="stable")
@@ -94,11 +86,7 @@ class Engine:
         return [Concept(words[column], float(values[column])) for column in clear[:count]]
 
     def distinctive_words(self, rows: list[int]) -> list[str]:
-        """Returns for each of some images the concept that tells it best from the others.
-
-        Args:
-          rows: The rows of the images. A concept of several of them is returned once.
-        """
+        """Returns the concepts that best tell each of some images from the others, each once."""
         probabilities = self._concepts_of(rows)
         if not probabilities.size:
             return []

@@ -73,11 +73,7 @@ class Pictures:
         self._kept = LeastRecentlyUsed[Picture](limits.cached_bytes, lambda one: len(one.jpeg))
 
     def picture(self, row: int, side: int) -> Picture:
-        """Returns a picture of an image.
-
-        Args:
-          row: The row of the image.
-          side: Pixels of the longer side, if the image has as many.
+        """Returns a picture of a row's image, with at most `side` pixels a side.
 
         Raises:
           DataError: The file is gone, or cannot be read any more.
@@ -127,14 +123,7 @@ class Uploads:
         self._kept = LeastRecentlyUsed[Upload](limits.uploads)
 
     def add(self, name: str, encoded: bytes) -> str:
-        """Reads an uploaded file as the index's files were read.
-
-        Args:
-          name: The name of the file.
-          encoded: Its bytes.
-
-        Returns:
-          The name to `get` it by.
+        """Reads an uploaded file as the index's files were read; returns the token to `get` it by.
 
         Raises:
           UnreadableImageError: It is no image, or damaged, or too large.
