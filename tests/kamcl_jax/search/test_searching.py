@@ -46,11 +46,16 @@ def test_a_search_is_a_sort_of_all_scores(tiny_index):
         np.testing.assert_allclose([image.score for image in found], row[order], atol=1e-6)
 
 
-def test_more_than_there_are_is_all_of_them(tiny_index, random_index):
-    (found,) = searching.search(tiny_index, tiny_index.embeddings[:1], 100)
-    assert sorted(image.row for image in found) == list(range(IMAGES))
-    assert found[0].row == 0
-    assert searching.search(random_index(0), unit_vectors(2), 3) == [[], []]
+@pytest.mark.parametrize("approximate", [False, True])
+def test_more_than_there_are_is_all_of_them(tiny_index, random_index, approximate):
+    if approximate:
+        pytest.importorskip("faiss")
+    else:
+        (found,) = searching.search(tiny_index, tiny_index.embeddings[:1], 100)
+        assert sorted(image.row for image in found) == list(range(IMAGES))
+        assert found[0].row == 0
+    empty = random_index(0)
+    assert searching.search(empty, unit_vectors(2), 3, approximate=approximate) == [[], []]
 
 
 class TestFaiss:
@@ -81,25 +86,18 @@ class TestFaiss:
             assert ("grouping" in capsys.readouterr().err) == grouped
             assert (path.stat().st_mtime_ns == before) == (not grouped and count == 400)
 
-    def test_a_damaged_file_is_made_anew(self, random_index):
-        index = random_index(100)
-        (index.generation / searching.FAISS_FILE).write_bytes(b"damaged")
-        ((found, *_),) = searching.search(index, index.embeddings[3:4], 2, approximate=True)
-        assert found.row == 3
-
-    def test_an_index_without_rows_finds_nothing(self, random_index):
-        found = searching.search(random_index(0), unit_vectors(2), 3, approximate=True)
-        assert found == [[], []]
-
-    def test_a_search_goes_on_if_its_groups_cannot_be_kept(self, random_index, monkeypatch, capsys):
+    def test_a_search_goes_on_if_its_groups_are_damaged_or_cannot_be_kept(
+        self, random_index, monkeypatch, capsys
+    ):
         def full(handle):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         index = random_index(100)
+        path = index.generation / searching.FAISS_FILE
+        path.write_bytes(b"damaged")
         monkeypatch.setattr(os, "fsync", full)
         ((found, *_),) = searching.search(index, index.embeddings[3:4], 2, approximate=True)
         assert found.row == 3
-        path = index.generation / searching.FAISS_FILE
         assert f"{path} cannot be written: No space left on device" in capsys.readouterr().err
 
 
