@@ -13,7 +13,7 @@ from input_pipeline.language.concepts import Concepts, find_concepts
 from input_pipeline.language.texts import SPLITS, Texts
 from input_pipeline.language.vocabulary import PADDING_ID, UNKNOWN, Vocabulary, word_form
 from input_pipeline.splits.settings import DataSettings
-from input_pipeline.splits.splitting import release_label_rows, split_rows
+from input_pipeline.splits.splitting import release_label_rows, shuffled_rows
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ def place(splits: Mapping[str, Texts], settings: DataSettings) -> Placement:
     if "validation" in published and settings.validation != "random":
         return Placement({part: published[part] for part in SPLITS}, published["train"], outside)
     draw = (len(outside), settings.validation_fraction, settings.seed, settings.fold)
-    train, validation = split_rows(*draw)
-    givers = release_label_rows(*draw) if settings.labels_by == "position" else train
+    shuffled = shuffled_rows(*draw)
+    train, validation = map(np.sort, shuffled)
+    givers = release_label_rows(shuffled[0]) if settings.labels_by == "position" else train
     rows = {"train": outside[train], "validation": outside[validation], "test": published["test"]}
     return Placement(rows, outside[givers], outside)
 
