@@ -91,13 +91,11 @@ def _starts_path(path: Path) -> Path:
 
 
 def open_array(path: Path) -> np.ndarray:
-    """Opens a `.npy` file, memory-mapped and read-only; an empty array can't be mapped."""
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        shape, _, _ = np.lib.format.read_array_header_1_0(file)
-    array = np.load(path, mmap_mode="r" if np.prod(shape) else None)
-    array.flags.writeable = False
-    return array
+    """Opens a `.npy` file, memory-mapped and read-only."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except ValueError:  # an empty array can't be mapped
+        return np.load(path)
 
 
 @dataclass(frozen=True)

@@ -81,11 +81,12 @@ def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
         rows = {part: open_array(folder / part / "rows.npy") for part in SPLITS}
     images = _decoded(prepared, settings, rows)
     with storage.damage_named(folder):
+        words = json.loads((folder / "vocabulary.json").read_text("utf-8"))["words"]
         concepts = json.loads((folder / "concepts.json").read_text("utf-8"))
         form = word_form(settings.lemmatize)
         return RetrievalData(
             **{part: _open(folder / part, SelectedRows(images[part], rows[part])) for part in rows},
-            vocabulary=Vocabulary.from_json((folder / "vocabulary.json").read_text("utf-8")),
+            vocabulary=Vocabulary(words),
             concepts=Concepts(concepts["words"], concepts["totals"], settings.min_repeats, form),
             training_captions=(folder / TRAINING_CAPTIONS).read_text(),
             fingerprint=prepared.fingerprint,

@@ -37,8 +37,7 @@ def test_arrays_are_opened_read_only_empty_ones_too(tmp_path, shape):
     np.save(tmp_path / "a.npy", np.ones(shape))
     array = open_array(tmp_path / "a.npy")
     np.testing.assert_array_equal(array, np.ones(shape))
-    assert isinstance(array, np.memmap) == (array.size > 0)
-    assert not array.flags.writeable
+    assert isinstance(array, np.memmap) == (array.size > 0) == (not array.flags.writeable)
 
 
 def resident_file_bytes():
