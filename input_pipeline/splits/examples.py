@@ -90,14 +90,6 @@ def _starts_path(path: Path) -> Path:
     return path.with_suffix(".starts.npy")
 
 
-def open_array(path: Path) -> np.ndarray:
-    """Opens a `.npy` file, memory-mapped and read-only."""
-    try:
-        return np.load(path, mmap_mode="r")
-    except ValueError:  # an empty array can't be mapped
-        return np.load(path)
-
-
 @dataclass(frozen=True)
 class Examples:
     """One split: N images and M captions, all of it memory-mapped and read-only.

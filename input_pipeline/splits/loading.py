@@ -22,13 +22,7 @@ from input_pipeline.language.concepts import Concepts
 from input_pipeline.language.texts import SPLITS, Texts
 from input_pipeline.language.vocabulary import Vocabulary, word_form
 from input_pipeline.splits import assembly
-from input_pipeline.splits.examples import (
-    Examples,
-    RetrievalData,
-    SelectedRows,
-    StoredTexts,
-    open_array,
-)
+from input_pipeline.splits.examples import Examples, RetrievalData, SelectedRows, StoredTexts
 from input_pipeline.splits.settings import DataSettings
 
 if TYPE_CHECKING:  # with a data set comes tensorflow-datasets
@@ -78,7 +72,7 @@ def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
                 with storage.written_folder(folder) as unfinished:
                     _write(unfinished, prepared.texts(), settings)
     with storage.damage_named(folder):
-        rows = {part: open_array(folder / part / "rows.npy") for part in SPLITS}
+        rows = {part: np.load(folder / part / "rows.npy") for part in SPLITS}
     images = _decoded(prepared, settings, rows)
     with storage.damage_named(folder):
         words = json.loads((folder / "vocabulary.json").read_text("utf-8"))["words"]
@@ -151,7 +145,7 @@ def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) ->
 
 
 def _open(folder: Path, images: SelectedRows) -> Examples:
-    arrays = {name: open_array(folder / f"{name}.npy") for name in _ARRAYS}
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
     return Examples(
         images=images,
         file_names=StoredTexts(folder / "file_names.txt"),
