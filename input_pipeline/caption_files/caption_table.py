@@ -56,7 +56,7 @@ def read(
     if ending == ".jsonl":
         return _entries(_json_lines(read_text(path, root), parser), parser)
     if ending != ".json":
-        raise DataError(f"The caption file {path} must end in .csv, .tsv, .jsonl or .json.")
+        raise DataError(f"{path} must end in .csv, .tsv, .jsonl or .json.")
     content = read_json(path, root)
     if isinstance(content, list):
         rows = ((f"entry [{index}]", row) for index, row in enumerate(content))

@@ -37,7 +37,7 @@ import tifffile
 
 from input_pipeline.errors import DataError
 from input_pipeline.images.files import MAX_PIXELS, UnreadableImageError, one_line
-from input_pipeline.images.pillow import MAYBE_DIFFERENCES, NO_WHITE, TWO_BANDS
+from input_pipeline.images.pillow import NO_WHITE, TWO_BANDS
 
 MAX_DECODED_BYTES = 2**30
 """Images whose bands take more bytes are not decoded."""
@@ -155,8 +155,6 @@ def _check(page: tifffile.TiffPage) -> None:
     if page.compression not in (*_BOUNDED, *_JPEG):
         name = getattr(page.compression, "name", page.compression)
         raise UnreadableImageError(f"TIFF files of the compression {name} are not read")
-    if page.compression == tifffile.COMPRESSION.NONE and page.predictor != 1:
-        raise UnreadableImageError(MAYBE_DIFFERENCES)
     if page.imagewidth * page.imagelength * page.imagedepth > MAX_PIXELS:
         raise UnreadableImageError(f"it has more than {MAX_PIXELS} pixels")
     chunk = math.prod(page.chunks) * page.dtype.itemsize if page.dtype is not None else 0

@@ -160,13 +160,15 @@ def naming_advice(folder: Path, missing: Sequence[str]) -> str:
       A sentence like "60 of the 60 missing images would be found without 'images/'.", or '' where
       neither leaving out folders nor adding a suffix helps.
     """
-    for prefix, suffix in _changes_that_help(folder, missing[:20]):
-        renamed = [[name.removeprefix(prefix) + suffix] for name in missing]
-        count = sum(isinstance(found, FoundImage) for found in locate(folder, renamed))
-        without, with_ = [f"without '{prefix}'"] * bool(prefix), [f"with '{suffix}'"] * bool(suffix)
-        change = " and ".join([*without, *with_])
-        return f"{count} of the {len(missing)} missing images would be found {change}."
-    return ""
+    helpful = next(_changes_that_help(folder, missing[:20]), None)
+    if helpful is None:
+        return ""
+    prefix, suffix = helpful
+    renamed = [[name.removeprefix(prefix) + suffix] for name in missing]
+    count = sum(isinstance(found, FoundImage) for found in locate(folder, renamed))
+    changes = [f"without '{prefix}'" if prefix else "", f"with '{suffix}'" if suffix else ""]
+    how = " and ".join(filter(None, changes))
+    return f"{count} of the {len(missing)} missing images would be found {how}."
 
 
 def _changes_that_help(folder: Path, missing: Sequence[str]) -> Iterator[tuple[str, str]]:

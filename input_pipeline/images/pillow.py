@@ -16,7 +16,6 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 """PIL's names of the formats that are read. JPEG includes MPO; EPS would start a program."""
 
 NO_WHITE = "its pixels are signed or floating-point numbers, and nothing says which is white"
-MAYBE_DIFFERENCES = "its numbers may be differences of pixels: readers do not agree on them"
 TWO_BANDS = "it has 2 bands, and nothing says which to take"
 _NO_WHITE_IN_PIL = (
     "PIL holds its pixels as 32-bit or floating-point numbers, and nothing says which is white"
@@ -27,8 +26,7 @@ _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _PREDICTOR = 258, 259, 26
 _SAMPLES_PER_PIXEL, _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 277, 322, 323, 339
 
 _UNSIGNED = 1
-_WITHOUT_PREDICTOR = (1, 32773)
-"""Compressions (none and PackBits) at which PIL takes differences for pixels."""
+_PACKBITS = 32773
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 """Modes whose colours are multiplied by alpha, and those to which PIL divides them."""
 
@@ -88,8 +86,8 @@ def _refusal(image: Image.Image) -> str | None:
         return NO_WHITE
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         return _NO_WHITE_IN_PIL
-    if tags.get(_PREDICTOR, 1) != 1 and tags.get(_COMPRESSION) in _WITHOUT_PREDICTOR:
-        return MAYBE_DIFFERENCES
+    if tags.get(_PREDICTOR, 1) != 1 and tags.get(_COMPRESSION) == _PACKBITS:
+        return "PIL takes differences of its pixels for the pixels"
     if image.mode == "L" and tags.get(_SAMPLES_PER_PIXEL) == 2:
         return TWO_BANDS
     if image.width * image.height > MAX_PIXELS:

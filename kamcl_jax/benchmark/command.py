@@ -67,7 +67,7 @@ def run(
       DataError: the data cannot be used.
       TorchOriginalError: PyTorch or the checkout is missing, or its code fails.
     """
-    run_folder.check(workdir)
+    run_folder.check_writable(workdir)
     build.check_with_devices(config)
     if checkout is not None:
         against_original.check(config)

@@ -43,7 +43,7 @@ def prepare(config: ml_collections.ConfigDict) -> None:
       ConfigError: a field that cannot be.
       DataError: something is wrong with the files; all images that can't be used are listed.
     """
-    fields.check_data(config)
+    fields.check_fields(config)
     prepared = data_from_config.open_data(config)
     data = load_prepared(prepared, data_from_config.settings(config))
     splits = prepared.texts()

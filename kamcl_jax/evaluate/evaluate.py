@@ -21,7 +21,7 @@ from kamcl_jax.ranking.scores import Array, Embeddings, Scores
 from kamcl_jax.runs import folder as run_folder
 from kamcl_jax.runs import record
 from kamcl_jax.runs.checkpoints import Checkpoints, first_readable, open_checkpoints
-from kamcl_jax.runs.history import History
+from kamcl_jax.runs.record import History
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[st
         if config is None:
             config = build.on_these_devices(record.config_of(stored))
         experiment = build.build(config, trains=False)
-        record.check(experiment, stored)
+        record.check_same_run(experiment, stored)
         return report(
             experiment,
             checkpoints,

@@ -19,7 +19,7 @@ from kamcl_jax.inference.model import TrainedModel
 from kamcl_jax.ranking.metrics import RECALLS
 from kamcl_jax.runs import record as run_record
 from kamcl_jax.runs.checkpoints import Record, first_readable, open_checkpoints
-from kamcl_jax.runs.history import History
+from kamcl_jax.runs.record import History
 
 METRICS = Path("report", "metrics.json")
 SPLITS = ("train", "validation", "test")
@@ -99,7 +99,7 @@ def open_data(
     config = run.config if config is None else config
     fields.check_against_checkpoint(config, run.record["config"])  # before data are prepared
     experiment = build.build(config, trains=False)
-    run_record.check(experiment, run.record)
+    run_record.check_same_run(experiment, run.record)
     if not train_as_tested:
         return experiment.data
     settings = data.settings(config)

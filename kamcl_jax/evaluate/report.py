@@ -17,7 +17,7 @@ from kamcl_jax.evaluate.figures import Retrieved
 from kamcl_jax.ranking import bootstrap, top_k
 from kamcl_jax.ranking import ranks as ranking
 from kamcl_jax.ranking.scores import Embeddings
-from kamcl_jax.runs.history import History
+from kamcl_jax.runs.record import History
 
 QUERIES_SHOWN = 8
 TIES = {
@@ -61,14 +61,14 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_text(json.dumps(results, indent=2) + "\n")
-    settings, test = experiment.settings, experiment.data.test
+    test = experiment.data.test
     if history.validation:
         figures.loss_curves(
             folder / "losses.png",
             history.train,
-            settings.objective.steps_per_epoch,
-            settings.objective.alignment_from_epoch,
-            [term.name for term in settings.objective.extra_terms],
+            experiment.steps_per_epoch,
+            experiment.config.schedule.alignment_from_epoch,
+            sorted(experiment.config.loss.extra_terms),
         )
         figures.recall_curves(folder / "recalls.png", history.validation, results["chance"]["mR"])
     queries = queries_to_show(len(test.captions), experiment.config.seed)

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import ml_collections
 
-from input_pipeline.splits.examples import RetrievalData
 from kamcl_jax.errors import ExportError
 from kamcl_jax.evaluate import finished_run
 from kamcl_jax.evaluate.finished_run import StoredRun
-from kamcl_jax.export import embeddings, model_card, model_folder, stablehlo, whole_files
-from kamcl_jax.export.model_card import Sizes
+from kamcl_jax.export import embeddings, model_card, model_folder, stablehlo
 from kamcl_jax.inference.model import TrainedModel
 from kamcl_jax.parallel import hosts
-from kamcl_jax.runs import out_folder
+from kamcl_jax.runs.folder import check_out_folder, make_out_folder
 
 OF_THE_WEIGHTS = (
     *(stablehlo.IMAGES, stablehlo.TEXTS),
@@ -31,39 +29,35 @@ def export(
 ) -> None:
     """Writes the best checkpoint of a run as a model folder, and its encoders as StableHLO.
 
-    Custom encoders that cannot be exported for inputs of any size are left out, which is told.
+    Custom encoders that cannot be exported for inputs of any size are left out, with a note.
 
     Args:
-      workdir: of the run.
-      out: folder to write to; what an export has written there before is replaced, or removed.
-      split: one of `stored_run.SPLITS`, whose embeddings and concept probabilities are written
+      workdir: The run's folder.
+      out: The folder to write to; what an export has written there before is replaced, or removed.
+      split: One of `finished_run.SPLITS`, whose embeddings and concept probabilities are written
         too; this needs the data.
-      config: of the run, where its data lie elsewhere by now; the checkpoint's, if None.
-
-    Raises:
-      ConfigError: there is no checkpoint, the report is damaged, the data are of another run, or
-        the folder cannot be made.
-      CheckpointError: the checkpoint cannot be read.
-      DataError: the data cannot be used.
-      ExportError: the folder holds something else, or a file cannot be written.
+      config: The run's config, where its data lie elsewhere by now; if None, the checkpoint's.
     """
     _check_folder(out)
     run = finished_run.read(workdir)
     data = None
     if split is not None:
         data = finished_run.open_data(run, config, train_as_tested=split == "train")
-    out_folder.make(out)
-    _tell_report(run)
+    make_out_folder(out)
+    _say_what_report_lacks(run)
     model = run.model()
     encoders = _encoders(model)
-    sizes = None if data is None else _sizes(data)
+    sizes = None
+    if data is not None:
+        splits = {name: getattr(data, name) for name in finished_run.SPLITS}
+        sizes = {name: (len(of.file_names), len(of.captions)) for name, of in splits.items()}
     card = model_card.write(model, run.results_of_step, sizes, stablehlo=bool(encoders))
-    # First: an export that is cut short leaves nothing of other weights beside the new ones.
+    # First, so that an export that is cut short leaves nothing of other weights beside the new.
     for name in OF_THE_WEIGHTS:
         (out / name).unlink(missing_ok=True)
     model_folder.write(out, model, card)
     for name, encoder in encoders.items():
-        whole_files.write_bytes(out / name, encoder)
+        model_folder.write_bytes(out / name, encoder)
     names = [*model_folder.FILES, *encoders]
     if split is not None:
         embeddings.write(out, split, model, getattr(data, split))
@@ -74,7 +68,7 @@ def export(
 
 def _check_folder(out: Path) -> None:
     """Refuses to replace files of the same names that are of something else."""
-    out_folder.check(out)
+    check_out_folder(out)
     found = [name for name in (*model_folder.FILES, *OF_THE_WEIGHTS) if (out / name).exists()]
     if found and not _is_ours(out / model_folder.CONFIG):
         raise ExportError(f"{out / found[0]} is not of a finished export; choose another --out")
@@ -87,7 +81,7 @@ def _is_ours(config: Path) -> bool:
         return False
 
 
-def _tell_report(run: StoredRun) -> None:
+def _say_what_report_lacks(run: StoredRun) -> None:
     if run.results is None:
         hosts.warn(
             f"{run.folder} has no report, and the model card no scores; --mode=evaluate scores it"
@@ -108,11 +102,3 @@ def _encoders(model: TrainedModel) -> dict[str, bytearray]:
     except ExportError as error:
         hosts.warn(f"no StableHLO is written: {error}")
         return {}
-
-
-def _sizes(data: RetrievalData) -> dict[str, Sizes]:
-    splits = {split: getattr(data, split) for split in finished_run.SPLITS}
-    return {
-        split: Sizes(len(examples.file_names), len(examples.captions))
-        for split, examples in splits.items()
-    }

@@ -1,7 +1,7 @@
 """A trained model as a folder of plain files, laid out as Hugging Face's model folders are.
 
-| file                | what is in it                                                          |
-|---------------------|------------------------------------------------------------------------|
+| file                | what is in it                                                           |
+|---------------------|-------------------------------------------------------------------------|
 | `config.json`       | `model_type`, the training's config, step, package versions, checksums  |
 | `model.safetensors` | parameters and statistics, f32, named by their path: `params.text. ...` |
 | `vocabulary.json`   | `words` (row i + 1 of the embedding is of word i), `concepts`           |
@@ -10,8 +10,9 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import flax
 import ml_collections
@@ -19,20 +20,18 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from input_pipeline.errors import DataError
-from input_pipeline.language.vocabulary import Vocabulary
-from kamcl_jax.config import encoders, import_path
-from kamcl_jax.config import fields as config_check
+from input_pipeline import storage
+from kamcl_jax.config import fields as config_fields
+from kamcl_jax.config.plugins import TOWERS, refuse_code_inside
 from kamcl_jax.errors import ExportError
-from kamcl_jax.export import whole_files
-from kamcl_jax.inference import model as trained_model
 from kamcl_jax.inference.embed import Variables
-from kamcl_jax.inference.model import TrainedModel, Words
+from kamcl_jax.inference.model import TrainedModel, Words, abstract_variables, assemble
 from kamcl_jax.runs import record
+from kamcl_jax.runs.folder import EXPORTED_CONFIG, EXPORTED_WEIGHTS
 
 FILES = CONFIG, WEIGHTS, VOCABULARY, CARD = (
-    "config.json",
-    "model.safetensors",
+    EXPORTED_CONFIG,
+    EXPORTED_WEIGHTS,
     "vocabulary.json",
     "README.md",
 )
@@ -50,21 +49,12 @@ FIELDS_WITH_A_FILE = (
     "image_encoder.pretrained",
     "text_encoder.pretrained",
 )
-"""Fields of a config whose last part says enough."""
-
-
-def is_one(folder: Path) -> bool:
-    """Returns whether a folder looks like one that `write` has written."""
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+"""Fields of a config that may name a file: its folder is not written."""
 
 
 def published_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns a config's leaves under dotted names, without paths of the machine that trained.
-
-    Args:
-      config: of the training.
-    """
-    fields = config_check.flatten(config)
+    """Returns a config's leaves under dotted names, without paths of the machine that trained."""
+    fields = config_fields.flatten(config)
     for name in FIELDS_OF_A_MACHINE:
         fields.pop(name, None)
     for name in FIELDS_WITH_A_FILE:
@@ -72,28 +62,45 @@ def published_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return fields
 
 
-def write(folder: Path, model: TrainedModel, card: str) -> None:
-    """Writes a model.
-
-    Files of these names are replaced, each of them whole or not at all; others stay.
+def write_file(path: Path, write_content: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file that appears under its name, in place of one before, only when it is whole.
 
     Args:
-      folder: made if absent.
-      model: to write.
-      card: Markdown of the model card.
+      path: The file, whose folder is made if it is absent.
+      write_content: Writes into the open file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with storage.replaced(path) as file:
+            write_content(file)
+    except OSError as error:  # which may not name the file
+        raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_bytes(path: Path, content: bytes | bytearray) -> None:
+    """Writes bytes as `write_file` does."""
+    write_file(path, lambda file: file.write(content))
+
+
+def write(folder: Path, model: TrainedModel, card: str) -> None:
+    """Writes a model; files of these names are replaced, and others stay.
+
+    Args:
+      folder: Where to write to; it is made if it is absent.
+      model: The model.
+      card: The model card, in Markdown.
 
     Raises:
-      ExportError: a file cannot be written.
+      ExportError: A file cannot be written; what was there before is still there.
     """
     words = model.words
     tensors = {
         name: np.asarray(tensor, order="C")
         for name, tensor in flax.traverse_util.flatten_dict(model.variables, sep=".").items()
     }
-    vocabulary = {"words": words.vocabulary, "concepts": words.concepts}
     contents = {
         WEIGHTS: save(tensors, {"format": "flax"}),
-        VOCABULARY: _json(vocabulary).encode(),
+        VOCABULARY: _json({"words": words.vocabulary, "concepts": words.concepts}),
     }
     config = {
         "model_type": MODEL_TYPE,
@@ -104,28 +111,27 @@ def write(folder: Path, model: TrainedModel, card: str) -> None:
         "versions": record.versions(),
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
+    # The config comes after what it has checksums of: one of other weights is refused.
+    contents |= {CONFIG: _json(config), CARD: card.encode()}
     for name, content in contents.items():
-        whole_files.write_bytes(folder / name, content)
-    # After them: a folder without it is none, and one that belongs to other weights is refused.
-    whole_files.write_text(folder / CONFIG, _json(config))
-    whole_files.write_text(folder / CARD, card)
+        write_bytes(folder / name, content)
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def read(folder: Path, came_in: Path | None = None) -> TrainedModel:
+def read(folder: Path, untrusted: Path | None = None) -> TrainedModel:
     """Reads what `write` has written.
 
     Encoders that the config names by import path are imported, but never from the folder itself.
 
     Args:
-      folder: of the model.
-      came_in: a folder around it that came with it, from which nothing is imported either.
+      folder: The folder of the model.
+      untrusted: A folder around it that came with it: nothing is imported from there either.
 
     Raises:
-      ExportError: a file is missing, damaged, or of another model than the config describes, or
+      ExportError: A file is missing, damaged, or of another model than the config describes, or
         the model brings code.
     """
     config, vocabulary = _read_json(folder / CONFIG), _read_json(folder / VOCABULARY)
@@ -135,82 +141,56 @@ def read(folder: Path, came_in: Path | None = None) -> TrainedModel:
         )
     _check_contents(folder, config)
     try:
-        step = int(config["step"])
+        step, width = config["step"], config["concept_width"]
         training = record.config_of({"config": config["training"]})
-        words = _words(vocabulary, int(config["concept_width"]))
-        for tower in encoders.others(training):
+        words = Words(vocabulary["words"], vocabulary["concepts"], width)
+        for tower in TOWERS:
             field = f"config.{tower}.module"
-            import_path.check_outside(training[tower].module, field, came_in or folder)
-        like = trained_model.abstract_variables(training, words)
-    except (AttributeError, DataError, KeyError, TypeError, ValueError) as error:
+            refuse_code_inside(untrusted or folder, training[tower].module, field)
+        like = abstract_variables(training, words)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ExportError(
             f"{folder / CONFIG} or {VOCABULARY} lacks an entry or has a wrong one: {error}"
         ) from error
-    return trained_model.assemble(step, training, words, _read_weights(folder / WEIGHTS, like))
+    return assemble(step, training, words, _read_weights(folder / WEIGHTS, like))
 
 
 def _check_contents(folder: Path, config: dict[str, Any]) -> None:
-    """Compares weights and words with what was written, where the config has checksums."""
-    checksums = config.get("sha256", {})
-    if not isinstance(checksums, dict):
-        raise ExportError(f"the entry sha256 of {folder / CONFIG} is no JSON object")
+    written = config.get("sha256", {})  # which exports of earlier versions do not have
     for name in (WEIGHTS, VOCABULARY):
-        written = checksums.get(name)
-        try:
-            with (folder / name).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise ExportError(f"cannot read {folder / name}: {error.strerror}") from error
-        if written not in (None, found):
+        with (folder / name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if written.get(name, found) != found:
             raise ExportError(
                 f"{folder / name} is not what was exported with {CONFIG}: it is damaged, or of "
                 "another export"
             )
 
 
-def _words(listed: dict[str, Any], concept_width: int) -> Words:
-    words = Words(_strings(listed["words"]), _strings(listed["concepts"]), concept_width)
-    Vocabulary(words.vocabulary)  # raises if it is none
-    if len(words.concepts) > concept_width:
-        raise ValueError(f"there are more concepts than the concept_width {concept_width}")
-    return words
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text("utf-8"))
+        return dict(json.loads(path.read_text("utf-8")))
     except OSError as error:
         raise ExportError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ExportError(f"{path} is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ExportError(f"{path} is no JSON object")
-    return value
-
-
-def _strings(values: Any) -> list[str]:
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise TypeError("words and concepts must be lists of strings")
-    return values
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"{path} is no JSON object: {error}") from error
 
 
 def _read_weights(path: Path, like: Variables) -> Variables:
-    flat = flax.traverse_util.flatten_dict(like, sep=".")
     try:
         with safe_open(path, framework="numpy") as file:
-            found = set(file.keys())
-            if found != flat.keys():
-                name = min(found ^ flat.keys())
-                which = "lacks" if name in flat else "has, unexpectedly,"
-                raise ExportError(f"{path} {which} the tensor {name}")
-            tensors = {name: file.get_tensor(name) for name in flat}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     except (OSError, SafetensorError) as error:
         raise ExportError(f"{path} is no whole safetensors file: {error}") from error
-    for name, tensor in tensors.items():
-        expected = flat[name]
-        if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
-            raise ExportError(
-                f"the tensor {name} of {path} is {tensor.dtype}{list(tensor.shape)}, not "
-                f"{expected.dtype}{list(expected.shape)}"
-            )
+    expected = _shapes(flax.traverse_util.flatten_dict(like, sep="."))
+    differing = sorted(name for name, _ in expected.items() ^ _shapes(tensors).items())
+    if differing:
+        raise ExportError(
+            f"the tensors of {path} do not fit the model that {CONFIG} describes: {differing[0]} "
+            "is missing, too much, or of another size or type"
+        )
     return flax.traverse_util.unflatten_dict(tensors, sep=".")
+
+
+def _shapes(tensors: dict[str, Any]) -> dict[str, Any]:
+    return {name: (tensor.shape, np.dtype(tensor.dtype)) for name, tensor in tensors.items()}

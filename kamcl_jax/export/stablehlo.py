@@ -6,10 +6,9 @@
 | `text_encoder.stablehlo`  | tokens i32[b, t], 0 = padding; named concepts u8[b, C], 0 or 1   |
 
 Both give `embeddings`, f32[b, E], unit vectors, and `concepts`, f32[b, C], probabilities. The
-sizes b and t are free, but for captions that are longer than the model reads: those are refused,
-since neither their last tokens nor the concepts that these name may count. Weights and
-normalisation are inside: one file is all that is needed, and no tree of weights has to be put
-together right.
+sizes b and t are free, but captions that are longer than the model reads are refused, since neither
+their last tokens nor the concepts that these name may count. Weights and normalisation are inside,
+so one file is all that is needed.
 """
 
 from collections.abc import Callable
@@ -27,16 +26,16 @@ from kamcl_jax.models.gpo import COUNT_UP_TO
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 MOST_TOKENS = COUNT_UP_TO // 2
-"""Of a caption that an exported text encoder takes: it pools two vectors a token."""
+"""The longest caption of an exported text encoder, which pools two vectors a token."""
 
 IMAGES, TEXTS = "image_encoder.stablehlo", "text_encoder.stablehlo"
 
 
 def most_tokens(model: TrainedModel) -> int:
-    """Returns the width of captions that `text_encoder.stablehlo` takes at most.
+    """Returns how many tokens a caption for `text_encoder.stablehlo` has at most.
 
-    A caption that is longer than the training's `data.max_tokens` has to be cut before its tokens
-    and concepts are looked up, and is refused otherwise.
+    One that is longer than the training's `data.max_tokens` must be cut before its tokens and
+    concepts are looked up.
     """
     return min(MOST_TOKENS, model.config.data.max_tokens or MOST_TOKENS)
 
@@ -45,7 +44,7 @@ def image_encoder(model: TrainedModel) -> bytearray:
     """Returns the contents of `image_encoder.stablehlo`.
 
     Raises:
-      ExportError: the config's image encoder cannot be exported for batches of any size.
+      ExportError: A custom encoder cannot be exported for batches of any size.
     """
     encode, _ = _functions(model)
     variables, side = jax.device_get(model.variables), model.config.image_size
@@ -58,11 +57,7 @@ def image_encoder(model: TrainedModel) -> bytearray:
 
 
 def text_encoder(model: TrainedModel) -> bytearray:
-    """Returns the contents of `text_encoder.stablehlo`.
-
-    Raises:
-      ExportError: the config's text encoder cannot be exported for captions of any length.
-    """
+    """Returns the contents of `text_encoder.stablehlo`; raises as `image_encoder` does."""
     _, encode = _functions(model)
     variables, known = jax.device_get(model.variables), len(model.concepts)
 
@@ -87,12 +82,12 @@ def _functions(model: TrainedModel) -> tuple[embed.EncodeImages, embed.EncodeTex
 
 
 def _on_device(variables: Any) -> Any:
-    # Within the traced function, and from the host: as constants that lie on no device.
+    # Called within the traced function, so that weights become constants that lie on no device.
     return jax.tree.map(jnp.asarray, variables)
 
 
 def _named(encoded: embed.Encoded, num_concepts: int) -> dict[str, jax.Array]:
-    """A dict, since a named tuple could be read by who knows its class only."""
+    # A dict, since only those who know a named tuple's class could read it.
     return {
         "embeddings": jnp.asarray(encoded.embeddings),
         "concepts": jnp.asarray(encoded.concepts)[:, :num_concepts],

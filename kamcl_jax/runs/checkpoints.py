@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import errno
 import itertools
 import json
-import threading
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -17,17 +19,23 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from kamcl_jax.errors import CheckpointError, ConfigError, DamagedCheckpointError
 from kamcl_jax.parallel import hosts
-from kamcl_jax.runs import disk_errors
-from kamcl_jax.runs.checksums import checksums
+from kamcl_jax.runs import folder
+from kamcl_jax.runs.record import sums_of_bits
 from kamcl_jax.step.state import TrainState
 
 T = TypeVar("T")
 BEST_METRIC = "mR"
 FOLDER = "checkpoints"
 DAMAGED = "damaged_checkpoints"
-"""Folder beside the checkpoints that takes those that cannot be read."""
+"""The folder beside the checkpoints that takes those that cannot be read."""
 
 Record = dict[str, Any]
+
+_OF_THE_MACHINE = (
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+)
+"""The errors that do not mean that a checkpoint is damaged: another try may read it."""
 
 
 def folder_of(workdir: Path) -> Path:
@@ -35,25 +43,14 @@ def folder_of(workdir: Path) -> Path:
     return workdir / FOLDER
 
 
-def silence_writers() -> None:
-    """Keeps orbax's threads from printing errors: `Checkpoints` raises them, in one sentence."""
-    print_error = threading.excepthook
-
-    def hook(error: threading.ExceptHookArgs) -> None:
-        if not type(error.thread).__module__.startswith("orbax."):
-            print_error(error)
-
-    threading.excepthook = hook
-
-
 @dataclasses.dataclass(frozen=True)
 class Restored:
     """What a checkpoint holds.
 
     Attributes:
-      step: it was written after.
-      state: of training.
-      record: what else travels with it, of JSON's types.
+      step: The step that it was written after.
+      state: The state of training.
+      record: What else travels with it, of JSON's types.
     """
 
     step: int
@@ -65,21 +62,20 @@ class Checkpoints:
     """An orbax `CheckpointManager` that keeps the latest states and the best by validation mR.
 
     Each checkpoint holds the state, a JSON record of whatever must travel with it, and checksums
-    of the state. Used in a `with` statement, whose end waits for the last write.
+    of the state. Use it in a `with` statement, whose end waits for the last write.
     """
 
     def __init__(self, directory: Path, keep: int = 2, *, read_only: bool = False):
-        """Opens a folder of checkpoints.
+        """Opens a folder of checkpoints, and makes it if it is absent.
 
         Args:
-          directory: created if absent.
-          keep: latest checkpoints to keep besides the best.
-          read_only: leaves everything as it is, even what a killed process has not finished.
+          directory: The folder.
+          keep: How many of the latest checkpoints are kept besides the best.
+          read_only: Leaves everything as it is, even what a killed process has not finished.
 
         Raises:
-          DamagedCheckpointError: the metrics of a checkpoint cannot be read, and `read_only` keeps
+          DamagedCheckpointError: The metrics of a checkpoint cannot be read, and `read_only` keeps
             it from being set aside.
-          CheckpointError: the folder cannot be opened.
         """
         policy = managers.AnyPreservationPolicy(
             [
@@ -91,17 +87,16 @@ class Checkpoints:
                 ),
             ]
         )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            best_fn=lambda metrics: metrics[BEST_METRIC],
+            best_mode="max",
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,  # which a killed process has left
+        )
         self._directory = Path(directory).absolute()
         self._check_metrics(set_aside=not read_only)
-        with _told("opened"), _without_warnings():
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                best_fn=lambda metrics: metrics[BEST_METRIC],
-                best_mode="max",
-                # What a killed process left unfinished.
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-            )
+        with _without_warnings():
             self._manager = ocp.CheckpointManager(
                 epath.Path(self._directory), options=options, item_names=("state", "record")
             )
@@ -120,15 +115,15 @@ class Checkpoints:
         """Writes the state in the background, under its step.
 
         Args:
-          state: to write; it may be donated as soon as this returns.
-          metrics: of validation, if there was one at this step.
-          record: of JSON's types.
+          state: The state, which may be donated as soon as this returns.
+          metrics: The metrics of validation, if there was one at this step.
+          record: What travels with the state, of JSON's types.
 
         Raises:
-          CheckpointError: this or the last checkpoint cannot be written.
+          CheckpointError: This or the last checkpoint cannot be written.
         """
-        stored = {"record": record, "checksums": checksums(state)}
-        with self._told_writing():
+        stored = {"record": record, "checksums": sums_of_bits(state)}
+        with self._failure_of_writing():
             self._manager.save(
                 int(state.step),
                 args=ocp.args.Composite(
@@ -140,27 +135,23 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """Step of the newest checkpoint, None without any."""
+        """The step of the newest checkpoint, or None without any."""
         return self._manager.latest_step()
 
     @property
     def steps(self) -> list[int]:
-        """Steps of all checkpoints, ascending."""
+        """The steps of all checkpoints, ascending."""
         return sorted(self._manager.all_steps())
 
     @property
     def best(self) -> int | None:
-        """Step of the checkpoint with the highest validation mR, None where none was validated."""
+        """The step of the highest validation mR, or None where none was validated."""
         self.wait()
         return self._manager.best_step()
 
     @property
     def best_or_latest(self) -> int:
-        """Step of the best checkpoint, of the latest where none was validated.
-
-        Raises:
-          CheckpointError: there is none.
-        """
+        """The step of the best checkpoint, or of the latest where none was validated."""
         best = self.best
         step = self.latest if best is None else best
         if step is None:
@@ -169,7 +160,7 @@ class Checkpoints:
 
     @property
     def best_first(self) -> list[int]:
-        """Steps of all checkpoints: the validated ones, the best first, then the others."""
+        """The steps of all checkpoints: the validated ones, the best first, then the others."""
         self.wait()
         scores = {step: self.score(step) for step in self.steps}
         validated = [step for step, score in scores.items() if score is not None]
@@ -178,7 +169,7 @@ class Checkpoints:
 
     @property
     def last_whole(self) -> int | None:
-        """Step of the newest checkpoint that is completely written, whatever came of the last."""
+        """The step of the newest checkpoint that is on the disk, whatever came of the last."""
         with contextlib.suppress(CheckpointError):
             self.wait()
         return self._finished[-1] if self._finished else None
@@ -193,23 +184,19 @@ class Checkpoints:
         return None if metrics is None else float(metrics[BEST_METRIC])
 
     def record(self, step: int) -> Record:
-        """Returns the JSON record of a checkpoint.
-
-        Raises:
-          DamagedCheckpointError: it cannot be read.
-        """
+        """Returns the JSON record of a checkpoint."""
         return self._stored(step)["record"]
 
     def restore(self, step: int, like: TrainState, sharding: Any) -> Restored:
         """Reads a checkpoint.
 
         Args:
-          step: of the checkpoint.
-          like: a state (or its `jax.eval_shape`) of the same structure and shapes.
-          sharding: where its arrays go: one for all, or a tree of them.
+          step: The step of the checkpoint.
+          like: A state (or its `jax.eval_shape`) of the same structure and shapes.
+          sharding: Where its arrays go: one sharding for all, or a tree of them.
 
         Raises:
-          DamagedCheckpointError: it cannot be read, its shapes are not those of `like`, or it is
+          DamagedCheckpointError: It cannot be read, its shapes are not those of `like`, or it is
             not what was written.
         """
         state, record = self._restore(step, _target(like, sharding))
@@ -218,16 +205,9 @@ class Checkpoints:
     def restore_fields(
         self, step: int, like: TrainState, sharding: Any, fields: Sequence[str]
     ) -> dict[str, Any]:
-        """Reads some fields of a state alone: what retrieves is a small part of what trains.
+        """Reads some fields of a `TrainState` alone: what retrieves is a small part of it.
 
-        Args:
-          step: of the checkpoint.
-          like: as in `restore`.
-          sharding: as in `restore`.
-          fields: of `TrainState`.
-
-        Raises:
-          DamagedCheckpointError: as in `restore`.
+        The other arguments and the errors are those of `restore`.
         """
         target = _target(like, sharding)
         return self._restore(step, {field: getattr(target, field) for field in fields})[0]
@@ -240,14 +220,13 @@ class Checkpoints:
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
             partial_restore=True,
         )
-        with self._told_reading(step):
+        with self._failure_of_reading(step):
             restored = self._manager.restore(step, args=ocp.args.Composite(state=arguments)).state
         written = stored["checksums"]
-        changed = [name for name, value in checksums(restored).items() if written[name] != value]
+        changed = [name for name, value in sums_of_bits(restored).items() if written[name] != value]
         if changed:
             raise DamagedCheckpointError(
-                f"the checkpoint of step {step} in {self._directory} is damaged: "
-                f"{changed[0]} is not what was written"
+                f"{self._name_of(step)} is damaged: {changed[0]} is not what was written"
             )
         return restored, stored["record"]
 
@@ -269,7 +248,7 @@ class Checkpoints:
         return aside
 
     def _check_metrics(self, *, set_aside: bool) -> None:
-        """Finds metrics that orbax, which reads those of all steps at once, would stumble over."""
+        # Orbax reads the metrics of all steps at once, and damage of one would hide them all.
         damaged = [
             step
             for step in self._finished
@@ -277,92 +256,104 @@ class Checkpoints:
         ]
         if not damaged:
             return
-        sentence = f"the checkpoint of step {damaged[0]} in {self._directory} has damaged metrics"
+        sentence = f"{self._name_of(damaged[0])} has damaged metrics"
         if not set_aside:
             raise DamagedCheckpointError(f"{sentence}; --mode=train sets it aside")
         hosts.say(f"note: {sentence}; moved to {self._move_aside(damaged)}")
 
     def wait(self) -> None:
-        """Waits for the last write to end.
-
-        Raises:
-          CheckpointError: it failed.
-        """
-        with self._told_writing():
+        """Waits for the last write to end, and raises a `CheckpointError` if it failed."""
+        with self._failure_of_writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for the last write and releases the directory.
-
-        Raises:
-          CheckpointError: the write failed.
-        """
+        """Waits like `wait`, and releases the folder."""
         try:
             self.wait()
         finally:
-            with self._told_writing():
+            with self._failure_of_writing():
                 self._manager.close()
 
     def _stored(self, step: int) -> Record:
-        with self._told_reading(step):
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-            )
-            stored = restored.record
+        with self._failure_of_reading(step):
+            arguments = ocp.args.Composite(record=ocp.args.JsonRestore())
+            stored = self._manager.restore(step, args=arguments).record
             if not isinstance(stored, dict):
                 raise TypeError("its record is of another shape")
         if "checksums" not in stored:
             raise CheckpointError(
-                f"the checkpoint of step {step} in {self._directory} was written by an earlier "
-                "version of this program"
+                f"{self._name_of(step)} was written by an earlier version of this program"
             )
         return stored
 
+    def _name_of(self, step: int) -> str:
+        return f"the checkpoint of step {step} in {self._directory}"
+
     @contextlib.contextmanager
-    def _told_reading(self, step: int) -> Iterator[None]:
+    def _failure_of_reading(self, step: int) -> Iterator[None]:
         failure: Exception | None = None
         try:
             yield
-        # Of damaged files, libraries raise anything.
+        # Damaged files make the libraries raise anything.
         except Exception as error:
             failure = error
         # All processes give a checkpoint up, or none: else they would wait for each other.
         host = hosts.failing(failure is not None)
         if host is None:
             return
-        which = f"the checkpoint of step {step} in {self._directory}"
+        which = self._name_of(step)
         if failure is None:
             raise DamagedCheckpointError(f"{which} cannot be read by host {host}")
-        if disk_errors.is_of_machine(failure):
-            raise CheckpointError(
-                f"{which} cannot be read: {disk_errors.reason(failure)}"
-            ) from failure
-        raise DamagedCheckpointError(
-            f"{which} is damaged: {disk_errors.reason(failure)}"
-        ) from failure
+        if _is_of_the_machine(failure):
+            raise CheckpointError(f"{which} cannot be read: {_reason(failure)}") from failure
+        raise DamagedCheckpointError(f"{which} is damaged: {_reason(failure)}") from failure
 
     @contextlib.contextmanager
-    def _told_writing(self) -> Iterator[None]:
-        with _told(f"written to {self._directory}", self._kept):
+    def _failure_of_writing(self) -> Iterator[None]:
+        try:
             yield
-
-    def _kept(self) -> str:
-        finished = self._finished
-        return f"; the last one is of step {finished[-1]}" if finished else "; there is none"
+        # Full disks and the like come as OSError, ValueError or JAX's own errors.
+        except Exception as error:
+            finished = self._finished
+            kept = f"the last one is of step {finished[-1]}" if finished else "there is none"
+            raise CheckpointError(
+                f"a checkpoint cannot be written to {self._directory}: {_reason(error)}; {kept}"
+            ) from error
 
 
 @contextlib.contextmanager
-def _told(what: str, kept: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Turns the errors of disks into one sentence."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    # Full disks and the like come as OSError, ValueError or JAX's own errors.
-    except Exception as error:
-        raise CheckpointError(
-            f"a checkpoint cannot be {what}: {disk_errors.reason(error)}{kept()}"
-        ) from error
+def open_checkpoints(workdir: Path) -> Iterator[Checkpoints]:
+    """Opens the checkpoints of a run to read them; there is at least one."""
+    if not folder_of(workdir).is_dir():
+        if folder.holds_exported_model(workdir):
+            raise ConfigError(
+                f"{workdir} is an exported model, without the checkpoints and data of its training;"
+                " this needs the folder of the run that it was exported from"
+            )
+        raise ConfigError(f"{workdir} holds no checkpoints; train there first")
+    with Checkpoints(folder_of(workdir), read_only=True) as checkpoints:
+        if checkpoints.latest is None:
+            raise ConfigError(f"{workdir} holds no finished checkpoint; train there first")
+        yield checkpoints
+
+
+def first_readable(
+    steps: Iterable[int],
+    read: Callable[[int], T],
+    tell: Callable[[DamagedCheckpointError], None] = lambda error: None,
+) -> T:
+    """Reads the first of one or more checkpoints that is not damaged.
+
+    Raises:
+      DamagedCheckpointError: The last of them is damaged, too.
+    """
+    *others, last = steps
+    for step in others:
+        try:
+            return read(step)
+        except DamagedCheckpointError as error:
+            tell(error)
+    return read(last)
 
 
 @contextlib.contextmanager
@@ -377,8 +368,7 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _readable_metrics(path: Path) -> bool:
-    """Whether a checkpoint's metrics can be read, or it has none, as it was not validated."""
-    if not path.exists():
+    if not path.exists():  # the checkpoint was not validated
         return True
     try:
         return isinstance(json.loads(path.read_text())[BEST_METRIC], int | float)
@@ -395,36 +385,22 @@ def _target(like: TrainState, sharding: Any) -> TrainState:
     )
 
 
-@contextlib.contextmanager
-def open_checkpoints(workdir: Path) -> Iterator[Checkpoints]:
-    """Opens the checkpoints of a run to read them; there is at least one.
-
-    Raises:
-      ConfigError: there is none.
-    """
-    folder = folder_of(workdir)
-    if not folder.is_dir():
-        raise ConfigError(f"{workdir} holds no checkpoints; train there first")
-    with Checkpoints(folder, read_only=True) as checkpoints:
-        if checkpoints.latest is None:
-            raise ConfigError(f"{workdir} holds no finished checkpoint; train there first")
-        yield checkpoints
+def _is_of_the_machine(error: Exception) -> bool:
+    memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+    return memory or _system_code(error) in _OF_THE_MACHINE
 
 
-def first_readable(
-    steps: Iterable[int],
-    read: Callable[[int], T],
-    tell: Callable[[DamagedCheckpointError], None] = lambda error: None,
-) -> T:
-    """Reads the first of one or more checkpoints that is not damaged.
+def _reason(error: Exception) -> str:
+    """Returns what went wrong in a line: TensorStore's messages hide it behind long paths."""
+    code = _system_code(error)
+    if code is not None:
+        return os.strerror(code)
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]
 
-    Raises:
-      DamagedCheckpointError: the last of them is damaged, too.
-    """
-    *others, last = steps
-    for step in others:
-        try:
-            return read(step)
-        except DamagedCheckpointError as error:
-            tell(error)
-    return read(last)
+
+def _system_code(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore says it
+    return int(found[1]) if found else None

@@ -1,9 +1,7 @@
-"""A run's folder: whether it can be written, by one training at a time, and seen by all hosts."""
+"""The folders that `--workdir` and `--out` name: can they be written, and by whom?"""
 
 import contextlib
-import json
 import os
-import secrets
 import socket
 import tempfile
 import time
@@ -11,170 +9,116 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import numpy as np
 from filelock import FileLock, Timeout
-from jax.experimental import multihost_utils
 
-from input_pipeline import storage
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.parallel import hosts
 
-_LOCK = "training.lock"
-_HOLDER = "training.process"
-_TOKEN_BYTES = 16
-_CONTENTS = {"checkpoints": True, "tensorboard": True, "report": True, "config.json": False}
-"""What a run writes -> whether it is a folder."""
+EXPORTED_CONFIG, EXPORTED_WEIGHTS = "config.json", "model.safetensors"
+"""The two files by which an exported model is told from a run."""
 
+_LOCK, _HOLDER = "training.lock", "training.process"
+_SHARED = ".shared"
 _SECONDS_TO_SEE = 10
 
 
-def check(workdir: Path) -> None:
-    """Checks that a run's folder exists or can be made, and can be written.
+def holds_exported_model(folder: Path) -> bool:
+    """Returns whether a folder holds a model that `--mode=export` has written."""
+    return all((folder / name).is_file() for name in (EXPORTED_CONFIG, EXPORTED_WEIGHTS))
 
-    Raises:
-      ConfigError: it is a file, or below one, or something in it is not what a run would write
-        there, or there is no permission or no space.
-    """
-    with _told(workdir):
-        places = (workdir, *workdir.absolute().parents)
-        existing = next(path for path in places if path.exists() or path.is_symlink())
-        if existing.exists() and not existing.is_dir():
-            raise ConfigError(f"--workdir={workdir} cannot be a folder: {existing} is a file")
-        if not existing.exists():
-            raise ConfigError(
-                f"--workdir={workdir} cannot be a folder: {existing} is a link to nothing"
-            )
-        for name, folder in _CONTENTS.items():
-            path = workdir / name
-            if path.exists() and path.is_dir() != folder:
-                kinds = ("a file", "a folder")
-                raise ConfigError(f"{path} is {kinds[not folder]}; it must be {kinds[folder]}")
+
+def check_writable(workdir: Path) -> None:
+    """Raises a `ConfigError` unless a run's folder exists or can be made, and can be written."""
+    places = (workdir, *workdir.absolute().parents)
+    existing = next(path for path in places if path.exists() or path.is_symlink())
+    if not existing.is_dir():
+        kind = "a file" if existing.exists() else "a link to nothing"
+        raise ConfigError(f"--workdir={workdir} cannot be a folder: {existing} is {kind}")
+    try:
         # Permissions do not tell of disks mounted read-only, nor an empty file of full ones.
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".writable.") as file:
             file.write(bytes(4096))
             file.flush()
             os.fsync(file.fileno())
+    except OSError as error:
+        raise _cannot_be_written(workdir, error) from error
 
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Keeps a run's folder to one training; of several processes, process 0 holds the lock.
+    """Keeps a run's folder, made if absent, to one training at a time.
 
-    The lock is the operating system's: it ends with the process, however that ends.
-
-    Args:
-      workdir: made if absent.
+    The lock is the operating system's, so it ends with the process, however that ends. Of several
+    processes that train together, process 0 holds it.
 
     Raises:
-      ConfigError: another training holds it, or the folder can't be made or written.
+      ConfigError: Another training holds the lock, or the folder cannot be written.
     """
     if not hosts.is_first():
         yield
         return
-    exclusive = FileLock(workdir / _LOCK)
-    holder = workdir / _HOLDER
+    exclusive, holder = FileLock(workdir / _LOCK), workdir / _HOLDER
     try:
-        with _told(workdir):
-            workdir.mkdir(parents=True, exist_ok=True)
-            exclusive.acquire(timeout=0)
-            _write_holder(holder)
+        workdir.mkdir(parents=True, exist_ok=True)
+        exclusive.acquire(timeout=0)
+        # This is not in the lock itself, which is emptied by whoever tries to take it.
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
     except Timeout:
-        who = _read_holder(holder)
-        raise ConfigError(
-            f"another training runs in {workdir}{f' ({who})' if who else ''}"
-        ) from None
-    except ConfigError:
+        who = f" ({holder.read_text()})" if holder.exists() else ""
+        raise ConfigError(f"another training runs in {workdir}{who}") from None
+    except OSError as error:
         exclusive.release()
-        raise
+        raise _cannot_be_written(workdir, error) from error
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            holder.unlink(missing_ok=True)
+        holder.unlink(missing_ok=True)
         exclusive.release()
 
 
 def check_shared(workdir: Path) -> None:
-    """Checks that all processes see the same folder; all of them call this and raise the same.
+    """Raises a `ConfigError` on all processes unless all of them see the same folder.
 
-    Args:
-      workdir: made if absent.
-
-    Raises:
-      ConfigError: a process does not see what process 0 writes there, or that cannot write.
+    All processes must call this. The folder is made if it is absent.
     """
     if jax.process_count() == 1:
         return
-    token = np.zeros(_TOKEN_BYTES, np.uint8)
-    failure: ConfigError | None = None
+    file, failure = workdir / _SHARED, None
     if hosts.is_first():
-        written = secrets.token_bytes(_TOKEN_BYTES)
         try:
-            with _told(workdir):
-                workdir.mkdir(parents=True, exist_ok=True)
-                _token_file(workdir, written).write_bytes(written)
-            token = np.frombuffer(written, np.uint8)
-        # The others wait: they are told first.
-        except ConfigError as error:
-            failure = error
-    # Written before its name is told: a network disk remembers for long what was not there.
-    shared = np.asarray(multihost_utils.broadcast_one_to_all(token), np.uint8).tobytes()
-    if not any(shared):
+            workdir.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        except OSError as error:
+            failure = _cannot_be_written(workdir, error)
+    # This is a barrier, too: the others look for the file once it has been written.
+    if hosts.failing(failure is not None) is not None:
         raise failure or ConfigError(f"host 0 cannot write into --workdir={workdir}")
-    file = _token_file(workdir, shared)
-    seen = np.asarray(multihost_utils.process_allgather(np.asarray(_sees(file, shared))))
+    until = time.monotonic() + _SECONDS_TO_SEE  # a network disk may take its time
+    while not file.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    blind = hosts.failing(not file.exists())
     if hosts.is_first():
-        file.unlink(missing_ok=True)
-    blind = np.flatnonzero(~seen.reshape(-1).astype(bool))
-    if blind.size:
+        file.unlink()
+    if blind is not None:
         raise ConfigError(
-            f"host {blind[0]} does not see the --workdir of host 0: "
+            f"host {blind} does not see the --workdir of host 0: "
             "it must lie on a disk that all hosts share"
         )
 
 
-def _token_file(workdir: Path, token: bytes) -> Path:
-    return workdir / f".shared.{token.hex()}"
+def check_out_folder(out: Path) -> None:
+    """Raises a `ConfigError` if `--out` names a file, before any long work starts."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out={out} cannot be a folder: it is a file")
 
 
-def _sees(file: Path, content: bytes) -> bool:
-    until = time.monotonic() + _SECONDS_TO_SEE
-    while True:
-        with contextlib.suppress(OSError):
-            if file.read_bytes() == content:
-                return True
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.1)
-
-
-def _write_holder(path: Path) -> None:
-    # Beside the lock, which whoever tries to take it empties.
-    holder = {"process": os.getpid(), "host": socket.gethostname()}
-    storage.write_text(path, json.dumps(holder) + "\n")
-
-
-def _read_holder(path: Path) -> str | None:
-    """Returns who holds the lock; None if the file is of one that was killed before."""
+def make_out_folder(out: Path) -> None:
+    """Makes the folder that `--out` names, if it is absent."""
     try:
-        holder = json.loads(path.read_text())
-        process, host = int(holder["process"]), str(holder["host"])
-        if host == socket.gethostname():
-            os.kill(process, 0)
-    except PermissionError:  # another user's process: it is there
-        pass
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return f"process {process} on {host}"
-
-
-@contextlib.contextmanager
-def _told(workdir: Path) -> Iterator[None]:
-    try:
-        yield
-    except Timeout:
-        raise
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"--workdir={workdir} cannot be written: {error.strerror or error}"
-        ) from error
+        raise ConfigError(f"--out={out} cannot be a folder: {error.strerror}") from error
+
+
+def _cannot_be_written(workdir: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"--workdir={workdir} cannot be written: {error.strerror or error}")

@@ -5,6 +5,8 @@ import importlib.metadata
 import sys
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 
 from configs import base
@@ -13,15 +15,43 @@ from kamcl_jax.config import fields
 from kamcl_jax.config.build import Experiment
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.parallel import hosts
-from kamcl_jax.runs.history import History
+from kamcl_jax.step.state import TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections")
 FINGERPRINT = "data fingerprint"
 LEFT_OUT = "left out images"
 
 
+@dataclasses.dataclass
+class History:
+    """The metrics over training that a run's curves are drawn from.
+
+    Attributes:
+      train: The means of the step's metrics over each logging interval, with `step` and `epoch`
+        (the epochs that have passed, with a fraction).
+      validation: The metrics of each validation, with `step` and `epoch`.
+      pending: The metrics of the steps in the logging interval that has not ended yet.
+      seconds: The time spent in training and validation so far.
+    """
+
+    train: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    validation: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    pending: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+
+    def validation_at(self, step: int) -> dict[str, float] | None:
+        """Returns the validation metrics of a step, without `step` and `epoch`.
+
+        The result is None if there was no validation then, as for weights of another program.
+        """
+        for row in self.validation:
+            if row["step"] == step:
+                return {name: value for name, value in row.items() if name not in ("step", "epoch")}
+        return None
+
+
 def make(experiment: Experiment, history: History) -> dict[str, Any]:
-    """Returns the record: config, history, vocabulary, concepts, data, package versions."""
+    """Returns the record: config, history, vocabulary, concepts, data and package versions."""
     return {
         "steps_per_epoch": experiment.steps_per_epoch,
         "config": fields.flatten(experiment.config),
@@ -29,7 +59,7 @@ def make(experiment: Experiment, history: History) -> dict[str, Any]:
         FINGERPRINT: experiment.data.fingerprint,
         LEFT_OUT: list(experiment.data.left_out),
         "versions": versions(),
-        **_of_data(experiment),
+        **_what_steps_depend_on(experiment),
     }
 
 
@@ -39,14 +69,10 @@ def versions() -> dict[str, str]:
     return {"python": sys.version.split()[0], **installed}
 
 
-def check(experiment: Experiment, record: dict[str, Any]) -> None:
-    """Refuses a checkpoint of another config or of other captions.
-
-    Raises:
-      ConfigError: says what differs.
-    """
+def check_same_run(experiment: Experiment, record: dict[str, Any]) -> None:
+    """Raises a `ConfigError` if the record is of another config or of other captions."""
     fields.check_against_checkpoint(experiment.config, record["config"])
-    for name, now in _of_data(experiment).items():
+    for name, now in _what_steps_depend_on(experiment).items():
         if record[name] != now:
             changed = f"the data's {name} changed since the checkpoint was written"
             raise ConfigError(changed + _lost_images(experiment, record))
@@ -65,8 +91,8 @@ def _lost_images(experiment: Experiment, record: dict[str, Any]) -> str:
     return f": {count_and_name(lost, what)}" if lost else ""
 
 
-def _of_data(experiment: Experiment) -> dict[str, Any]:
-    """What of the data a checkpoint depends on: the words, and which pairs a step shows."""
+def _what_steps_depend_on(experiment: Experiment) -> dict[str, Any]:
+    """Returns the words, and what decides which pairs a step shows."""
     data = experiment.data
     return {
         "vocabulary": list(data.vocabulary.words),
@@ -79,14 +105,14 @@ def _of_data(experiment: Experiment) -> dict[str, Any]:
 def config_of(record: dict[str, Any]) -> ml_collections.ConfigDict:
     """Returns the config that a checkpoint was trained with.
 
-    Fields that are newer than the checkpoint have their default: what was done before them.
+    Fields that are newer than the checkpoint get their default, which is what was done before.
     """
     config = base.get_config()
     for name, value in record["config"].items():
         *groups, field = name.split(".")
         group = config
         for part in groups:
-            if part not in group:  # of an option or a loss term of the user's
+            if part not in group:  # an option or a loss term that the user has added
                 group[part] = ml_collections.ConfigDict()
             group = group[part]
         group[field] = value
@@ -97,3 +123,34 @@ def history_of(record: dict[str, Any]) -> History:
     """Returns the history that travels with a checkpoint."""
     known = {field.name for field in dataclasses.fields(History)}
     return History(**{name: rows for name, rows in record["history"].items() if name in known})
+
+
+def sums_of_bits(state: TrainState | dict[str, Any]) -> dict[str, int]:
+    """Returns a sum of the bits of each of a state's arrays, modulo 2**32.
+
+    Each word counts an odd number of times that depends on its place, so that a change of any one
+    is found, and two that changed places are. The sum depends neither on the order of summation
+    nor on the devices.
+
+    Args:
+      state: The whole state, or some of its fields by name.
+    """
+    fields = state if isinstance(state, dict) else vars(state)
+    leaves = jax.tree_util.tree_leaves_with_path(dict(fields))
+    sums = jax.device_get(_sums([leaf for _, leaf in leaves]))
+    names = [f"{path[0].key}{jax.tree_util.keystr(path[1:])}" for path, _ in leaves]
+    return {name: int(value) for name, value in zip(names, sums, strict=True)}
+
+
+@jax.jit
+def _sums(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [_sum(leaf) for leaf in leaves]
+
+
+def _sum(leaf: jax.Array) -> jax.Array:
+    words = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+    place, stride = jnp.uint32(0), 1
+    for axis in reversed(range(leaf.ndim)):
+        place += jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * jnp.uint32(stride % 2**32)
+        stride *= leaf.shape[axis]
+    return jnp.sum(words * (2 * place + 1), dtype=jnp.uint32)

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from input_pipeline import storage
 from input_pipeline.errors import DataError
-from kamcl_jax.runs import disk_errors
 from kamcl_jax.search.index import ImageIndex
 
 NAME = "faiss.index"
@@ -107,7 +106,7 @@ def _write(faiss: ModuleType, groups: Any, path: Path) -> None:
         with storage.replaced(path) as file:
             faiss.write_index(groups, faiss.PyCallbackIOWriter(file.write))
     except (OSError, RuntimeError) as error:
-        reason = disk_errors.reason(error)
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
         print(f"{path} cannot be written: {reason}", file=sys.stderr, flush=True)
 
 

@@ -107,7 +107,7 @@ class ImageIndex:
         Raises:
           ExportError: its folder is damaged, or gone: see above.
         """
-        return model_folder.read(self.generation / MODEL, came_in=self.folder)
+        return model_folder.read(self.generation / MODEL, untrusted=self.folder)
 
     @property
     def choice(self) -> BandChoice:

@@ -13,7 +13,7 @@ from kamcl_jax.evaluate.compare.figures import Retrieval
 from kamcl_jax.evaluate.compare.queries import RankedQueries
 from kamcl_jax.parallel import hosts
 from kamcl_jax.ranking import ranks
-from kamcl_jax.runs import out_folder
+from kamcl_jax.runs.folder import check_out_folder, make_out_folder
 
 QUERIES_LISTED, QUERIES_SHOWN = 8, 3
 """Where the first run is ahead, and as many where it is behind."""
@@ -32,7 +32,7 @@ def compare(folders: Sequence[Path], out: Path) -> None:
     """
     _check_folder(out)
     runs = compared_runs.read(folders)
-    out_folder.make(out)
+    make_out_folder(out)
     ranked, why_not = [], ""
     try:
         ranked = queries.rank_all(runs)
@@ -58,7 +58,7 @@ def compare(folders: Sequence[Path], out: Path) -> None:
 
 def _check_folder(out: Path) -> None:
     """Refuses to replace files of the same names that are of something else, as those of a run."""
-    out_folder.check(out)
+    check_out_folder(out)
     found = [name for name in report.FILES if (out / name).exists()]
     if found and not _is_ours(out / report.REPORT):
         raise ConfigError(f"{out / found[0]} is not of a comparison; choose another --out")

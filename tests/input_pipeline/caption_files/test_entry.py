@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from refusals import refusal
 
 from input_pipeline.caption_files import Entry
 from input_pipeline.caption_files.entry import EntryParser
-from input_pipeline.errors import DataError
 
 FILE = Path("captions.csv")
 PLACE = "line 3"
@@ -15,12 +15,6 @@ PLACE = "line 3"
 @pytest.fixture
 def parser():
     return EntryParser(FILE)
-
-
-def refusal(read, *arguments):
-    with pytest.raises(DataError) as caught:
-        read(*arguments)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import re
 import unicodedata
@@ -80,23 +79,6 @@ def test_damaged_files_give_one_sentence_or_sound_entries(name, tmp_path):
         else:
             check_sentence(sentence, case)
     assert min(outcomes.count("read"), outcomes.count("refused")) > READ / 10
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_byte_order_mark_and_other_line_ends_change_nothing(name, tmp_path):
-    case = FORMATS[name]
-    case.write(tmp_path / "data")
-    entries = case.read(tmp_path / "data")
-    check_entries(entries)
-    for path in (tmp_path / "data").iterdir():
-        content = path.read_bytes()
-        for changed in (
-            codecs.BOM_UTF8 + content,
-            content.replace(b"\n", b"\r\n"),
-            content.replace(b"\n", b"\r"),
-        ):
-            path.write_bytes(changed)
-            assert case.read(tmp_path / "data") == entries
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -3,9 +3,9 @@
 import codecs
 
 import pytest
+from refusals import refusal
 
 from input_pipeline.caption_files.text_file import parse_json, read_json, read_text
-from input_pipeline.errors import DataError
 
 HALF_A_LETTER = "飛".encode()[:2]
 
@@ -15,12 +15,6 @@ def folder(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     return folder
-
-
-def refusal(path, root, **options):
-    with pytest.raises(DataError) as caught:
-        read_text(path, root, **options)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +48,7 @@ def test_bom_and_line_ends_are_those_of_plain_text(folder, content, text):
 def test_what_is_not_utf8_text_is_refused(folder, content, end):
     path = folder / "a.txt"
     path.write_bytes(content)
-    assert refusal(path, folder) == f"The file {path}{end}"
+    assert refusal(read_text, path, folder) == f"The file {path}{end}"
 
 
 def test_what_cannot_be_read_is_refused(folder):
@@ -68,7 +62,7 @@ def test_what_cannot_be_read_is_refused(folder):
         ("folder", "Is a directory"),
     ]:
         sentence = f"The file {folder / name} can't be read: {reason}."
-        assert refusal(folder / name, folder) == sentence
+        assert refusal(read_text, folder / name, folder) == sentence
 
 
 def test_nothing_outside_of_the_data_folder_is_read_unless_it_is_named(folder, tmp_path):
@@ -80,8 +74,11 @@ def test_nothing_outside_of_the_data_folder_is_read_unless_it_is_named(folder, t
     for name in ("a.txt", "linked/outside.txt", "../data_2/outside.txt"):
         path = folder / name
         start = f"The file {path} leads to {target}, outside of {folder}. If you mean that file, "
-        assert refusal(path, folder) == f"{start}write --config.data.options.captions={target}."
-        assert refusal(path, folder, remedy="copy it there") == f"{start}copy it there."
+        assert (
+            refusal(read_text, path, folder)
+            == f"{start}write --config.data.options.captions={target}."
+        )
+        assert refusal(read_text, path, folder, remedy="copy it there") == f"{start}copy it there."
         assert read_text(path, None) == "a secret"
 
 
@@ -111,6 +108,4 @@ def test_json_is_read(folder):
     ],
 )
 def test_what_is_not_json_is_refused(text, end):
-    with pytest.raises(DataError) as caught:
-        parse_json(text, "a.json")
-    assert str(caught.value) == f"a.json {end}"
+    assert refusal(parse_json, text, "a.json") == f"a.json {end}"

@@ -1,10 +1,9 @@
 """Where captions and images of one's own may lie, and how their names may be written."""
 
-import pytest
+from refusals import refusal
 from tiny_data_set import TEST, TRAIN
 
 from input_pipeline import datasets
-from input_pipeline.errors import DataError
 
 NAMES = [*TRAIN, *TEST]
 
@@ -15,12 +14,6 @@ def write_captions(path, names):
 
 def sizes(pictures, prepared, **options):
     return datasets.open_prepared("caption_folder", pictures, prepared, **options).sizes
-
-
-def refusal(pictures, prepared, **options):
-    with pytest.raises(DataError) as caught:
-        datasets.open_prepared("caption_folder", pictures, prepared, **options)
-    return str(caught.value)
 
 
 def test_absolute_paths_may_name_images_in_the_image_folder(pictures, prepared):
@@ -38,7 +31,7 @@ def test_a_linked_image_folder_is_refused_with_the_option_that_names_it(
     elsewhere = tmp_path / "elsewhere"
     (pictures / "images").rename(elsewhere)
     (pictures / "images").symlink_to(elsewhere)
-    sentence = refusal(pictures, prepared)
+    sentence = refusal(sizes, pictures, prepared)
     assert f"write --config.data.options.images={elsewhere.resolve()}." in sentence
     assert sizes(pictures, prepared, images=str(elsewhere)) == {"train": 5, "test": 1}
 
@@ -49,7 +42,7 @@ def test_a_linked_caption_file_is_refused_with_the_option_that_names_it(
     elsewhere = tmp_path / "elsewhere.csv"
     write_captions(elsewhere, NAMES)
     (pictures / "captions.csv").symlink_to(elsewhere)
-    sentence = refusal(pictures, prepared)
+    sentence = refusal(sizes, pictures, prepared)
     assert f"write --config.data.options.captions={elsewhere.resolve()}." in sentence
     assert sizes(pictures, prepared, captions=str(elsewhere)) == {"train": 5, "test": 1}
     (tmp_path / "elsewhere.json").write_text(karpathy)
@@ -60,15 +53,17 @@ def test_a_linked_caption_file_is_refused_with_the_option_that_names_it(
 def test_names_that_would_be_found_if_written_otherwise_are_told(pictures, prepared):
     write_captions(pictures / "captions.csv", [f"images/{name}" for name in NAMES])
     count = f"{len(NAMES)} of the {len(NAMES)} missing images"
-    first, *_, last = refusal(pictures, prepared).splitlines()
+    first, *_, last = refusal(sizes, pictures, prepared).splitlines()
     assert first.startswith(f"{len(NAMES)} images of 'caption_folder'")
     assert last.strip() == f"{count} would be found without 'images/'."
 
 
 def test_of_many_missing_images_the_first_are_listed(pictures, prepared):
     write_captions(pictures / "captions.csv", [*NAMES, *(f"{n}.png" for n in range(60))])
-    lines = refusal(pictures, prepared).splitlines()
+    lines = refusal(sizes, pictures, prepared).splitlines()
     assert lines[1] == "  0.png: missing"
     assert lines[20:] == ["  19.png: missing", "  and 40 more"]
     write_captions(pictures / "captions.csv", [*NAMES, "gone.png"])
-    assert refusal(pictures, prepared).endswith("missing; data.bad_images='skip' leaves it out.")
+    assert refusal(sizes, pictures, prepared).endswith(
+        "missing; data.bad_images='skip' leaves it out."
+    )

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from handmade_images import colours, encode, png, tiff
 from PIL import Image
-from tqdm import tqdm
 
-from input_pipeline.images import files, pillow, reader
+from input_pipeline.images import pillow, reader
 from input_pipeline.images.files import UnreadableImageError
 from input_pipeline.images.reader import check, check_all, read_rgb, resize
 
@@ -98,17 +97,6 @@ class TestCheck:
         with path.open("wb") as file:
             file.truncate(2**30 + 1)  # takes no space
         assert check(path) == "it has 1073741825 bytes, more than 1073741824"
-
-    def test_the_progress_bar_is_on_stderr(self, tmp_path, monkeypatch, capsys):
-        at_once = lambda *args, delay, **options: tqdm(*args, **options)  # noqa: E731
-        monkeypatch.setattr(files, "tqdm", at_once)
-        path = tmp_path / "a.png"
-        path.write_bytes(encode(Image.fromarray(colours()), "PNG"))
-        assert check_all([path] * 3, "checking images") == [None] * 3
-        printed = capsys.readouterr()
-        assert "checking images" in printed.err
-        assert "3/3" in printed.err
-        assert printed.out == ""
 
     def test_an_interruption_does_not_wait_for_the_other_files(self, monkeypatch):
         begun = []

@@ -87,7 +87,7 @@ def test_padded_concepts_are_added_columns_of_zeros(load_small):
                 assert not array[:, count:].any()
                 array = array[:, :count]
             np.testing.assert_array_equal(array, expected)
-    assert load_small(min_repeats=9).num_concepts == 0
+    assert load_small(min_repeats=99).num_concepts == 0
     # Where there are enough concepts, nothing is padded.
     assert load_small(num_concepts=3, pad_concepts=True).num_concepts == 3
 

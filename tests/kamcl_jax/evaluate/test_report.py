@@ -11,7 +11,7 @@ from kamcl_jax.evaluate import report as reporting
 from kamcl_jax.evaluate.figures import Retrieved
 from kamcl_jax.ranking import metrics
 from kamcl_jax.ranking.scores import Embeddings
-from kamcl_jax.runs.history import History
+from kamcl_jax.runs.record import History
 
 IMAGES_OF_CAPTIONS = np.array([0, 0, 1, 2, 3, 3], np.int32)
 DISTINCT = ["a port", "ships", "quays", "a beach", "sand", "waves"]

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import numpy as np
@@ -19,8 +20,8 @@ from tiny_index import noise
 import kamcl_jax
 from input_pipeline.errors import DataError
 from kamcl_jax.errors import ConfigError, ExportError
-from kamcl_jax.evaluate import finished_run
-from kamcl_jax.export import command, model_folder, stablehlo, whole_files
+from kamcl_jax.evaluate import evaluate, finished_run
+from kamcl_jax.export import command, model_folder, stablehlo
 
 FILES = {
     "README.md",
@@ -194,38 +195,46 @@ def refused(sentence, error=ExportError):
     return pytest.raises(error, match=sentence)
 
 
-def test_what_is_not_an_exported_model_is_never_replaced(stored_runs, tmp_path):
-    (tmp_path / "README.md").write_text("mine")
-    with refused("README.md is not of a finished export"):
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"README.md": "mine"}, "README.md"),
+        ({"config.json": "{}"}, "config.json"),  # as a training writes one
+        ({"config.json": '{"model_type": "bert"}', "model.safetensors": ""}, "config.json"),
+        ({"model.safetensors": "of another program"}, "model.safetensors"),
+    ],
+)
+def test_what_is_not_an_exported_model_is_never_replaced(files, named, stored_runs, tmp_path):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with refused(f"{named} is not of a finished export"):
         command.export(stored_runs.one, tmp_path)
-    workdir = shutil.copytree(stored_runs.one, tmp_path / "run")
-    (workdir / "config.json").write_text("{}")  # as a training writes one
-    with refused("config.json is not of a finished export"):
-        command.export(workdir, workdir)
-    (workdir / "model.safetensors").write_text("of another program")
-    (workdir / "config.json").write_text('{"model_type": "bert"}')
-    with refused("config.json is not of a finished export"):
-        command.export(workdir, workdir)
-    (workdir / "config.json").unlink()
-    with refused("model.safetensors is not of a finished export"):
-        command.export(workdir, workdir)
-    assert (workdir / "model.safetensors").read_text() == "of another program"
-    with refused("README.md cannot be a folder: it is a file", ConfigError):
-        command.export(stored_runs.one, tmp_path / "README.md")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_a_file_is_no_folder_to_write_to(stored_runs, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with refused("file cannot be a folder: it is a file", ConfigError):
+        command.export(stored_runs.one, tmp_path / "file")
     with refused("cannot be a folder: Not a directory", ConfigError):
-        command.export(stored_runs.one, tmp_path / "README.md" / "model")
-    assert (tmp_path / "README.md").read_text() == "mine"
+        command.export(stored_runs.one, tmp_path / "file" / "model")
 
 
-def test_a_run_or_data_that_are_not_there_leave_nothing(stored_runs, tmp_path):
-    with refused("holds no checkpoints", ConfigError):
-        command.export(tmp_path / "nowhere", tmp_path / "model")
+def test_data_that_are_not_there_leave_nothing(stored_runs, tmp_path):
     config = finished_run.read(stored_runs.one).config
     config.data.prepared_dir = str(tmp_path / "file" / "data")
     (tmp_path / "file").write_text("")
     with refused("file/data", DataError):
         command.export(stored_runs.one, tmp_path / "model", split="test", config=config)
     assert not (tmp_path / "model").exists()
+
+
+def test_an_exported_model_in_place_of_a_run_is_told(exported, tmp_path):
+    for call in (partial(evaluate.evaluate, None), partial(command.export, out=tmp_path / "out")):
+        with refused(
+            "model is an exported model, .* this needs the folder of the run", ConfigError
+        ):
+            call(exported)
 
 
 def test_an_interrupted_export_leaves_the_model_before(exported, tmp_path, monkeypatch):
@@ -246,7 +255,7 @@ def test_an_export_that_is_cut_short_leaves_nothing_of_other_weights(
     exported, stored_runs, tmp_path, monkeypatch
 ):
     copied = shutil.copytree(exported, tmp_path / "model")
-    write_bytes = whole_files.write_bytes
+    write_bytes = model_folder.write_bytes
 
     def full(path, content):
         if path.suffix == ".stablehlo":
@@ -256,7 +265,7 @@ def test_an_export_that_is_cut_short_leaves_nothing_of_other_weights(
     encoders = ("image_encoder", "text_encoder")
     for name in encoders:
         monkeypatch.setattr(stablehlo, name, lambda _: bytearray(b"new"))
-    monkeypatch.setattr(whole_files, "write_bytes", full)
+    monkeypatch.setattr(model_folder, "write_bytes", full)
     with refused("No space left"):
         command.export(stored_runs.two, copied)
     assert {path.name for path in copied.iterdir()} == set(model_folder.FILES)

@@ -34,9 +34,12 @@ def test_fields_are_shown_where_they_are_set_to_something(card_of):
     [
         ({"data.name": "synthetic"}, "drawn by a program. On photographs it is of no use"),
         ({"concepts.lemmatize": True}, "A word names a concept by its lemma"),
-        ({"caption_padding": "release"}, "depends on the longest one of its batch"),
+        ({"caption_padding": "release"}, "embedding depends on the\n  longest one of its batch"),
         ({"data.max_tokens": 7}, "t up to 7:"),
-        ({"data.max_tokens": 7}, "The lines above cut yours (`[:7]`) before they look up tokens"),
+        (
+            {"data.max_tokens": 7},
+            "The lines above cut yours (`[:7]`)\n  before they look up tokens",
+        ),
         ({"data.max_tokens": 7}, "It reads the first 7 tokens (words and punctuation marks)"),
         ({"image_encoder.module": "mine:Encoder"}, "needed on Python's path, too: `mine:Encoder`."),
     ],
@@ -61,7 +64,7 @@ def test_extra_loss_terms_are_named(card_of, tiny_model):
 
 
 def test_sizes_and_lines_for_jax_are_there_if_the_files_are(card_of):
-    sizes = {"test": model_card.Sizes(1093, 5465)}
+    sizes = {"test": (1093, 5465)}
     assert "|   1093 |     5465 |" in card_of({}, sizes=sizes)
     assert "jax.export" in card_of({})
     assert "jax.export" not in card_of({}, stablehlo=False)

@@ -8,7 +8,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 import kamcl_jax
 from kamcl_jax.errors import ExportError
@@ -66,17 +65,8 @@ def edit_json(name, change):
     return edit
 
 
-without_checksums = edit_json("config.json", lambda config: config.pop("sha256"))
-
-
-def edit_tensors(change):
-    def edit(folder):
-        path = folder / model_folder.WEIGHTS
-        tensors = load_file(path)
-        change(tensors)
-        save_file(tensors, path)
-
-    return edit
+def edit_training(**fields):
+    return edit_json("config.json", lambda config: config["training"].update(fields))
 
 
 def cut(name, length):
@@ -87,15 +77,17 @@ def cut(name, length):
     return edit
 
 
-def retyped(tensors):
-    tensors[BIAS] = tensors[BIAS].astype(np.float64)
+def without_checksums(edit):
+    """As exports of earlier versions are."""
+    return lambda folder: (
+        edit_json("config.json", lambda c: c.pop("sha256"))(folder),
+        edit(folder),
+    )
 
 
-BIAS = "params.image.aggregator.low_linear.bias"
 DAMAGES = {
-    "config cut": (cut("config.json", 50), "config.json is no JSON"),
-    "config empty": (cut("config.json", 0), "config.json is no JSON"),
-    "a list": (lambda folder: (folder / "config.json").write_text("[]"), "is no JSON object"),
+    "config cut": (cut("config.json", 50), "config.json is no JSON object"),
+    "a list": (lambda folder: (folder / "config.json").write_text("[1]"), "is no JSON object"),
     "of another program": (
         edit_json("config.json", lambda config: config.update(model_type="bert")),
         "config.json is of a model_type and format other than 'kamcl', 1",
@@ -104,49 +96,15 @@ DAMAGES = {
         edit_json("config.json", lambda config: config.update(format=2)),
         "config.json is of a model_type and format other than 'kamcl', 1",
     ),
-    "checksums that are none": (
-        edit_json("config.json", lambda config: config.update(sha256="abc")),
-        "the entry sha256 of .*config.json is no JSON object",
-    ),
     "no step": (edit_json("config.json", lambda config: config.pop("step")), "step"),
-    "no training": (edit_json("config.json", lambda config: config.pop("training")), "training"),
-    "a size in words": (
-        edit_json("config.json", lambda config: config["training"].update(image_size="large")),
-        "config.json",
+    "a size in words": (edit_training(image_size="large"), "config.json"),
+    "another model": (
+        edit_training(embedding_size=8),
+        "do not fit the model that config.json describes: params.image.aggregator",
     ),
-    "a field of a field": (
-        edit_json("config.json", lambda config: config["training"].update({"seed.of": 1})),
-        "config.json",
-    ),
-    "vocabulary cut": (cut("vocabulary.json", 9), "vocabulary.json is no JSON"),
-    "words that are none": (
-        edit_json("vocabulary.json", lambda listed: listed.update(words=[1, 2])),
-        "vocabulary.json",
-    ),
-    "a word twice": (
-        edit_json("vocabulary.json", lambda listed: listed["words"].__setitem__(0, "plane")),
-        "vocabulary.json",
-    ),
-    "no unknown word": (
-        edit_json("vocabulary.json", lambda listed: listed["words"].__setitem__(-1, "ship")),
-        "vocabulary.json",
-    ),
-    "a word less": (
-        edit_json("vocabulary.json", lambda listed: listed["words"].pop(0)),
-        r"embedding of .*model.safetensors is float32\[20, 6\], not float32\[19, 6\]",
-    ),
-    "more concepts than columns": (
-        edit_json("vocabulary.json", lambda listed: listed["concepts"].append("one more")),
-        "vocabulary.json",
-    ),
-    "weights cut": (cut("model.safetensors", 5000), "model.safetensors is no whole"),
-    "weights empty": (cut("model.safetensors", 0), "model.safetensors is no whole"),
-    "no bias": (edit_tensors(lambda tensors: tensors.pop(BIAS)), "lacks the tensor"),
-    "one tensor more": (
-        edit_tensors(lambda tensors: tensors.update(more=np.zeros(3))),
-        "has, unexpectedly, the tensor more",
-    ),
-    "another type": (edit_tensors(retyped), r"is float64\[16\], not float32\[16\]"),
+    "weights changed": (cut("model.safetensors", -1), "is not what was exported with config.json"),
+    "words changed": (cut("vocabulary.json", -1), "is not what was exported with config.json"),
+    "weights cut": (without_checksums(cut("model.safetensors", 5000)), "is no whole safetensors"),
     "no vocabulary": (
         lambda folder: (folder / "vocabulary.json").unlink(),
         "cannot read .*vocabulary.json: No such file",
@@ -157,20 +115,10 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_one_sentence(damage, copied):
     edit, sentence = DAMAGES[damage]
-    without_checksums(copied)
     edit(copied)
     with pytest.raises(ExportError, match=sentence) as caught:
         kamcl_jax.load(copied)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json"])
-def test_a_changed_byte_is_noticed(name, copied):
-    content = bytearray((copied / name).read_bytes())
-    content[-9] ^= 1
-    (copied / name).write_bytes(content)
-    with pytest.raises(ExportError, match=f"{name} is not what was exported with config.json"):
-        kamcl_jax.load(copied)
 
 
 def test_weights_of_another_export_are_noticed(tiny_model, copied, tmp_path):
@@ -190,10 +138,7 @@ def test_a_folder_that_cannot_be_written_is_named(tiny_model, tmp_path):
 
 def test_code_that_comes_with_a_model_is_not_run(copied, monkeypatch):
     (copied / "brought.py").write_text("raise SystemExit('it was run')\n")
-    name_it = edit_json(
-        "config.json", lambda config: config["training"].update({"image_encoder.module": MODULE})
-    )
-    name_it(copied)
+    edit_training(**{"image_encoder.module": MODULE})(copied)
     monkeypatch.chdir(copied)
     monkeypatch.setattr(sys, "path", ["", *sys.path])  # as in a Python that was started there
     with pytest.raises(ExportError, match=r"'brought:Name', which lies in .* is not run"):

@@ -19,7 +19,7 @@ from kamcl_jax.export import command, model_folder
 from kamcl_jax.inference import embed
 from kamcl_jax.runs import record
 from kamcl_jax.runs.checkpoints import Checkpoints, folder_of
-from kamcl_jax.runs.history import History
+from kamcl_jax.runs.record import History
 from kamcl_jax.search import index as image_index
 from kamcl_jax.search import update_index
 
