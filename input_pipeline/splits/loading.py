@@ -106,9 +106,8 @@ def _code_version() -> str:
 def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) -> None:
     """Writes everything of an experiment's data but the pixels."""
     placement = assembly.place(splits, settings)
-    texts = Texts.joined(splits.values())
-    parts = placement.parts(texts)
-    vocabulary, concepts = assembly.learn(parts, texts.of(placement.outside_test), settings)
+    parts = placement.parts
+    vocabulary, concepts = assembly.learn(placement, settings)
     (folder / "vocabulary.json").write_text(vocabulary.to_json(), "utf-8")
     known = {"words": concepts.words, "totals": concepts.totals}
     (folder / "concepts.json").write_text(json.dumps(known, ensure_ascii=False), "utf-8")
@@ -118,7 +117,7 @@ def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) ->
 
     length = assembly.longest_caption(parts.values(), settings.max_tokens)
     width = settings.num_concepts if settings.pad_concepts else len(concepts)
-    labels = concepts.image_labels(texts.of(placement.label_rows).captions)
+    labels = concepts.image_labels(placement.texts.of(placement.label_rows).captions)
     for split, part in parts.items():
         rows = placement.rows[split]
         image_concepts = np.zeros((len(rows), width), np.float32)
