@@ -57,16 +57,7 @@ class BadImage:
 
 
 def fingerprint(name: str, options: Mapping[str, object], inputs: Iterable[bytes]) -> str:
-    """Names the outcome of a preparation by everything that decides it.
-
-    Args:
-      name: The data set's name.
-      options: Values that JSON can write.
-      inputs: Whatever else matters: captions, names, sizes and times of images, drawing code.
-
-    Returns:
-      The first 16 hexadecimal digits of a SHA-256.
-    """
+    """Names the outcome of a preparation by everything that decides it."""
     digest = hashlib.sha256()
     head = json.dumps([CODE_VERSION, name, dict(options)], sort_keys=True).encode()
     for part in (head, *inputs):
@@ -95,6 +86,13 @@ class DatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
     def __init__(
         self, prepared_dir: Path, options: Mapping[str, object], inputs: Iterable[bytes]
     ) -> None:
+        """Opens what is prepared, if it is.
+
+        Args:
+          prepared_dir: The folder for the prepared data of all data sets.
+          options: Options that decide the outcome, as JSON can write them.
+          inputs: Whatever else does: captions, names, sizes and times of images, drawing code.
+        """
         self.fingerprint = fingerprint(self.name, options, inputs)
         self.folder = prepared_dir / self.name / self.fingerprint
         self.left_out: frozenset[str] = frozenset()
@@ -109,22 +107,11 @@ class DatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
 
     @classmethod
     def read_texts(cls, source_dir: Path | None, **options: Any) -> dict[str, Texts]:
-        """Reads the captions alone; no image needs to be there.
-
-        Args:
-          source_dir: The folder with the data set's files.
-          **options: The same as the constructor's.
-
-        Returns:
-          Split -> its texts, in the order of `sizes`.
-        """
+        """Returns split -> its texts, from the constructor's arguments; no image is needed."""
         raise NotImplementedError
 
     def sizes(self) -> dict[str, int]:
-        """Returns split -> number of images, those that are left out included.
-
-        The splits are 'train', 'validation' if there is one, and 'test', in this order.
-        """
+        """Returns split -> number of images, those left out included, in the order of `SPLITS`."""
         raise NotImplementedError
 
     def images_of(self, split: str) -> Iterator[CaptionedImage]:

@@ -119,8 +119,3 @@ class Vocabulary:
     def to_json(self) -> str:
         """Returns the words as a JSON object `{"words": [...]}`."""
         return json.dumps({"words": self.words}, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Vocabulary:
-        """Reads what `to_json` wrote."""
-        return cls(json.loads(text)["words"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from input_pipeline.language.concepts import Concepts, find_concepts
 from input_pipeline.language.texts import SPLITS, Texts
 from input_pipeline.language.vocabulary import PADDING_ID, UNKNOWN, Vocabulary, word_form
 from input_pipeline.splits.settings import DataSettings
-from input_pipeline.splits.splitting import release_label_rows, split_rows
+from input_pipeline.splits.splitting import release_label_rows, shuffled_rows
 
 
 @dataclass(frozen=True)
@@ -21,19 +22,22 @@ class Placement:
     """Which images are in which split, as rows of the whole data set.
 
     Attributes:
+      texts: The texts of the whole data set.
       rows: Train, validation, test -> i64[n], ascending by image id.
       label_rows: i64[n_train], whose labels each training image gets: its own, but for the
         release's way.
       outside_test: i64[m], all images that are not in the test split.
     """
 
+    texts: Texts
     rows: dict[str, np.ndarray]
     label_rows: np.ndarray
     outside_test: np.ndarray
 
-    def parts(self, texts: Texts) -> dict[str, Texts]:
-        """Returns the texts of each split, out of those of the whole data set."""
-        return {split: texts.of(rows) for split, rows in self.rows.items()}
+    @cached_property
+    def parts(self) -> dict[str, Texts]:
+        """Train, validation, test -> its texts."""
+        return {split: self.texts.of(rows) for split, rows in self.rows.items()}
 
 
 def place(splits: Mapping[str, Texts], settings: DataSettings) -> Placement:
@@ -48,6 +52,7 @@ def place(splits: Mapping[str, Texts], settings: DataSettings) -> Placement:
       DataError: There is no published validation split where one is asked for, or no image for
         one of the parts.
     """
+    texts = Texts.joined(splits.values())
     starts = np.cumsum([0, *(len(texts) for texts in splits.values())])
     published = {
         split: np.arange(first, last)
@@ -58,30 +63,24 @@ def place(splits: Mapping[str, Texts], settings: DataSettings) -> Placement:
             "The files of this data set have no validation split: set 'validation' to 'random'."
         )
     outside = np.concatenate([rows for split, rows in published.items() if split != "test"])
-    ids = [i for split, texts in splits.items() if split != "test" for i in texts.image_ids]
-    outside = outside[np.argsort(ids, kind="stable")]
+    outside = outside[np.argsort(texts.of(outside).image_ids, kind="stable")]
     if "validation" in published and settings.validation != "random":
-        return Placement({part: published[part] for part in SPLITS}, published["train"], outside)
+        rows = {split: published[split] for split in SPLITS}
+        return Placement(texts, rows, rows["train"], outside)
     draw = (len(outside), settings.validation_fraction, settings.seed, settings.fold)
-    train, validation = split_rows(*draw)
-    givers = release_label_rows(*draw) if settings.labels_by == "position" else train
+    shuffled = shuffled_rows(*draw)
+    train, validation = map(np.sort, shuffled)
+    givers = release_label_rows(shuffled[0]) if settings.labels_by == "position" else train
     rows = {"train": outside[train], "validation": outside[validation], "test": published["test"]}
-    return Placement(rows, outside[givers], outside)
+    return Placement(texts, rows, outside[givers], outside)
 
 
-def learn(
-    parts: Mapping[str, Texts], outside_test: Texts, settings: DataSettings
-) -> tuple[Vocabulary, Concepts]:
-    """Learns words and concepts from the captions.
-
-    Args:
-      parts: Train, validation, test -> its texts.
-      outside_test: All texts that are not in the test split, in the order of the files.
-      settings: They say what counts as a word and as a concept.
-    """
-    release = settings.vocabulary_from == "train_and_test"
-    known = outside_test if release else parts["train"]
-    counted = known.tokens + (parts["test"].tokens if release else [])
+def learn(placement: Placement, settings: DataSettings) -> tuple[Vocabulary, Concepts]:
+    """Learns words and concepts from the captions; the settings say what counts as one."""
+    known, counted = placement.parts["train"], placement.parts["train"].tokens
+    if settings.vocabulary_from == "train_and_test":
+        known = placement.texts.of(placement.outside_test)
+        counted = known.tokens + placement.parts["test"].tokens
     vocabulary = Vocabulary.from_tokens(counted, settings.min_count)
     candidates = vocabulary.words
     if settings.stop_words is not None:

@@ -9,7 +9,7 @@ import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -71,13 +71,7 @@ class StoredTexts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
+    def __getitem__(self, index: Any) -> Any:
         """Reads a text, or a list of them for a slice."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
@@ -88,16 +82,6 @@ class StoredTexts(Sequence[str]):
 
 def _starts_path(path: Path) -> Path:
     return path.with_suffix(".starts.npy")
-
-
-def open_array(path: Path) -> np.ndarray:
-    """Opens a `.npy` file, memory-mapped and read-only; an empty array can't be mapped."""
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        shape, _, _ = np.lib.format.read_array_header_1_0(file)
-    array = np.load(path, mmap_mode="r" if np.prod(shape) else None)
-    array.flags.writeable = False
-    return array
 
 
 @dataclass(frozen=True)

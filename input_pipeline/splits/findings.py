@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +71,7 @@ def histogram(lengths: np.ndarray, width: int = 5) -> list[tuple[int, int, int]]
     ]
 
 
-def count_and_name(images: Sequence[str], what: str, most: int = 3) -> str:
+def count_and_name(images: Collection[str], what: str, most: int = 3) -> str:
     """Says how many images are something, and which, as in "2 images left out (a.jpg, b.jpg)".
 
     Args:
@@ -79,5 +79,5 @@ def count_and_name(images: Sequence[str], what: str, most: int = 3) -> str:
       what: What they are, as in 'left out'.
       most: How many names are written at most.
     """
-    names = ", ".join([*images[:most], *(["..."] if len(images) > most else [])])
-    return f"{len(images)} image{'' if len(images) == 1 else 's'} {what} ({names})"
+    names = [*list(images)[:most], *(["..."] if len(images) > most else [])]
+    return f"{len(images)} image{'' if len(images) == 1 else 's'} {what} ({', '.join(names)})"

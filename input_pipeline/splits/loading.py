@@ -22,13 +22,7 @@ from input_pipeline.language.concepts import Concepts
 from input_pipeline.language.texts import SPLITS, Texts
 from input_pipeline.language.vocabulary import Vocabulary, word_form
 from input_pipeline.splits import assembly
-from input_pipeline.splits.examples import (
-    Examples,
-    RetrievalData,
-    SelectedRows,
-    StoredTexts,
-    open_array,
-)
+from input_pipeline.splits.examples import Examples, RetrievalData, SelectedRows, StoredTexts
 from input_pipeline.splits.settings import DataSettings
 
 if TYPE_CHECKING:  # with a data set comes tensorflow-datasets
@@ -78,14 +72,15 @@ def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
                 with storage.written_folder(folder) as unfinished:
                     _write(unfinished, prepared.texts(), settings)
     with storage.damage_named(folder):
-        rows = {part: open_array(folder / part / "rows.npy") for part in SPLITS}
+        rows = {part: np.load(folder / part / "rows.npy") for part in SPLITS}
     images = _decoded(prepared, settings, rows)
     with storage.damage_named(folder):
+        words = json.loads((folder / "vocabulary.json").read_text("utf-8"))["words"]
         concepts = json.loads((folder / "concepts.json").read_text("utf-8"))
         form = word_form(settings.lemmatize)
         return RetrievalData(
             **{part: _open(folder / part, SelectedRows(images[part], rows[part])) for part in rows},
-            vocabulary=Vocabulary.from_json((folder / "vocabulary.json").read_text("utf-8")),
+            vocabulary=Vocabulary(words),
             concepts=Concepts(concepts["words"], concepts["totals"], settings.min_repeats, form),
             training_captions=(folder / TRAINING_CAPTIONS).read_text(),
             fingerprint=prepared.fingerprint,
@@ -111,9 +106,8 @@ def _code_version() -> str:
 def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) -> None:
     """Writes everything of an experiment's data but the pixels."""
     placement = assembly.place(splits, settings)
-    texts = Texts.joined(splits.values())
-    parts = placement.parts(texts)
-    vocabulary, concepts = assembly.learn(parts, texts.of(placement.outside_test), settings)
+    parts = placement.parts
+    vocabulary, concepts = assembly.learn(placement, settings)
     (folder / "vocabulary.json").write_text(vocabulary.to_json(), "utf-8")
     known = {"words": concepts.words, "totals": concepts.totals}
     (folder / "concepts.json").write_text(json.dumps(known, ensure_ascii=False), "utf-8")
@@ -123,7 +117,7 @@ def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) ->
 
     length = assembly.longest_caption(parts.values(), settings.max_tokens)
     width = settings.num_concepts if settings.pad_concepts else len(concepts)
-    labels = concepts.image_labels(texts.of(placement.label_rows).captions)
+    labels = concepts.image_labels(placement.texts.of(placement.label_rows).captions)
     for split, part in parts.items():
         rows = placement.rows[split]
         image_concepts = np.zeros((len(rows), width), np.float32)
@@ -150,7 +144,7 @@ def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) ->
 
 
 def _open(folder: Path, images: SelectedRows) -> Examples:
-    arrays = {name: open_array(folder / f"{name}.npy") for name in _ARRAYS}
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
     return Examples(
         images=images,
         file_names=StoredTexts(folder / "file_names.txt"),

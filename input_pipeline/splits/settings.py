@@ -4,13 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CHOICES = {
-    "validation": ("auto", "published", "random"),
-    "vocabulary_from": ("train", "train_and_test"),
-    "labels_by": ("image", "position"),
-}
-"""The values of the settings that are words."""
-
 
 @dataclass(frozen=True)
 class DataSettings:

@@ -39,26 +39,18 @@ def shuffled_rows(
     return order[:num_train], order[num_train:]
 
 
-def split_rows(
-    num_images: int, validation_fraction: float = 0.2, seed: int = 0, fold: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Like `shuffled_rows`, with both parts in ascending order."""
-    train, validation = shuffled_rows(num_images, validation_fraction, seed, fold)
-    return np.sort(train), np.sort(validation)
-
-
-def release_label_rows(
-    num_images: int, validation_fraction: float = 0.2, seed: int = 0, fold: int = 0
-) -> np.ndarray:
+def release_label_rows(shuffled_train: np.ndarray) -> np.ndarray:
     """Says whose labels each image to train on gets in the KAMCL release.
 
     The release keeps labels in the order of the training file and looks them up by position in the
     shuffled training part: whichever image stands at position p gets the labels of row p. Only
     an image that the shuffle leaves in its place gets its own, less than one on average.
 
+    Args:
+      shuffled_train: i64[n_train], the images to train on, from `shuffled_rows`.
+
     Returns:
       i64[n_train], a permutation of 0..n_train-1: entry i is the row whose labels the image at
-      `split_rows(...)[0][i]` gets.
+      `np.sort(shuffled_train)[i]` gets.
     """
-    train, _ = shuffled_rows(num_images, validation_fraction, seed, fold)
-    return np.argsort(train)  # sorts the images; what it returns are their shuffled positions
+    return np.argsort(shuffled_train)  # the positions that the images in order were shuffled to

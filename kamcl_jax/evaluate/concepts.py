@@ -76,10 +76,8 @@ def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
         splits = datasets.read_texts(data.name, data.dir, **data.options)
     settings = data_from_config.settings(config)
     placement = assembly.place(splits, settings)
-    texts = Texts.joined(splits.values())
-    parts = placement.parts(texts)
-    vocabulary, concepts = assembly.learn(parts, texts.of(placement.outside_test), settings)
-    train = parts["train"]
+    vocabulary, concepts = assembly.learn(placement, settings)
+    train = placement.parts["train"]
     counts = count(train, vocabulary, concepts)
     folder = folder or data_from_config.prepared_dir(config) / data.name / "concepts"
     folder.mkdir(parents=True, exist_ok=True)

@@ -62,8 +62,13 @@ def _as_json(prepared: Prepared, learnt: dict[str, Any], found: dict[str, Findin
     for split, one in found.items():
         histogram = findings.histogram(one.token_lengths)
         rows[split] = {**asdict(one), "token_lengths": histogram}
-    left_out = [asdict(problem) for problem in prepared.left_out]
-    return json.dumps({"splits": rows, **learnt, "left_out": left_out}, indent=2)
+    kept = {
+        "splits": rows,
+        **learnt,
+        "left_out": [asdict(problem) for problem in prepared.left_out],
+        "without_caption": prepared.builder.images_without_caption(),
+    }
+    return json.dumps(kept, indent=2)
 
 
 def _learnt(data: RetrievalData) -> dict[str, Any]:
@@ -97,6 +102,9 @@ def _as_text(prepared: Prepared, learnt: dict[str, Any], found: dict[str, Findin
         lines += [f"  {problem.file_name}: {problem.reason}" for problem in prepared.left_out]
     else:
         lines.append("missing or unreadable images: none")
+    without_caption = prepared.builder.images_without_caption()
+    if without_caption:
+        lines.append(findings.count_and_name(without_caption, "without a caption, not used"))
     return "\n".join([*lines, f"prepared in {prepared.folder}"])
 
 

@@ -110,6 +110,10 @@ def report(
         "best_step": best,
         "best_epoch": best / experiment.steps_per_epoch,
         "skipped_updates": int(skipped),
+        "left_out_images": {
+            "count": len(experiment.data.left_out),
+            "names": list(experiment.data.left_out),
+        },
         "seconds": history.seconds,
     }
     if hosts.is_first():

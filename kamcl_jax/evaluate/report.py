@@ -9,6 +9,7 @@ import numpy as np
 
 from input_pipeline.language.texts import equal_text_ids, num_shared_captions
 from input_pipeline.splits.examples import Examples
+from input_pipeline.splits.findings import count_and_name
 from kamcl_jax.config import fields as config_check
 from kamcl_jax.config.build import Experiment
 from kamcl_jax.evaluate import figures, tables
@@ -138,7 +139,7 @@ not how much another training would change it.
 |---|---|
 | images: train / validation / test | {_counts(data, "images")} |
 | captions: train / validation / test | {_counts(data, "captions")} |
-| words, concepts | {len(data.vocabulary)}, {len(data.concepts.words)} |
+{_left_out(data)}| words, concepts | {len(data.vocabulary)}, {len(data.concepts.words)} |
 | steps an epoch, batch | {experiment.steps_per_epoch}, {config.batch_size} |
 | step 2 of the schedule (concept alignment) from | {step_two} |
 | training and validation took | {history.seconds:.0f} s |
@@ -173,6 +174,13 @@ def _shared_texts(test: Examples) -> str:
     return f"""{shared or "None"} of the {len(images)} test captions share their text
 with a caption of another image; where equal texts count, an image and a caption match if the
 image has a caption of that text."""
+
+
+def _left_out(data: Any) -> str:
+    if not data.left_out:
+        return ""
+    images = count_and_name(data.left_out, "that can't be used")
+    return f"| left out | {images} |\n"
 
 
 def _classes(results: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from configs import base
+from input_pipeline.splits.findings import count_and_name
 from kamcl_jax.config import fields
 from kamcl_jax.config.build import Experiment
 from kamcl_jax.errors import ConfigError
@@ -18,6 +19,7 @@ from kamcl_jax.step.state import TrainState
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections")
 FINGERPRINT = "data fingerprint"
+LEFT_OUT = "left out images"
 
 
 @dataclasses.dataclass
@@ -55,6 +57,7 @@ def make(experiment: Experiment, history: History) -> dict[str, Any]:
         "config": fields.flatten(experiment.config),
         "history": dataclasses.asdict(history),
         FINGERPRINT: experiment.data.fingerprint,
+        LEFT_OUT: list(experiment.data.left_out),
         "versions": versions(),
         **_what_steps_depend_on(experiment),
     }
@@ -71,12 +74,21 @@ def check_same_run(experiment: Experiment, record: dict[str, Any]) -> None:
     fields.check_against_checkpoint(experiment.config, record["config"])
     for name, now in _what_steps_depend_on(experiment).items():
         if record[name] != now:
-            raise ConfigError(f"the data's {name} changed since the checkpoint was written")
+            changed = f"the data's {name} changed since the checkpoint was written"
+            raise ConfigError(changed + _lost_images(experiment, record))
     if record[FINGERPRINT] != experiment.data.fingerprint:
         hosts.warn(
             "the data were prepared from other files than the checkpoint's (images may have "
-            "changed); their captions are the same."
+            f"changed); the training captions are the same{_lost_images(experiment, record)}."
         )
+
+
+def _lost_images(experiment: Experiment, record: dict[str, Any]) -> str:
+    """Names the images that were used when the checkpoint was written, but can't be used now."""
+    before = record.get(LEFT_OUT, ())
+    lost = [name for name in experiment.data.left_out if name not in before]
+    what = "used at that time can't be used now"
+    return f": {count_and_name(lost, what)}" if lost else ""
 
 
 def _what_steps_depend_on(experiment: Experiment) -> dict[str, Any]:

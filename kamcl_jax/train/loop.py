@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from input_pipeline.splits import batches as loader
+from input_pipeline.splits.findings import count_and_name
 from kamcl_jax.config import build
 from kamcl_jax.config import fields as config_check
 from kamcl_jax.config.build import Experiment
@@ -53,6 +54,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     _check_early(config, workdir)
     experiment = build.build(config)
     folder.check_shared(workdir)
+    if experiment.data.left_out:
+        hosts.say(count_and_name(experiment.data.left_out, "left out"))
     with (
         folder.lock(workdir),
         Checkpoints(folder_of(workdir), experiment.config.checkpoint.keep) as checkpoints,

@@ -20,15 +20,7 @@ _MAX_SIZE = 512
 
 @dataclass(frozen=True)
 class SceneSplits:
-    """The options of the data set: which scenes are drawn for which split.
-
-    Attributes:
-      train: The number of training images.
-      validation: The number of validation images.
-      test: The number of test images.
-      size: The side of the images in pixels, 32 to 512.
-      seed: Another seed draws other scenes.
-    """
+    """The options: how many images each split has, their side in pixels, and a seed to draw by."""
 
     train: int = 1000
     validation: int = 200
@@ -55,12 +47,9 @@ class SceneSplits:
 
     def files(self, split: str) -> Iterator[tuple[int, str]]:
         """Yields the index and the file name of each scene of a split."""
-        first = 0
-        for name, count in self.counts.items():
-            if name == split:
-                break
-            # Splits start even, because twins are the scenes 2k and 2k + 1.
-            first += count + count % 2
+        counts = list(self.counts.values())[: list(self.counts).index(split)]
+        # Splits start even, because twins are the scenes 2k and 2k + 1.
+        first = sum(count + count % 2 for count in counts)
         for index in range(first, first + self.counts[split]):
             yield index, f"{facts_of_scene(self.seed, index).kind}_{index:06d}.png"
 

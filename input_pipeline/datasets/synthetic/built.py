@@ -10,7 +10,6 @@ from input_pipeline.datasets.synthetic.kinds import kind
 
 
 @kind(
-    "storage_tanks",
     counts=(1, 2, 3, 4, 5, 6, 9),
     colours=("white", "red", "blue", "green", "gray"),
     neighbours=("trees", "road", "river", "houses", "buildings", "meadow", "railway"),
@@ -36,7 +35,6 @@ def _storage_tanks(canvas: Canvas, count: int, colour: Colour, generator: Genera
 
 
 @kind(
-    "industrial",
     counts=(1, 2, 3, 4, 5, 6),
     colours=("blue", "red", "white", "gray", "green"),
     neighbours=("trees", "road", "river", "parking lot", "bare land", "railway"),
@@ -60,7 +58,6 @@ def _industrial(canvas: Canvas, count: int, colour: Colour, generator: Generator
 
 
 @kind(
-    "dense_residential",
     counts=(2, 3, 4, 5),
     colours=("red", "gray", "brown", "blue", "white"),
     neighbours=("trees", "road", "river", "parking lot", "meadow", "railway"),
@@ -84,7 +81,6 @@ def _dense_residential(canvas: Canvas, count: int, colour: Colour, generator: Ge
 
 
 @kind(
-    "sparse_residential",
     counts=(1, 2, 3, 4),
     colours=("red", "gray", "white", "blue", "brown"),
     neighbours=("trees", "road", "river", "pond", "bare land", "railway"),

@@ -71,9 +71,8 @@ class Canvas:
 
     def texture(self, ground: Colour, strength: float = 9.0, cells: int = 12) -> None:
         """Covers the whole picture with the ground colour in soft mottles."""
-        noise = smooth_noise(self._generator, cells, 48) + 0.6 * smooth_noise(
-            self._generator, 40, 48
-        )
+        coarse = smooth_noise(self._generator, cells, 48)
+        noise = coarse + 0.6 * smooth_noise(self._generator, 40, 48)
         tint = np.array([1.1, 1.0, 0.8], np.float32)
         self.paste(np.asarray(ground, np.float32) + strength * noise[:, :, None] * tint)
 
@@ -137,9 +136,8 @@ class Canvas:
         """Returns the picture, u8[size, size, 3], with grain and a touch of weather added."""
         generator = self._generator
         small = np.asarray(self._image.reduce(self._oversampling), np.float32)
-        grain = 2.5 * smooth_noise(generator, 112, self._size) + 3.0 * smooth_noise(
-            generator, 7, self._size
-        )
+        fine, coarse = (smooth_noise(generator, cells, self._size) for cells in (112, 7))
+        grain = 2.5 * fine + 3.0 * coarse
         # Another day, another light: gain, haze and a tint that keeps colour words true.
         gain = generator.uniform(0.9, 1.06) * generator.uniform(0.98, 1.02, 3)
         shifted = small * gain.astype(np.float32) + np.float32(generator.uniform(-6, 8))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from numpy.random import Generator
 
@@ -48,56 +48,47 @@ class Kind:
     """One kind of scene: how it is drawn, and what the facts of such a scene may be.
 
     Attributes:
-      paint: Draws `count` objects on a canvas, coloured parts in the given shade.
+      name: As in `KINDS`.
+      paint: Draws as many objects as told on a canvas, coloured parts in the given shade.
       grounds: Keys of `surroundings.GROUNDS` that it may stand on.
       open_sides: Whether the layout's other three sides are free for trees to stand there.
     """
 
+    name: str
     paint: Painter
-    counts: tuple[int, ...]
     colours: tuple[str, ...]
     neighbours: tuple[str, ...]
     grounds: tuple[str, ...]
-    open_sides: bool
+    counts: tuple[int, ...] = (0,)
+    open_sides: bool = False
 
-    def draw_facts(self, name: str, generator: Generator) -> Facts:
+    @property
+    def options(self) -> dict[str, tuple]:
+        """Each fact that scenes of this kind may differ in -> its possible values."""
+        return {"count": self.counts, "colour": self.colours, "neighbour": self.neighbours}
+
+    def draw_facts(self, generator: Generator) -> Facts:
         """Draws each fact of a scene of this kind uniformly."""
-        return Facts(
-            kind=name,
-            count=pick(self.counts, generator),
-            colour=pick(self.colours, generator),
-            neighbour=pick(self.neighbours, generator),
-        )
+        drawn = {fact: pick(values, generator) for fact, values in self.options.items()}
+        return Facts(self.name, **drawn)
 
     def change_one(self, facts: Facts, generator: Generator) -> Facts:
         """Returns the same facts but for the count, the colour or the neighbour."""
-        options: dict[str, tuple] = {
-            "count": self.counts,
-            "colour": self.colours,
-            "neighbour": self.neighbours,
-        }
-        name = pick([name for name, values in options.items() if len(values) > 1], generator)
-        others = [value for value in options[name] if value != getattr(facts, name)]
-        return dataclasses.replace(facts, **{name: pick(others, generator)})
+        fact = pick([fact for fact, values in self.options.items() if len(values) > 1], generator)
+        others = [value for value in self.options[fact] if value != getattr(facts, fact)]
+        return dataclasses.replace(facts, **{fact: pick(others, generator)})
 
 
 KINDS: dict[str, Kind] = {}
 """The table of kinds, which the painters in `built`, `land`, `leisure` and `transport` fill."""
 
 
-def kind(
-    name: str,
-    *,
-    colours: tuple[str, ...],
-    neighbours: tuple[str, ...],
-    grounds: tuple[str, ...],
-    counts: tuple[int, ...] = (0,),
-    open_sides: bool = False,
-) -> Callable[[Painter], Painter]:
-    """Returns a decorator that enters a painter into the table of kinds."""
+def kind(**fields: Any) -> Callable[[Painter], Painter]:
+    """Returns a decorator that enters a painter into `KINDS`, with the other fields of `Kind`."""
 
     def enter(paint: Painter) -> Painter:
-        KINDS[name] = Kind(paint, counts, colours, neighbours, grounds, open_sides)
+        name = paint.__name__.removeprefix("_")
+        KINDS[name] = Kind(name, paint, **fields)
         return paint
 
     return enter

@@ -11,7 +11,6 @@ from input_pipeline.datasets.synthetic.kinds import kind
 
 
 @kind(
-    "farmland",
     counts=(2, 3, 4, 5, 6, 9),
     colours=("green", "yellow", "brown"),
     neighbours=("trees", "road", "river", "houses", "railway", "pond"),
@@ -38,7 +37,6 @@ def _farmland(canvas: Canvas, count: int, colour: Colour, generator: Generator) 
 
 
 @kind(
-    "forest",
     colours=("green", "yellow", "red", "brown"),
     neighbours=("road", "river", "houses", "meadow", "bare land", "pond", "railway"),
     grounds=("undergrowth",),
@@ -58,7 +56,6 @@ def _forest(canvas: Canvas, count: int, colour: Colour, generator: Generator) ->
 
 
 @kind(
-    "desert",
     colours=("yellow", "brown", "white", "red"),
     neighbours=("road", "trees", "houses", "river", "railway", "pond"),
     grounds=("sand",),
@@ -78,7 +75,6 @@ def _desert(canvas: Canvas, count: int, colour: Colour, generator: Generator) ->
 
 
 @kind(
-    "pond",
     counts=(1, 2, 3, 4),
     colours=("blue", "green", "brown", "black"),
     neighbours=("trees", "road", "houses", "bare land", "buildings", "railway"),
@@ -106,7 +102,6 @@ def _pond(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> N
 
 
 @kind(
-    "mountain",
     colours=("green", "brown", "white", "gray"),
     neighbours=("road", "river", "houses", "trees", "meadow", "railway"),
     grounds=("soil",),

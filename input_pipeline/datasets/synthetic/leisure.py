@@ -19,7 +19,6 @@ def _sector(radius: float, half_angle: float = math.pi / 4) -> list[Point]:
 
 
 @kind(
-    "baseball_field",
     counts=(1, 2, 3, 4),
     colours=("brown", "red", "yellow"),
     neighbours=_FREE_STANDING,
@@ -49,7 +48,6 @@ def _baseball_field(canvas: Canvas, count: int, colour: Colour, generator: Gener
 
 
 @kind(
-    "tennis_courts",
     counts=(1, 2, 3, 4, 6),
     colours=("green", "blue", "red", "orange"),
     neighbours=_FREE_STANDING,
@@ -80,7 +78,6 @@ def _tennis_courts(canvas: Canvas, count: int, colour: Colour, generator: Genera
 
 
 @kind(
-    "playground",
     counts=(1, 2),
     colours=("red", "blue", "brown", "gray"),
     neighbours=_FREE_STANDING,
@@ -118,7 +115,6 @@ def _playground(canvas: Canvas, count: int, colour: Colour, generator: Generator
 
 
 @kind(
-    "stadium",
     colours=("red", "blue", "yellow", "white", "orange"),
     neighbours=_FREE_STANDING,
     grounds=("grass", "soil", "concrete"),
@@ -148,7 +144,6 @@ def _stadium(canvas: Canvas, count: int, colour: Colour, generator: Generator) -
 
 
 @kind(
-    "resort",
     counts=(1, 2, 3, 4),
     colours=("white", "red", "blue", "brown"),
     neighbours=("trees", "road", "river", "meadow", "parking lot", "bare land"),
@@ -186,7 +181,6 @@ def _umbrella(canvas: Canvas, centre: Point, radius: float, colour: Colour) -> N
 
 
 @kind(
-    "beach",
     counts=(2, 3, 4, 5, 6, 9),
     colours=("red", "blue", "green", "orange"),
     neighbours=("trees", "road", "houses", "buildings", "meadow", "parking lot"),

@@ -16,7 +16,7 @@ from numpy.random import Generator
 from input_pipeline.datasets.synthetic import built, drawing, land, leisure, transport  # noqa: F401
 from input_pipeline.datasets.synthetic.captions import compose
 from input_pipeline.datasets.synthetic.drawing import Canvas
-from input_pipeline.datasets.synthetic.kinds import KINDS, PALETTE, Facts, pick
+from input_pipeline.datasets.synthetic.kinds import KINDS, PALETTE, Facts, Kind, pick
 from input_pipeline.datasets.synthetic.surroundings import GROUNDS, NEIGHBOURS, surround_with_trees
 
 TWIN_SHARE = 0.5
@@ -67,14 +67,13 @@ def facts_of_scene(seed: int, index: int) -> Facts:
     pair, second = divmod(index, 2)
     generator = _generator(seed, pair, _FACTS)
     kind = _kind_of(seed, pair, 0)
-    facts = KINDS[kind].draw_facts(kind, generator)
+    facts = kind.draw_facts(generator)
     if not second:
         return facts
     # The second scene replays the draws of the first, so it need not have been drawn.
     if generator.random() < TWIN_SHARE:
-        return KINDS[kind].change_one(facts, generator)
-    kind = _kind_of(seed, pair, 1)
-    return KINDS[kind].draw_facts(kind, generator)
+        return kind.change_one(facts, generator)
+    return _kind_of(seed, pair, 1).draw_facts(generator)
 
 
 def paint(facts: Facts, generator: Generator, size: int) -> np.ndarray:
@@ -94,11 +93,11 @@ def paint(facts: Facts, generator: Generator, size: int) -> np.ndarray:
     return canvas.finish()
 
 
-def _kind_of(seed: int, pair: int, member: int) -> str:
+def _kind_of(seed: int, pair: int, member: int) -> Kind:
     """Returns the kind of a pair's scene: kinds are dealt in shuffled rounds, all equally often."""
     turn, place = divmod(pair, len(KINDS))
     order = _generator(seed, turn, member, _ORDER).permutation(len(KINDS))
-    return sorted(KINDS)[int(order[place])]
+    return KINDS[sorted(KINDS)[int(order[place])]]
 
 
 def _generator(*seeds: int) -> Generator:

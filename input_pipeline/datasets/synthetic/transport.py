@@ -25,7 +25,6 @@ def _plane(canvas: Canvas, centre: Point, length: float, colour: Colour, angle: 
 
 
 @kind(
-    "airport",
     counts=(1, 2, 3, 4, 5, 6, 9),
     colours=("white", "red", "blue", "yellow"),
     neighbours=("trees", "road", "river", "houses", "parking lot", "meadow", "bare land"),
@@ -43,9 +42,8 @@ def _airport(canvas: Canvas, count: int, colour: Colour, generator: Generator) -
     terminal = drawing.vary((196, 188, 176), generator)
     canvas.box((0.5, 0.725), 0.86, 0.08, terminal, height=0.04)
     canvas.box((0.5, 0.715), 0.8, 0.025, drawing.shade(terminal, 0.72))
-    centres, length, width = drawing.slots(
-        count, generator, (0.1, 0.17, 0.9, 0.67), count if count <= 4 else math.ceil(count / 2)
-    )
+    columns = count if count <= 4 else math.ceil(count / 2)
+    centres, length, width = drawing.slots(count, generator, (0.1, 0.17, 0.9, 0.67), columns)
     size = min(length, width, 0.36) * generator.uniform(0.9, 1.02)
     for u, v in centres:
         if count <= 4:
@@ -70,7 +68,6 @@ def _boat(canvas: Canvas, centre: Point, length: float, colour: Colour, angle: f
 
 
 @kind(
-    "harbour",
     counts=(2, 3, 4, 5, 6, 10),
     colours=("white", "red", "yellow", "brown"),
     neighbours=("trees", "road", "houses", "buildings", "parking lot", "meadow"),
@@ -101,7 +98,6 @@ def _harbour(canvas: Canvas, count: int, colour: Colour, generator: Generator) -
 
 
 @kind(
-    "bridge",
     counts=(1, 2, 3),
     colours=("white", "red", "brown", "yellow"),
     neighbours=("trees", "road", "houses", "buildings", "meadow", "bare land"),
@@ -131,7 +127,6 @@ def _bridge(canvas: Canvas, count: int, colour: Colour, generator: Generator) ->
 
 
 @kind(
-    "parking",
     counts=(2, 3, 4, 5, 6, 20),
     colours=("white", "red", "blue", "yellow", "black"),
     neighbours=("trees", "road", "river", "buildings", "houses", "meadow"),
@@ -160,7 +155,6 @@ def _parking(canvas: Canvas, count: int, colour: Colour, generator: Generator) -
 
 
 @kind(
-    "roundabout",
     counts=(3, 4, 5, 6),
     colours=("green", "brown", "red", "blue"),
     neighbours=("trees", "houses", "river", "buildings", "parking lot", "pond"),
@@ -188,7 +182,6 @@ def _roundabout(canvas: Canvas, count: int, colour: Colour, generator: Generator
 
 
 @kind(
-    "railway_station",
     counts=(1, 2, 3, 4),
     colours=("white", "red", "blue", "yellow", "green"),
     neighbours=("trees", "road", "houses", "buildings", "parking lot", "bare land"),

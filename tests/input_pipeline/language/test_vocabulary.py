@@ -52,7 +52,7 @@ def test_vocabulary_in_first_seen_order_without_stop_words():
     assert len(vocabulary) == vocabulary.unknown_id == 4
     assert "barn" in vocabulary
     assert "the" not in vocabulary
-    assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
+    assert json.loads(vocabulary.to_json()) == {"words": vocabulary.words}
 
 
 def test_encode_keeps_stop_words_as_unknown():

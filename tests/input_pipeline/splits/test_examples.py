@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from input_pipeline.splits.examples import SelectedRows, StoredTexts, open_array
+from input_pipeline.splits.examples import SelectedRows, StoredTexts
 
 
 def test_selected_rows_are_an_array_of_their_own():
@@ -32,15 +32,6 @@ def test_texts_come_back(tmp_path, texts):
         stored[len(texts)]
 
 
-@pytest.mark.parametrize("shape", [(0,), (3, 0), (2, 3)])
-def test_arrays_are_opened_read_only_empty_ones_too(tmp_path, shape):
-    np.save(tmp_path / "a.npy", np.ones(shape))
-    array = open_array(tmp_path / "a.npy")
-    np.testing.assert_array_equal(array, np.ones(shape))
-    assert isinstance(array, np.memmap) == (array.size > 0)
-    assert not array.flags.writeable
-
-
 def resident_file_bytes():
     (line,) = (
         line
@@ -54,7 +45,7 @@ def resident_file_bytes():
 def test_what_was_read_does_not_stay_in_memory(tmp_path):
     rows, row_bytes = 2000, 20_000
     np.save(tmp_path / "a.npy", np.ones((rows, row_bytes), np.uint8))
-    selected = SelectedRows(open_array(tmp_path / "a.npy"), np.arange(rows))
+    selected = SelectedRows(np.load(tmp_path / "a.npy", mmap_mode="r"), np.arange(rows))
     before = resident_file_bytes()
     for start in range(0, rows, 50):
         assert selected[np.arange(start, start + 50)].all()

@@ -39,6 +39,9 @@ def config(tmp_path):
 
 
 def test_what_was_found_is_printed_and_kept(config, capsys, tmp_path):
+    unused = [f"{name}.png" for name in "efgh"]
+    for name in unused:
+        (tmp_path / "own" / "images" / name).touch()
     data_report.prepare(config)
     printed = capsys.readouterr().out
     (path,) = (tmp_path / "own").rglob("findings.json")
@@ -53,8 +56,10 @@ def test_what_was_found_is_printed_and_kept(config, capsys, tmp_path):
     assert (kept["trained_images"], kept["validation_images"]) == (2, 1)
     assert kept["concepts"] == 2  # barn, pond
     assert kept["left_out"] == []
+    assert kept["without_caption"] == unused
     assert "| train      |      2 |        5 |            2 to 3 |" in printed
     assert "missing or unreadable images: none" in printed
+    assert "4 images without a caption, not used (e.png, f.png, g.png, ...)" in printed
     assert "concepts: 2, named by 100.0%" in printed
 
 

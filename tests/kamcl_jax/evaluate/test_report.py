@@ -33,6 +33,7 @@ def experiment():
             train=split,
             validation=split,
             test=split,
+            left_out={},
             vocabulary=["a"],
             concepts=SimpleNamespace(words=["a"]),
         )

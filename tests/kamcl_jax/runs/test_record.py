@@ -1,13 +1,18 @@
-"""The checksums of a state; what else the record holds is tested where runs go on."""
+"""The checksums of a state, and the images that a run has lost; runs that go on test the rest."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import optax
+import pytest
 from linear_towers import create_state
+from tiny_model import tiny_config
 
+from kamcl_jax.errors import ConfigError
 from kamcl_jax.parallel import mesh
+from kamcl_jax.runs import record
 from kamcl_jax.runs.record import sums_of_bits
 from kamcl_jax.step.state import state_layout
 
@@ -43,3 +48,26 @@ def test_every_changed_bit_is_found_and_devices_do_not_matter():
     keys.view(np.uint32)[3, 5] ^= 1 << 30
     now = sums_of_bits(with_text_keys(state, keys))
     assert {name for name in expected if now[name] != expected[name]} == {"text_queue.keys"}
+
+
+def test_images_that_are_gone_since_the_checkpoint_are_named(load_small, small_source, capsys):
+    def experiment():
+        data = load_small(bad_images="skip")
+        return SimpleNamespace(config=tiny_config(), steps_per_epoch=1, data=data)
+
+    def lose(*names):
+        for name in names:
+            (small_source / "images" / name).unlink()
+
+    lose("0.png")
+    stored = record.make(experiment(), record.History())
+    record.check_same_run(experiment(), stored)
+    assert capsys.readouterr().err == ""
+    lose("12.png")  # of the test split: the training goes on, but is told
+    record.check_same_run(experiment(), stored)
+    told = "1 image used at that time can't be used now (12.png)."
+    assert told in " ".join(capsys.readouterr().err.split())
+    lose("1.png", "2.png", "3.png")
+    named = r"vocabulary changed .*: 4 images used .* now \(1.png, 2.png, 3.png, ...\)$"
+    with pytest.raises(ConfigError, match=named):
+        record.check_same_run(experiment(), stored)

@@ -1,5 +1,6 @@
 """Training, going on, evaluating and reporting, on a tiny embedded data set."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -107,6 +108,25 @@ def test_the_report_holds_scores_pictures_and_text(whole):
             assert len(np.unique(np.asarray(image.convert("L")))) > 20
     assert f"{written['test']['mR']:.2f}" in text
     assert list((workdir / "tensorboard").glob("events*"))
+
+
+def test_images_that_are_left_out_are_told(whole, make_config, tmp_path, capsys, monkeypatch):
+    names = ["gone_1.jpg", "gone_2.jpg"]
+    whole_data = build.build
+
+    def without_two_images(*args, **options):
+        experiment = whole_data(*args, **options)
+        data = dataclasses.replace(experiment.data, left_out=dict.fromkeys(names, "missing"))
+        return dataclasses.replace(experiment, data=data)
+
+    monkeypatch.setattr(build, "build", without_two_images)
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    results = loop.train(make_config(), tmp_path)
+    assert "2 images left out (gone_1.jpg, gone_2.jpg)" in capsys.readouterr().out
+    assert results["left_out_images"] == {"count": 2, "names": names}
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "| left out | 2 images that can't be used (gone_1.jpg, gone_2.jpg) |" in report
+    assert "| left out |" not in (whole[0] / "report" / "report.md").read_text()
 
 
 def test_history_covers_both_steps_of_the_schedule(whole):
