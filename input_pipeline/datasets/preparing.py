@@ -26,11 +26,11 @@ from input_pipeline import storage
 from input_pipeline.datasets.base import CaptionedImages, Problem
 from input_pipeline.errors import DataError
 from input_pipeline.images.decoded import EncodedImage
+from input_pipeline.images.files import BAD_IMAGES
 from input_pipeline.language.texts import Texts
 
 RECORD = "prepared.json"
 TEXTS = "texts.json"
-BAD_IMAGES = ("stop", "skip")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from input_pipeline.errors import DataError
 
+BAD_IMAGES = ("stop", "skip")
+"""What to do with a data set whose images can't all be read."""
+
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded; a pixel takes 4 to 8 bytes of memory."""
 

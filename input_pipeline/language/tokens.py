@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-
-from nltk.tokenize import NLTKWordTokenizer
-from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+from typing import Any
 
 PUNCTUATION = frozenset(", . : ; ? ( ) [ ] & ! * @ # $ %".split())  # noqa: SIM905
 
@@ -40,8 +38,8 @@ _PLAIN = re.compile(r"(?:[a-z0-9 -]|, )*\.? *")
 _RULED = re.compile(r"--|cannot|gimme|gonna|gotta|lemme|wanna")
 
 
-class WordTokenizer(NLTKWordTokenizer):
-    """NLTK's word tokenizer with the rules of version 3.8.
+class WordRules:
+    """The rules of version 3.8 of NLTK's word tokenizer.
 
     Later versions split "'27'" and long dashes differently, which changes the vocabulary.
     """
@@ -73,15 +71,23 @@ class WordTokenizer(NLTKWordTokenizer):
     ]
 
 
+# NLTK takes a second to import, and most captions and queries need none of it.
 @cache
-def _sentence_splitter() -> PunktSentenceTokenizer:
+def _sentence_splitter() -> Any:
+    from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+
     parameters = PunktParameters()
     parameters.abbrev_types = set(ABBREVIATIONS)
     return PunktSentenceTokenizer(parameters)
 
 
 @cache
-def _word_splitter() -> WordTokenizer:
+def _word_splitter() -> Any:
+    from nltk.tokenize import NLTKWordTokenizer
+
+    class WordTokenizer(WordRules, NLTKWordTokenizer):
+        pass
+
     return WordTokenizer()
 
 

@@ -12,11 +12,11 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from input_pipeline import storage
-from input_pipeline.datasets import Prepared
 from input_pipeline.images.decoded import DecodedImages, decode
 from input_pipeline.language.concepts import Concepts
 from input_pipeline.language.lemmatization import english_lemma, unchanged
@@ -27,6 +27,9 @@ from input_pipeline.splits.examples import Examples, RetrievalData
 from input_pipeline.splits.settings import DataSettings
 from input_pipeline.splits.splitting import SPLITS
 from input_pipeline.splits.stored_arrays import SelectedRows, StoredTexts, open_array
+
+if TYPE_CHECKING:  # with a data set comes tensorflow-datasets
+    from input_pipeline.datasets import Prepared
 
 _DECIDING_CODE = (
     "language/concepts.py",

@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 
 from configs import base
-from input_pipeline.datasets.preparing import BAD_IMAGES
+from input_pipeline.images.files import BAD_IMAGES
 from input_pipeline.splits.settings import CHOICES as DATA_CHOICES
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.models.gpo import COUNT_UP_TO, KERNELS

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import flax
 import numpy as np
 
-from kamcl_jax.config import fields as config_check
+from kamcl_jax.config.fields import flatten, free_to_change
 from kamcl_jax.inference.embed import Variables
 from kamcl_jax.inference.model import TrainedModel
 
@@ -15,7 +15,7 @@ TRAINING_ONLY = (
     *("seed", "fold", "num_folds", "num_epochs", "max_steps", "batch_size"),
     *("queue_length", "momentum", "momentum_coverage", "temperature"),
     *("log_every_steps", "gradient_accumulation", "not_finite"),
-    "num_concepts",  # asked for; those that there are are among the words
+    "num_concepts",  # the most that there may be; the concepts themselves count
     *("data.name", "data.dir", "data.prepared_dir", "data.options", "data.bad_images"),
     *("data.split_sizes", "data.validation", "data.validation_fraction", "data.vocabulary_from"),
     *("data.min_word_count", "data.pad_concepts", "data.labels_by", "data.residency"),
@@ -24,9 +24,11 @@ TRAINING_ONLY = (
     *("image_encoder.rematerialise", "image_encoder.pooling_kernel", "image_encoder.pretrained"),
     *("text_encoder.dropout", "text_encoder.pretrained"),
 )
-"""Fields of a config, or groups of them, that say how a model is trained, or how fast it computes:
-once it is trained, no embedding depends on them. All others count, those to come included. With
-the release's padding, `evaluation.batch_size` counts, too."""
+"""Fields of a config, or groups of them, that say how a model is trained, or how fast it computes.
+
+Once the model is trained, no embedding depends on them. All other fields count, those to come
+included. With the release's padding, `evaluation.batch_size` counts, too.
+"""
 
 CAPTIONS_ONLY = (
     *("caption_padding", "evaluation.batch_size"),
@@ -41,9 +43,9 @@ class ModelIdentity(NamedTuple):
     The code of encoders that a config names by their import path is not looked at.
 
     Attributes:
-      image_encoder: of the weights, settings and words that an image's embedding and concept
-        probabilities depend on.
-      text_encoder: likewise, a caption's.
+      image_encoder: The hash of the weights, settings and words that an image's embedding and
+        concept probabilities depend on.
+      text_encoder: The hash of those that a caption's depend on.
     """
 
     image_encoder: str
@@ -51,14 +53,10 @@ class ModelIdentity(NamedTuple):
 
 
 def identity(model: TrainedModel) -> ModelIdentity:
-    """Returns the identity of a model.
-
-    Args:
-      model: of a run, or exported.
-    """
-    words, fields = model.words, config_check.flatten(model.config)
+    """Returns the identity of a model."""
+    words, fields = model.words, flatten(model.config)
     counted = {name: fields[name] for name in fields if not _among(name, TRAINING_ONLY)}
-    if "evaluation.batch_size" not in config_check.free_to_change(fields):
+    if "evaluation.batch_size" not in free_to_change(fields):
         counted["evaluation.batch_size"] = fields["evaluation.batch_size"]
     of_images = {name: counted[name] for name in counted if not _among(name, CAPTIONS_ONLY)}
     concepts = [words.concepts, words.concept_width]

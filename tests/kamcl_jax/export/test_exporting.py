@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -46,6 +47,17 @@ np.savez("found.npz", **{f"image_{k}": images[k] for k in images},
 ours = ("flax", "input_pipeline", "kamcl_jax", "optax", "orbax")
 assert not [name for name in sys.modules if name.split(".")[0] in ours]
 """
+
+LOAD = """
+import sys
+import kamcl_jax
+
+assert not {"jax", "numpy"} & sys.modules.keys()
+for folder in sys.argv[1:]:
+    embedding = kamcl_jax.load(folder).encode_texts(["two planes near a terminal"])
+    print(embedding.shape, sorted({name.split(".")[0] for name in sys.modules}))
+"""
+HEAVY = ("flask", "lancedb", "matplotlib", "nltk", "pandas", "tensorflow_datasets", "torch")
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +103,23 @@ def test_the_cards_lines_for_the_program_work(in_folder, model):
         exec(snippets(in_folder)[0], {})
     cosines = model.similarity(model.encode_images(IMAGES), model.encode_texts(CAPTIONS[:1]))
     assert printed.getvalue().strip() == str(cosines)
+
+
+def test_a_sentence_is_embedded_without_the_libraries_of_data_pictures_and_pages(
+    exported, stored_runs
+):
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, exported, stored_runs.one],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.returncode == 0, done.stderr
+    of_the_export, of_the_run = done.stdout.splitlines()
+    for loaded in (of_the_export, of_the_run):
+        assert loaded.startswith("(1, 16)")
+        assert not [name for name in HEAVY if f"'{name}'" in loaded]
+    assert "orbax" not in of_the_export
 
 
 def test_the_cards_lines_for_jax_alone_give_what_the_program_gives(in_folder, model):
