@@ -25,14 +25,9 @@ from kamcl_jax.evaluate import evaluate, finished_run
 from kamcl_jax.export import command, model_folder, stablehlo
 
 FILES = {
-    "README.md",
-    "config.json",
-    "embeddings_test.npz",
-    "embeddings_test.parquet",
-    "image_encoder.stablehlo",
-    "model.safetensors",
-    "text_encoder.stablehlo",
-    "vocabulary.json",
+    *("README.md", "config.json", "model.safetensors", "vocabulary.json"),
+    *("image_encoder.stablehlo", "text_encoder.stablehlo"),
+    *("embeddings_test.npz", "embeddings_test.parquet"),
 }
 OF_OTHER_WEIGHTS = ("text_encoder.stablehlo", "embeddings_train.npz", "embeddings_test.parquet")
 IMAGES = ["airport.jpg", "harbour.png"]
@@ -177,16 +172,14 @@ def test_the_arrays_of_the_split_are_those_of_the_model(exported, model, stored_
 def test_the_table_has_a_row_for_each_image_and_caption(exported):
     arrays = np.load(exported / "embeddings_test.npz")
     table = pq.read_table(exported / "embeddings_test.parquet")
-    columns = table.to_pydict()
-    images, captions = 6, 30
-    assert columns["kind"] == ["image"] * images + ["caption"] * captions
-    names = arrays["file_names"]
-    described = names[arrays["image_of_caption"]]
-    assert columns["file_name"] == [*names, *described]
-    assert columns["caption"] == [None] * images + arrays["captions"].tolist()
+    columns, names = table.to_pydict(), arrays["file_names"]
+    assert columns["kind"] == ["image"] * 6 + ["caption"] * 30
+    assert columns["file_name"] == [*names, *names[arrays["image_of_caption"]]]
+    assert columns["caption"] == [None] * 6 + arrays["captions"].tolist()
     for column, of in (("embedding", "embeddings"), ("concepts", "concepts")):
         expected = np.concatenate([arrays[f"image_{of}"], arrays[f"caption_{of}"]])
         np.testing.assert_array_equal(np.array(columns[column], np.float32), expected)
+    assert table.schema.metadata[b"step"] == b"30"
     words = json.loads(table.schema.metadata[b"concept_words"])
     assert words == arrays["concept_words"].tolist()
 
@@ -212,12 +205,7 @@ def test_what_is_not_known_or_cannot_be_is_told(stored_runs, tmp_path, capsys, m
     assert "was not looked up for this card" in card
     assert "model-index" not in card
     assert "stablehlo" not in card
-    assert {path.name for path in folder.iterdir()} == {
-        "README.md",
-        "config.json",
-        "model.safetensors",
-        "vocabulary.json",
-    }
+    assert {path.name for path in folder.iterdir()} == set(model_folder.FILES)
 
 
 def refused(sentence, error=ExportError):
