@@ -205,11 +205,11 @@ def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
         if step is None:
             step = checkpoints.best_or_latest
         record = checkpoints.record(step)
-        config = build.on_these_devices(run_record.config_of(record))
+        config = run_record.config_of(record)
         words = Words(record["vocabulary"], record["concepts"], record["concept_width"])
-        mesh = build.check_with_devices(config, trains=False)
-        like, place = _abstract_state(config, words), replicated(mesh).whole
-        variables = checkpoints.restore_fields(step, like, place, FIELDS)
+        one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        like = _abstract_state(build.on_these_devices(config), words)
+        variables = checkpoints.restore_fields(step, like, one_device, FIELDS)
     return assemble(step, config, words, variables)
 
 

@@ -254,20 +254,6 @@ def test_an_exported_model_in_place_of_a_run_is_told(exported, tmp_path):
             call(exported)
 
 
-def test_an_interrupted_export_leaves_the_model_before(exported, tmp_path, monkeypatch):
-    copied = shutil.copytree(exported, tmp_path / "model")
-    other = kamcl_jax.load(exported)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with refused("cannot write .*model.safetensors: No space left on device"):
-        model_folder.write(copied, other, "another card")
-    assert {path.name for path in copied.iterdir()} == FILES
-    assert (copied / "README.md").read_text() == (exported / "README.md").read_text()
-
-
 def test_an_export_that_is_cut_short_leaves_nothing_of_other_weights(
     exported, stored_runs, tmp_path, monkeypatch
 ):

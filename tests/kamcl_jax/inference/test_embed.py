@@ -94,21 +94,3 @@ def test_with_the_releases_padding_a_batch_is_as_large_on_any_number_of_devices(
         encoders = embed.Encoders(encode, encode, layout)
         embedded = embed.embed_texts(encoders, {}, tokens, lengths, tokens, 3)
         assert embedded[:, 0].tolist() == [3, 3, 3, 9, 9, 9, 2]
-
-
-def test_embeddings_do_not_depend_on_the_batch_size(tiny, one_device):
-    state, batch = tiny.state(), tiny.batch()
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    encoders = embed.make_encoders(tiny.model, one_device)
-    images = batch["image"][:, :64, :64]
-    texts = (batch["tokens"], batch["lengths"], batch["word_concepts"].astype(np.uint8))
-    whole = embed.embed_images(encoders, variables, images, 100)
-    parts = embed.embed_images(encoders, variables, images, 3)
-    np.testing.assert_allclose(parts, whole, atol=1e-5)
-    assert whole.shape == (8, 16)
-    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(
-        embed.embed_texts(encoders, variables, *texts, 3),
-        embed.embed_texts(encoders, variables, *texts, 100),
-        atol=1e-5,
-    )
