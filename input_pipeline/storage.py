@@ -1,7 +1,7 @@
-"""Writing prepared files so that what is found under its final name is whole.
+"""Writes prepared files so that what is found under its final name is whole.
 
-One process at a time writes into a folder of prepared data; whoever is killed while writing leaves
-nothing that a later run would trust.
+One process at a time writes into a folder of prepared data, and a process that is killed while it
+writes leaves nothing that a later run would trust.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ from filelock import FileLock, Timeout
 from input_pipeline.errors import DataError
 
 UNFINISHED = ".unfinished"
-"""Ends the names of what is being written by whoever holds the `lock` of its folder."""
+"""The suffix of what is being written by the process that holds the `lock` of the folder."""
 
 PART = ".part"
-"""For who writes without the lock: whoever takes it leaves files that end so alone."""
+"""The suffix for writing without the lock: `lock` does not remove files that end so."""
 
 
 @contextlib.contextmanager
 def replaced(path: Path, suffix: str = UNFINISHED) -> Iterator[IO[bytes]]:
-    """Gives a file to write; it gets its name when the block has ended well and it is on the disk.
+    """Yields a new file to write, which replaces `path` when the block ends without an error.
+
+    It replaces it only when it is safely on the disk.
 
     Args:
-      path: of the file; one of that name is replaced.
-      suffix: of the name that it has until then, `UNFINISHED` or `PART`.
-
-    Yields:
-      The open file, under a name of its own in the same folder.
+      path: The name that the file gets.
+      suffix: The suffix of the name that it has until then, `UNFINISHED` or `PART`.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
     try:
@@ -58,13 +57,11 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def written_folder(path: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill; it gets its name only when the block has ended well.
+    """Yields an empty folder to fill, which becomes `path` when the block ends without an error.
 
     Args:
-      path: of the folder, which must not exist; the caller holds the lock of its parent.
-
-    Yields:
-      The folder under a name of its own.
+      path: The name that the folder gets, which must not exist; the caller holds the lock of its
+        parent.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent))
@@ -93,11 +90,7 @@ def _flush(path: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what killed processes have left unfinished in a folder.
-
-    Args:
-      folder: whose lock, or that of a folder above it, the caller holds.
-    """
+    """Removes what killed processes have left unfinished in a folder that the caller has locked."""
     for left in folder.glob(f".*{UNFINISHED}"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
@@ -115,11 +108,8 @@ def lock(
     process left unfinished in the folder is removed.
 
     Args:
-      folder: made if absent.
-      advice: what to do if that folder can't be written.
-
-    Raises:
-      DataError: the folder can't be made or written.
+      folder: The folder, which is made if it is absent.
+      advice: What to do if files can't be written there, for the sentence of the error.
     """
     exclusive = FileLock(folder / ".lock")
     try:
@@ -144,10 +134,7 @@ def damage_named(folder: Path) -> Iterator[None]:
     """Turns whatever goes wrong with reading prepared files into a sentence that says what to do.
 
     Args:
-      folder: of the files, which can be made anew.
-
-    Raises:
-      DataError: something went wrong.
+      folder: The folder of the files, which can be made anew.
     """
     try:
         yield

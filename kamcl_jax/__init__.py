@@ -8,11 +8,16 @@ model.similarity(images, texts)  # f32[2, 1], cosines
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kamcl_jax.errors import KamclError as KamclError
     from kamcl_jax.inference.model import TrainedModel
+    from kamcl_jax.models.layers import l2_normalise as l2_normalise
+    from kamcl_jax.models.towers import ConceptHead as ConceptHead
+    from kamcl_jax.step.encoding import Encodings as Encodings
 
 
 def load(folder: str | Path) -> TrainedModel:
@@ -34,3 +39,18 @@ def load(folder: str | Path) -> TrainedModel:
 
     folder = Path(folder)
     return model_folder.read(folder) if holds_exported_model(folder) else model.open_trained(folder)
+
+
+_ELSEWHERE = {
+    "ConceptHead": "kamcl_jax.models.towers",
+    "Encodings": "kamcl_jax.step.encoding",
+    "KamclError": "kamcl_jax.errors",
+    "l2_normalise": "kamcl_jax.models.layers",
+}
+"""What extensions import from here, wherever it lies; it is imported when it is asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ELSEWHERE[name]), name)

@@ -3,6 +3,8 @@
 The command line prints the sentence and ends. Other exceptions are mistakes of the program.
 """
 
+import signal
+
 from input_pipeline.errors import DataError, KamclError
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "KamclError",
     "NotComparableError",
     "PretrainedError",
+    "Stopped",
     "TorchOriginalError",
 ]
 
@@ -54,3 +57,24 @@ class PretrainedError(KamclError, ValueError):
 
 class TorchOriginalError(KamclError, ValueError):
     """The PyTorch original cannot be run."""
+
+
+class Stopped(Exception):  # noqa: N818
+    """A signal has ended a training early, after a checkpoint; the same command goes on from there.
+
+    Attributes:
+      signal: The signal that was received.
+      step: The last step that was taken.
+    """
+
+    def __init__(self, received: signal.Signals, step: int):
+        super().__init__(
+            f"stopped by {received.name} after step {step}; the same command goes on from there"
+        )
+        self.signal = received
+        self.step = step
+
+    @property
+    def exit_status(self) -> int:
+        """The status that a shell expects of a program that a signal has ended."""
+        return 128 + self.signal

@@ -7,7 +7,8 @@ import pytest
 
 from configs import base, variants
 from input_pipeline.datasets import BUILDERS
-from kamcl_jax.config import fields as config_check
+from kamcl_jax.config.checks import check_config
+from kamcl_jax.config.fields import flatten
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = {"__init__", "base", "variants"}
@@ -20,7 +21,7 @@ def load(name, *variant):
 
 
 def fields(name, *variant):
-    return config_check.flatten(load(name, *variant))
+    return flatten(load(name, *variant))
 
 
 def differing(one, other):
@@ -30,17 +31,17 @@ def differing(one, other):
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_every_config_is_accepted_and_has_no_field_of_its_own(name):
     config = load(name)
-    config_check.check(config)
+    check_config(config)
     assert config.data.name == name
     assert config.data.name in BUILDERS
-    own = config_check.flatten(config).keys() ^ config_check.flatten(base.get_config()).keys()
+    own = flatten(config).keys() ^ flatten(base.get_config()).keys()
     assert all(field.startswith("data.options.") for field in own)
 
 
 @pytest.mark.parametrize("variant", variants.VARIANTS)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_variant_is_accepted(name, variant):
-    config_check.check(load(name, variant))
+    check_config(load(name, variant))
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101])

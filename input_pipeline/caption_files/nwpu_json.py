@@ -9,65 +9,48 @@ import re
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.caption_files.entry import (
-    Entry,
-    checked_caption,
-    checked_entries,
-    checked_name,
-    checked_split,
-    kind,
-)
+from input_pipeline.caption_files.entry import Entry, EntryParser, kind
 from input_pipeline.caption_files.text_file import read_json
 from input_pipeline.errors import DataError
 
 _RAW = re.compile("raw(?:_([0-9]{1,6}))?")
 
 
-def read(path: Path, root: Path, blank_captions: bool = False) -> list[Entry]:
-    """Reads such a file.
-
-    Args:
-      path: of the file.
-      root: the data folder, which nothing may lead out of.
-      blank_captions: whether a caption may be empty.
+def read(path: Path, root: Path | None, blank_captions: bool = False) -> list[Entry]:
+    """Reads such a file; `caption_table.read` explains the arguments.
 
     Returns:
       The images in the order of the file; `folder` is the class.
-
-    Raises:
-      DataError: the file can't be read or is malformed; the sentence says where.
     """
-    return entries_of(read_json(path, root), path, blank_captions)
+    return entries_of(read_json(path, root), EntryParser(path, blank_captions))
 
 
-def entries_of(content: Any, path: Path, blank_captions: bool) -> list[Entry]:
-    """Like `read`, for the parsed content of the file."""
+def entries_of(content: Any, parser: EntryParser) -> list[Entry]:
+    """Returns the images of the parsed content of such a file."""
     if not isinstance(content, dict):
-        raise DataError(f"{path} must be a JSON object with a list of images for each class.")
+        raise DataError(
+            f"{parser.path} must be a JSON object with a list of images for each class."
+        )
     entries: list[Entry] = []
     places: list[str] = []
     for name, images in content.items():
-        folder = checked_name(name, path, "its keys")
+        folder = parser.name(name, "its keys")
         if "/" in folder:
-            raise DataError(f"{path}: the class {name!r} is not the name of one folder.")
+            raise DataError(f"{parser.path}: the class {name!r} is not the name of one folder.")
         if not isinstance(images, list):
-            raise DataError(f"{path}, '{folder}': it must be a list of images, not {kind(images)}.")
+            raise parser.error(f"'{folder}'", f"it must be a list of images, not {kind(images)}")
         for index, image in enumerate(images):
             places.append(f"{folder}[{index}]")
-            entries.append(_entry(image, folder, path, places[-1], blank_captions))
-    return checked_entries(entries, places, path)
+            entries.append(_entry(image, folder, parser, places[-1]))
+    return parser.check(entries, places)
 
 
-def _entry(image: Any, folder: str, path: Path, place: str, blank_captions: bool) -> Entry:
-    if not isinstance(image, dict):
-        raise DataError(f"{path}, {place}: it must be an object.")
-    matches = sorted((int(m[1] or 0), m[0]) for key in image if (m := _RAW.fullmatch(key)))
-    captions = [
-        checked_caption(image[key], blank_captions, path, f"{place}.{key}") for _, key in matches
-    ]
-    return Entry(
-        checked_name(image.get("filename"), path, place),
-        checked_split(image.get("split"), path, place),
-        tuple(captions),
-        folder,
+def _entry(image: Any, folder: str, parser: EntryParser, place: str) -> Entry:
+    fields = parser.fields(image, place)
+    keys = sorted((int(m[1] or 0), m[0]) for key in fields if (m := _RAW.fullmatch(key)))
+    captions = tuple(parser.caption(fields[key], f"{place}.{key}") for _, key in keys)
+    name, split = (
+        parser.name(fields.get("filename"), place),
+        parser.split(fields.get("split"), place),
     )
+    return Entry(name, split, captions, folder)

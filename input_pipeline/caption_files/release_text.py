@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from input_pipeline.caption_files.entry import Entry, checked_caption, checked_entries, checked_name
+from input_pipeline.caption_files.entry import Entry, EntryParser
 from input_pipeline.caption_files.text_file import read_text
 from input_pipeline.errors import DataError
 
@@ -31,54 +31,48 @@ def read(folder: Path, blank_captions: bool = False) -> list[Entry]:
     """Reads the captions and file names of all splits.
 
     Args:
-      folder: with the text files; `val_caps.txt` and `val_filename.txt` may be missing, both.
-      blank_captions: whether an empty line is a caption. A line of punctuation alone always is.
+      folder: The folder of the text files; `val_caps.txt` and `val_filename.txt` may be missing,
+        both.
+      blank_captions: Whether an empty line is a caption. A line of punctuation alone always is.
 
     Returns:
       The images of the training split, of the validation split if there is one, and of the test
       split, each in the order of its files.
-
-    Raises:
-      DataError: a file is missing or malformed; the sentence says which, and where.
     """
     entries: list[Entry] = []
     places: list[str] = []
     for name, split in SPLITS.items():
         captions_path, names_path = folder / f"{name}_caps.txt", folder / f"{name}_filename.txt"
         # A link to nowhere is an error, not a split that is not there.
-        if split != "validation" or any(map(os.path.lexists, (captions_path, names_path))):
-            of_split = _read_split(folder, captions_path, names_path, split, blank_captions)
-            entries += [entry for entry, _ in of_split]
-            places += [f"{names_path.name} line {line}" for _, line in of_split]
-    return checked_entries(entries, places, folder)
+        if split == "validation" and not any(map(os.path.lexists, (captions_path, names_path))):
+            continue
+        captions, names = _captions(captions_path, blank_captions), _names(names_path)
+        lines_a_name = _lines_a_name(names_path, names, len(captions), captions_path)
+        for image, first in enumerate(range(0, len(captions), CAPTIONS_AN_IMAGE)):
+            line = image * lines_a_name
+            own = tuple(captions[first : first + CAPTIONS_AN_IMAGE])
+            entries.append(Entry(names[line], split, own))
+            places.append(f"{names_path.name} line {line + 1}")
+    return EntryParser(folder).check(entries, places)
 
 
-def _read_split(
-    folder: Path, captions_path: Path, names_path: Path, split: str, blank_captions: bool
-) -> list[tuple[Entry, int]]:
-    """Returns the entries of a split and the line of each one's name."""
-    captions = [
-        checked_caption(line, blank_captions, captions_path, f"line {number}")
-        for number, line in enumerate(_lines(captions_path, folder), start=1)
-    ]
-    names = [
-        checked_name(line, names_path, f"line {number}")
-        for number, line in enumerate(_lines(names_path, folder), start=1)
-    ]
-    lines_a_name = _lines_a_name(names_path, names, len(captions), captions_path)
-    return [
-        (
-            Entry(names[image * lines_a_name], split, tuple(captions[first : first + 5])),
-            image * lines_a_name + 1,
-        )
-        for image, first in enumerate(range(0, len(captions), CAPTIONS_AN_IMAGE))
-    ]
+def _captions(path: Path, blank_captions: bool) -> list[str]:
+    parser = EntryParser(path, blank_captions)
+    captions = [parser.caption(line, place) for place, line in _lines(path)]
+    parser.check_blank()
+    return captions
 
 
-def _lines(path: Path, folder: Path) -> list[str]:
+def _names(path: Path) -> list[str]:
+    parser = EntryParser(path)
+    return [parser.name(line, place) for place, line in _lines(path)]
+
+
+def _lines(path: Path) -> list[tuple[str, str]]:
+    """Returns the lines of a file, each with its place."""
     # Not splitlines: that also parts lines at characters that may stand in a caption.
-    lines = read_text(path, folder).split("\n")
-    return lines[:-1] if not lines[-1] else lines
+    lines = read_text(path, path.parent, remedy="copy it there").removesuffix("\n").split("\n")
+    return [(f"line {number}", line) for number, line in enumerate(lines, start=1)]
 
 
 def _lines_a_name(path: Path, names: Sequence[str], captions: int, source: Path) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.datasets.base import CaptionedImages
+from input_pipeline.datasets.base import DatasetBuilder
 from input_pipeline.datasets.caption_folder import CaptionFolder
 from input_pipeline.datasets.nwpu_captions import NwpuCaptions
 from input_pipeline.datasets.preparing import Prepared, prepare
@@ -21,7 +22,7 @@ from input_pipeline.language.texts import Texts
 __all__ = ["BUILDERS", "Prepared", "open_prepared", "read_texts"]
 
 # A new data set is one file with a builder and one line here.
-BUILDERS: Mapping[str, type[CaptionedImages]] = {
+BUILDERS: Mapping[str, type[DatasetBuilder]] = {
     "synthetic": Synthetic,
     "rsicd": Rsicd,
     "rsitmd": Rsitmd,
@@ -43,25 +44,22 @@ def open_prepared(
     """Prepares a data set, unless that was done before from the same inputs, and opens it.
 
     Args:
-      name: a key of `BUILDERS`.
-      source_dir: the folder with the data set's files; None for 'synthetic'.
-      prepared_dir: where prepared data lies, for all data sets.
-      bad_images: 'stop' refuses a data set with images that are missing or can't be read, 'skip'
-        leaves them out.
-      **options: the builder's own, see its class.
-
-    Returns:
-      The data and where it lies.
+      name: A key of `BUILDERS`.
+      source_dir: The folder with the data set's files; None for 'synthetic'.
+      prepared_dir: The folder for the prepared data of all data sets.
+      bad_images: 'stop' refuses a data set with images that are missing or can't be read; 'skip'
+        leaves them out, with their captions.
+      **options: The data set's own, see its class.
 
     Raises:
-      DataError: the name or an option is unknown, or something is wrong with the files.
+      DataError: The name or an option is unknown, or something is wrong with the files.
     """
     builder_class = _builder_class(name, source_dir, options)
-    builder = builder_class(
-        source_dir=None if source_dir is None else _expanded(source_dir),
-        prepared_dir=_expanded(prepared_dir),
-        **options,
-    )  # type: ignore[call-arg]
+    places: dict[str, Any] = {
+        "source_dir": _expanded(source_dir),
+        "prepared_dir": _expanded(prepared_dir),
+    }
+    builder = builder_class(**places, **options)
     return prepare(builder, bad_images)
 
 
@@ -69,31 +67,27 @@ def read_texts(name: str, source_dir: str | Path | None, **options: Any) -> dict
     """Reads the captions of a data set; its images need not be there, and nothing is written.
 
     Args:
-      name: a key of `BUILDERS`.
-      source_dir: the folder with the data set's files; None for 'synthetic'.
-      **options: the builder's own, see its class.
+      name: A key of `BUILDERS`.
+      source_dir: The folder with the data set's files; None for 'synthetic'.
+      **options: The data set's own, see its class.
 
     Returns:
-      split -> its texts, 'train' first and 'test' last.
+      Split -> its texts, 'train' first and 'test' last.
 
     Raises:
-      DataError: the name or an option is unknown, or something is wrong with the files.
+      DataError: The name or an option is unknown, or something is wrong with the files.
     """
     builder_class = _builder_class(name, source_dir, options)
-    folder = None if source_dir is None else _expanded(source_dir)
-    return builder_class.read_texts(folder, **options)
+    return builder_class.read_texts(_expanded(source_dir), **options)
 
 
-def _expanded(path: str | Path) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise DataError(f"There is no home folder for the path {path}.") from None
+def _expanded(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(os.path.expanduser(path))
 
 
 def _builder_class(
     name: str, source_dir: str | Path | None, options: Mapping[str, Any]
-) -> type[CaptionedImages]:
+) -> type[DatasetBuilder]:
     if name not in BUILDERS:
         raise DataError(f"There is no data set '{name}', only {', '.join(sorted(BUILDERS))}.")
     builder_class = BUILDERS[name]

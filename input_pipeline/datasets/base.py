@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from input_pipeline import storage
-from input_pipeline.images.image_bar import image_bar
+from input_pipeline.images.files import image_bar
 from input_pipeline.language.texts import Texts
 
 # Part of every fingerprint: raise it when the prepared files change their meaning.
@@ -29,10 +29,10 @@ class CaptionedImage:
     """One image with its captions, as it goes into the prepared data.
 
     Attributes:
-      image: the encoded file, by path or as its bytes; it is copied through undecoded.
-      file_name: as the data set names it; unique over all splits.
-      image_id: unique over all splits.
-      captions: one or more; five, in the published data sets.
+      image: The encoded file, as a path or as bytes; it is copied without being decoded.
+      file_name: The data set's name for it, unique over all splits.
+      image_id: Unique over all splits.
+      captions: One or more; the published data sets have five.
     """
 
     image: Path | bytes
@@ -42,13 +42,13 @@ class CaptionedImage:
 
 
 @dataclass(frozen=True)
-class Problem:
+class BadImage:
     """An image that can't be used.
 
     Attributes:
-      file_name: as the data set names it.
-      reason: in a few words: 'missing', 'it is truncated'.
-      split: that the image is in.
+      file_name: The data set's name for it.
+      reason: A few words, like 'missing' or 'it is truncated'.
+      split: The split that it is in.
     """
 
     file_name: str
@@ -60,12 +60,12 @@ def fingerprint(name: str, options: Mapping[str, object], inputs: Iterable[bytes
     """Names the outcome of a preparation by everything that decides it.
 
     Args:
-      name: of the data set.
-      options: JSON-able values.
-      inputs: whatever else matters: captions, names, sizes and times of images, drawing code.
+      name: The data set's name.
+      options: Values that JSON can write.
+      inputs: Whatever else matters: captions, names, sizes and times of images, drawing code.
 
     Returns:
-      16 hexadecimal digits of a SHA-256.
+      The first 16 hexadecimal digits of a SHA-256.
     """
     digest = hashlib.sha256()
     head = json.dumps([CODE_VERSION, name, dict(options)], sort_keys=True).encode()
@@ -75,22 +75,22 @@ def fingerprint(name: str, options: Mapping[str, object], inputs: Iterable[bytes
     return digest.hexdigest()[:16]
 
 
-class CaptionedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Base of the builders: a subclass says which splits there are and what is in them.
+class DatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """The base of all builders: a subclass says which splits there are and what is in them.
 
     Attributes:
-      fingerprint: of this data set with these options and inputs; part of its folder's name, so
-        that a changed input is prepared anew and never taken for the old one.
-      folder: of everything that is prepared from it.
-      left_out: names of images that `images_of` passes over.
-      texts_written: split -> the texts of the records, once they have been generated.
+      fingerprint: Names the data set with these options and inputs. It is part of the folder's
+        name, so a changed input is prepared anew and never taken for the old one.
+      folder: Holds everything that is prepared from it.
+      left_out: The names of images that `images_of` passes over.
+      texts_written: Split -> the texts of the records, once they have been generated.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First."}
 
     OFFICIAL_SIZES: ClassVar[Mapping[str, int]] = {}
-    """Images of each split as published; empty where nothing is."""
+    """Split -> number of images as published; empty where nothing is."""
 
     def __init__(
         self, prepared_dir: Path, options: Mapping[str, object], inputs: Iterable[bytes]
@@ -109,31 +109,39 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
     @classmethod
     def read_texts(cls, source_dir: Path | None, **options: Any) -> dict[str, Texts]:
-        """Reads the captions alone: no image needs to be there.
+        """Reads the captions alone; no image needs to be there.
 
         Args:
-          source_dir: the folder with the data set's files.
-          **options: as for the constructor.
+          source_dir: The folder with the data set's files.
+          **options: The same as the constructor's.
 
         Returns:
-          split -> its texts, in the order of `splits`.
+          Split -> its texts, in the order of `sizes`.
         """
         raise NotImplementedError
 
-    def splits(self) -> list[str]:
-        """Returns the names of the splits: 'train', 'validation' if there is one, 'test'."""
+    def sizes(self) -> dict[str, int]:
+        """Returns split -> number of images, those that are left out included.
+
+        The splits are 'train', 'validation' if there is one, and 'test', in this order.
+        """
         raise NotImplementedError
 
     def images_of(self, split: str) -> Iterator[CaptionedImage]:
         """Yields the images of a split in the order of their ids, but for `left_out`."""
         raise NotImplementedError
 
-    def num_images(self, split: str) -> int:
-        """Returns the number of a split's images, those that are left out included."""
-        raise NotImplementedError
-
-    def problems(self) -> list[Problem]:
+    def bad_images(self) -> list[BadImage]:
         """Reads every image and returns those that can't be used."""
+        return []
+
+    def naming_advice(self, bad: Sequence[BadImage]) -> str:
+        """Says in a sentence how missing images would be found under other names, or returns ''."""
+        del bad
+        return ""
+
+    def images_without_caption(self) -> list[str]:
+        """Returns the names of image files that no caption belongs to, so nothing uses them."""
         return []
 
     def sources(self) -> list[str]:
@@ -158,20 +166,17 @@ class CaptionedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True): 
 
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator[Any]]:
         del dl_manager  # nothing is downloaded
-        return {split: self._generate_examples(split) for split in self.splits()}
+        return {split: self._generate_examples(split) for split in self.sizes()}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         texts = self.texts_written[split] = Texts([], [], [])
-        images = self.images_of(split)
-        for entry in image_bar(f"preparing {split}", self.num_images(split), images):
+        bar = image_bar(f"preparing {split}", self.sizes()[split], self.images_of(split))
+        for entry in bar:
             texts.append(entry.image_id, entry.file_name, entry.captions)
-            image = io.BytesIO(entry.image) if isinstance(entry.image, bytes) else entry.image
-            yield (
-                entry.image_id,
-                {
-                    "image": image,
-                    "captions": entry.captions,
-                    "filename": entry.file_name,
-                    "image_id": entry.image_id,
-                },
-            )
+            record = {
+                "image": io.BytesIO(entry.image) if isinstance(entry.image, bytes) else entry.image,
+                "captions": entry.captions,
+                "filename": entry.file_name,
+                "image_id": entry.image_id,
+            }
+            yield entry.image_id, record

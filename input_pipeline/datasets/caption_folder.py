@@ -1,24 +1,188 @@
-"""Data of your own: a folder of images and a file of captions."""
+"""A folder of images with caption files: the base of such builders, and data of your own."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import inspect
+import json
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from input_pipeline.caption_files import caption_table
-from input_pipeline.datasets.captioned_folder import CaptionedFolder, Listing, check_splits
+from input_pipeline.caption_files import Entry, caption_table
+from input_pipeline.datasets.base import BadImage, CaptionedImage, DatasetBuilder
 from input_pipeline.errors import DataError
+from input_pipeline.images.files import (
+    IMAGE_SUFFIXES,
+    FoundImage,
+    find_folder,
+    locate,
+    naming_advice,
+)
+from input_pipeline.images.reader import check_all
+from input_pipeline.language.texts import SPLITS, Texts
 
-EXTENSIONS = (".csv", ".tsv", ".jsonl", ".json")
+_CAPTION_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
 
 
-class CaptionFolder(CaptionedFolder):
-    """Reads a CSV, TSV, JSONL or JSON file of captions, any number of them an image.
+@dataclass(frozen=True)
+class Listing:
+    """What caption files say.
 
-    What the files look like is described in `caption_files.caption_table`. Where they do not say
-    which images are for what, a test split is drawn at random.
+    Attributes:
+      file: The file that was read, or the folder of several.
+      entries: One an image; its place in the list is the image's id.
+    """
+
+    file: Path
+    entries: list[Entry]
+
+    @cached_property
+    def splits(self) -> dict[str, list[int]]:
+        """Split -> ids of its images, train first; a split without images is not there."""
+        ids: dict[str, list[int]] = {split: [] for split in SPLITS}
+        for image_id, entry in enumerate(self.entries):
+            ids[entry.split].append(image_id)
+        return {split: members for split, members in ids.items() if members}
+
+    def texts(self) -> dict[str, Texts]:
+        """Returns split -> its texts."""
+        return {
+            split: Texts(
+                ids,
+                [self.entries[image_id].file_name for image_id in ids],
+                [list(self.entries[image_id].captions) for image_id in ids],
+            )
+            for split, ids in self.splits.items()
+        }
+
+
+class FolderBuilder(DatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Reads the captions and finds the images, all of them in one folder."""
+
+    IMAGE_FOLDERS: ClassVar[Sequence[str]] = ("images",)
+    """The names that the image folder may have."""
+
+    def __init__(
+        self, *, source_dir: Path, prepared_dir: Path, images: str = "", **options: Any
+    ) -> None:
+        """Reads the captions and finds the images.
+
+        Args:
+          source_dir: The folder with the caption files and the image folder.
+          prepared_dir: The folder for prepared data.
+          images: The image folder's name within `source_dir`, or an absolute path; '' tries
+            `IMAGE_FOLDERS`.
+          **options: The options of `list_images`.
+        """
+        self._listing = self._checked_listing(source_dir, images=images, **options)
+        self._folder = find_folder(source_dir, [images] if images else self.IMAGE_FOLDERS)
+        candidates = [self.candidates(entry) for entry in self._listing.entries]
+        self._found = locate(self._folder, candidates)
+        # The options decide nothing but what is listed here.
+        super().__init__(prepared_dir, {}, self._inputs(source_dir))
+
+    def _inputs(self, source_dir: Path) -> Iterator[bytes]:
+        # Relative to the data folder, which may be moved.
+        yield os.path.relpath(self._folder, source_dir).encode()
+        for entry, found in zip(self._listing.entries, self._found, strict=True):
+            file = [found.num_bytes, found.modified_ns] if isinstance(found, FoundImage) else found
+            yield json.dumps([entry.file_name, entry.split, entry.captions, file]).encode()
+
+    @classmethod
+    def list_images(cls, *source_dir: Any, **options: Any) -> Listing:
+        """Reads the caption files; a subclass says which, and lists its own options."""
+        raise NotImplementedError
+
+    @classmethod
+    def _checked_listing(cls, source_dir: Path, **options: Any) -> Listing:
+        """Returns the listing, with images to train and to test with."""
+        listing = cls.list_images(source_dir, **options)
+        if any(not entry.split for entry in listing.entries):
+            raise DataError(f"{listing.file} does not say which images are for training and test.")
+        for split in ("train", "test"):
+            if split not in listing.splits:
+                raise DataError(f"{listing.file} lists no image of the {split} split.")
+        return listing
+
+    @classmethod
+    def option_names(cls) -> set[str]:
+        """Returns the options of `list_images`."""
+        return set(inspect.signature(cls.list_images).parameters) - {"source_dir"}
+
+    @classmethod
+    def read_texts(cls, source_dir: Path | None, **options: Any) -> dict[str, Texts]:
+        """Reads the captions alone, see the base class."""
+        assert source_dir is not None
+        return cls._checked_listing(source_dir, **options).texts()
+
+    def candidates(self, entry: Entry) -> list[str]:
+        """Returns where an image's file may lie below the image folder.
+
+        Letters with marks can be written in two ways: archives from one system may hold the one,
+        caption files the other.
+        """
+        in_folder = [f"{entry.folder}/{entry.file_name}"] if entry.folder else []
+        names = [entry.file_name, *in_folder]
+        forms = [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in names]
+        return list(dict.fromkeys([*names, *forms]))
+
+    def sources(self) -> list[str]:
+        """Names the caption file and the image folder."""
+        return [f"captions: {self._listing.file}", f"images: {self._folder}"]
+
+    def sizes(self) -> dict[str, int]:
+        """Returns split -> number of images, those that are left out included."""
+        return {split: len(ids) for split, ids in self._listing.splits.items()}
+
+    def images_of(self, split: str) -> Iterator[CaptionedImage]:
+        """Yields the images of a split in the order of their ids, but for `left_out`."""
+        for image_id in self._listing.splits[split]:
+            entry, found = self._listing.entries[image_id], self._found[image_id]
+            if entry.file_name not in self.left_out:
+                assert isinstance(found, FoundImage)  # what is missing is left out
+                captions = list(entry.captions)
+                yield CaptionedImage(found.path, entry.file_name, image_id, captions)
+
+    def bad_images(self) -> list[BadImage]:
+        """Reads every image and returns those that can't be used, in the order of the files."""
+        paths = [found.path for found in self._found if isinstance(found, FoundImage)]
+        reasons = iter(check_all(paths, "checking images"))
+        bad = []
+        for entry, found in zip(self._listing.entries, self._found, strict=True):
+            reason = next(reasons) if isinstance(found, FoundImage) else found
+            if reason is not None:
+                bad.append(BadImage(entry.file_name, reason, entry.split))
+        return bad
+
+    def naming_advice(self, bad: Sequence[BadImage]) -> str:
+        """Says how missing images would be found under other names, or returns ''."""
+        missing = [image.file_name for image in bad if image.reason == "missing"]
+        return naming_advice(self._folder, missing)
+
+    def images_without_caption(self) -> list[str]:
+        """Returns the names of the image files that no caption belongs to."""
+        captioned = {found.path for found in self._found if isinstance(found, FoundImage)}
+        prepared_dir = self.folder.parents[1]  # it may lie among the images, with figures in it
+        return sorted(
+            path.relative_to(self._folder).as_posix()
+            for path in self._folder.rglob("[!.]*")
+            if path.suffix.lower() in IMAGE_SUFFIXES
+            and path not in captioned
+            and prepared_dir not in path.parents
+        )
+
+
+class CaptionFolder(FolderBuilder):
+    """Data of your own: a CSV, TSV, JSONL or JSON file with any number of captions an image.
+
+    `caption_files.caption_table` describes the files. Where they do not say which images are for
+    what, a test split is drawn at random.
     """
 
     IMAGE_FOLDERS = ("images", ".")  # the folder itself, where there is no other
@@ -28,6 +192,7 @@ class CaptionFolder(CaptionedFolder):
         cls,
         source_dir: Path,
         captions: str = "",
+        images: str = "",
         blank_captions: bool = False,
         test_fraction: float = 0.2,
         split_seed: int = 0,
@@ -35,51 +200,52 @@ class CaptionFolder(CaptionedFolder):
         """Reads the caption file.
 
         Args:
-          source_dir: the folder with the caption file.
-          captions: the caption file's name within `source_dir`; '' takes the only one.
-          blank_captions: whether an empty caption is accepted.
-          test_fraction: of the images, for the test split of a file without splits; in (0, 1).
-          split_seed: of that choice.
-
-        Returns:
-          All images; those that are trained and tested with are there.
-
-        Raises:
-          DataError: the file is missing or malformed, or a fraction leaves no split.
+          source_dir: The folder with the caption file.
+          captions: The caption file's name within `source_dir`, or an absolute path; '' takes the
+            only one.
+          images: The name of the image folder, see the constructor.
+          blank_captions: Whether an empty caption is accepted.
+          test_fraction: The share of the images in the test split of a file without splits, in
+            (0, 1).
+          split_seed: Another seed draws another test split.
         """
         if not 0 < test_fraction < 1:
             raise DataError(f"'test_fraction' must be between 0 and 1, not {test_fraction}.")
         file = source_dir / captions if captions else _only_caption_file(source_dir)
-        listing = Listing(file, caption_table.read(file, source_dir, blank_captions))
-        if not any(entry.split for entry in listing.entries):
-            listing = _with_random_test_split(listing, test_fraction, split_seed)
-        return check_splits(listing)
+        root = None if os.path.isabs(captions) else source_dir
+        folders = [source_dir / name for name in ([images] if images else cls.IMAGE_FOLDERS)]
+        image_folder = next(filter(Path.is_dir, folders), folders[0])
+        entries = caption_table.read(file, root, blank_captions, image_folder)
+        if any(entry.split for entry in entries):
+            return Listing(file, entries)
+        return Listing(file, _with_random_test_split(entries, file, test_fraction, split_seed))
 
 
 def _only_caption_file(folder: Path) -> Path:
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _CAPTION_SUFFIXES)
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "no such file"
         raise DataError(
-            f"The folder {folder} must have one caption file ({', '.join(EXTENSIONS)}) or the "
-            f"option 'captions' name it; there is {names}."
+            f"The folder {folder} must have one caption file ({', '.join(_CAPTION_SUFFIXES)}) or "
+            f"the option 'captions' must name it; there is {names}."
         )
     return found[0]
 
 
-def _with_random_test_split(listing: Listing, fraction: float, seed: int) -> Listing:
-    count = len(listing.entries)
+def _with_random_test_split(
+    entries: list[Entry], file: Path, fraction: float, seed: int
+) -> list[Entry]:
+    count = len(entries)
     num_test = round(fraction * count)
     if not 0 < num_test < count or seed < 0:
         raise DataError(
             f"A 'test_fraction' of {fraction} and a 'split_seed' of {seed} leave no split of the "
-            f"{count} images of {listing.file}."
+            f"{count} images of {file}."
         )
     test = set(np.random.default_rng(seed).permutation(count)[:num_test].tolist())
-    entries = [
+    return [
         replace(entry, split="test" if image_id in test else "train")
-        for image_id, entry in enumerate(listing.entries)
+        for image_id, entry in enumerate(entries)
     ]
-    return Listing(listing.file, entries)

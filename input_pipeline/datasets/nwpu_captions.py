@@ -27,12 +27,11 @@ class NwpuCaptions(PublishedDataset):
     OFFICIAL_SIZES = {"train": 25200, "validation": 3150, "test": 3150}  # noqa: RUF012
 
     @staticmethod
-    def read_json(path: Path, root: Path, blank_captions: bool) -> list[Entry]:
+    def read_json(path: Path, root: Path | None, blank_captions: bool) -> list[Entry]:
         """Reads the publisher's caption file, which lists the images of each class."""
         return nwpu_json.read(path, root, blank_captions)
 
     def candidates(self, entry: Entry) -> list[str]:
         """Returns where an image's file may lie: by itself, or in the folder of its class."""
         scene_class = _NUMBER.sub("", PurePosixPath(entry.file_name).stem)
-        in_class = f"{scene_class}/{entry.file_name}"
-        return list(dict.fromkeys([*super().candidates(entry), in_class]))
+        return [*super().candidates(entry), f"{scene_class}/{entry.file_name}"]

@@ -23,14 +23,16 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from input_pipeline import storage
-from input_pipeline.datasets.base import CaptionedImages, Problem
+from input_pipeline.datasets.base import BadImage, DatasetBuilder
 from input_pipeline.errors import DataError
 from input_pipeline.images.decoded import EncodedImage
-from input_pipeline.images.files import BAD_IMAGES
 from input_pipeline.language.texts import Texts
 
 RECORD = "prepared.json"
 TEXTS = "texts.json"
+
+_MOST_LISTED = 20
+"""How many of the images that can't be used an error lists."""
 
 
 @dataclass(frozen=True)
@@ -38,33 +40,33 @@ class Prepared:
     """A prepared data set.
 
     Attributes:
-      builder: that made it.
-      sizes: split -> number of images.
-      left_out: the images that could not be used.
+      builder: The builder that made it.
+      sizes: Split -> number of images.
+      left_out: The images that could not be used.
     """
 
-    builder: CaptionedImages
+    builder: DatasetBuilder
     sizes: dict[str, int]
-    left_out: list[Problem]
+    left_out: list[BadImage]
 
     @property
     def folder(self) -> Path:
-        """Where it lies, `prepared_dir/NAME/FINGERPRINT`."""
+        """The folder that it lies in, `prepared_dir/NAME/FINGERPRINT`."""
         return self.builder.folder
 
     @property
     def fingerprint(self) -> str:
-        """Of everything that it was made from."""
+        """Names everything that it was made from."""
         return self.builder.fingerprint
 
     @property
     def num_images(self) -> int:
-        """Images of all splits."""
+        """The number of images in all splits."""
         return sum(self.sizes.values())
 
     @cached_property
     def splits(self) -> dict[str, Sequence[Mapping[str, Any]]]:
-        """The records: split -> a sequence of dictionaries.
+        """Split -> its records.
 
         A record has `image` (the encoded file's bytes), `captions` (list of bytes), `filename`
         (bytes), `image_id` (int).
@@ -94,88 +96,83 @@ class Prepared:
             return {split: Texts(**fields[split]) for split in self.sizes}
 
 
-def prepare(builder: CaptionedImages, bad_images: str = "stop") -> Prepared:
+def prepare(builder: DatasetBuilder, bad_images: str = "stop") -> Prepared:
     """Prepares a data set unless it is prepared already, and opens it.
 
     Args:
-      builder: of the data set.
+      builder: The data set's builder.
       bad_images: 'stop' refuses a data set with images that are missing or can't be read; 'skip'
         leaves them out, with their captions.
 
-    Returns:
-      The prepared data.
-
     Raises:
-      DataError: images can't be used, and all of them are listed; or none of a split can.
+      DataError: Images can't be used, and all of them are listed; or none of a split can.
     """
-    if bad_images not in BAD_IMAGES:
-        raise DataError(f"'bad_images' must be 'stop' or 'skip', not {bad_images!r}.")
     record = builder.folder / RECORD
     if not record.is_file():
         # Before anything is written: a data set that is refused leaves no trace.
-        problems = builder.problems()
-        _check(builder, problems, bad_images)
+        found = builder.bad_images()
+        _check(builder, found, bad_images)
         with storage.lock(builder.folder.parent):
             if not record.is_file():  # another process may have been at it
-                _make(builder, problems)
+                _make(builder, found)
     with storage.damage_named(builder.folder):
         if not builder.info.splits:  # another process has made them since we looked
             builder.info.read_from_directory(builder.data_path)
         made = json.loads(record.read_text("utf-8"))
-        sizes = {split: int(made["sizes"][split]) for split in builder.splits()}
-        left_out = [Problem(*problem) for problem in made["left_out"]]
+        sizes = {split: int(made["sizes"][split]) for split in builder.sizes()}
+        left_out = [BadImage(*fields) for fields in made["left_out"]]
     if left_out and bad_images == "stop":
         raise DataError(_sentence(builder, left_out))
     return Prepared(builder, sizes, left_out)
 
 
-def _check(builder: CaptionedImages, problems: Sequence[Problem], bad_images: str) -> None:
-    if problems and bad_images == "stop":
-        raise DataError(_sentence(builder, problems))
-    for split in builder.splits():
-        bad = [problem for problem in problems if problem.split == split]
-        if len(bad) == builder.num_images(split):
+def _check(builder: DatasetBuilder, found: Sequence[BadImage], bad_images: str) -> None:
+    if found and bad_images == "stop":
+        raise DataError(_sentence(builder, found))
+    for split, size in builder.sizes().items():
+        of_split = [image for image in found if image.split == split]
+        if len(of_split) == size:
             raise DataError(
                 f"No image of the {split} split of '{builder.name}' can be used; "
-                f"'{bad[0].file_name}': {bad[0].reason}."
+                f"'{of_split[0].file_name}': {of_split[0].reason}."
             )
 
 
-def _sentence(builder: CaptionedImages, problems: Sequence[Problem]) -> str:
-    """Names all images that can't be used: the first in the sentence, several in a list below."""
-    first, *others = problems
+def _sentence(builder: DatasetBuilder, found: Sequence[BadImage]) -> str:
+    """Names images that can't be used: the first in the sentence, the first few in a list below."""
+    first, *others = found
     where = f"'{builder.name}' ({'; '.join(builder.sources())})"
     option = "data.bad_images='skip' leaves"
+    advice = builder.naming_advice(found)
     if not others:
-        return (
-            f"The image '{first.file_name}' of {where} can't be used: {first.reason}; {option} it "
-            "out."
-        )
-    listed = "".join(f"\n  {problem.file_name}: {problem.reason}" for problem in problems)
+        sentence = f"The image '{first.file_name}' of {where} can't be used: {first.reason}"
+        return f"{sentence}; {option} it out. {advice}".rstrip()
+    lines = [f"{image.file_name}: {image.reason}" for image in found[:_MOST_LISTED]]
+    lines += [f"and {len(found) - _MOST_LISTED} more"] if len(found) > _MOST_LISTED else []
+    listed = "".join(f"\n  {line}" for line in [*lines, *([advice] if advice else [])])
     return (
-        f"{len(problems)} images of {where} can't be used, '{first.file_name}' ({first.reason}) "
+        f"{len(found)} images of {where} can't be used, '{first.file_name}' ({first.reason}) "
         f"and the others listed here; {option} them out:{listed}"
     )
 
 
-def _make(builder: CaptionedImages, problems: Sequence[Problem]) -> None:
+def _make(builder: DatasetBuilder, left_out: Sequence[BadImage]) -> None:
     """Writes records, texts, and last of all the record of the preparation."""
     shutil.rmtree(builder.folder, ignore_errors=True)  # left by a process that was killed
-    builder.left_out = frozenset(problem.file_name for problem in problems)
+    builder.left_out = frozenset(image.file_name for image in left_out)
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
     try:
         with _quiet():
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-            )
-    except RuntimeError as error:  # array_record's, of a full disk
+            builder.download_and_prepare(download_config=config)
+    except RuntimeError as error:  # what array_record raises when the disk is full
         reason = str(error).splitlines()[0]
         raise DataError(f"{builder.folder} can't be written: {reason}.") from error
     storage.flush_folder(Path(builder.data_path))
-    sizes = {split: len(builder.texts_written[split]) for split in builder.splits()}
-    texts = {split: builder.texts_written[split].fields() for split in sizes}
+    sizes = {split: len(texts) for split, texts in builder.texts_written.items()}
+    texts = {split: dataclasses.asdict(texts) for split, texts in builder.texts_written.items()}
     storage.write_text(builder.folder / TEXTS, json.dumps(texts, ensure_ascii=False))
-    left_out = [list(dataclasses.astuple(problem)) for problem in problems]
-    made = {"data set": builder.name, "sizes": sizes, "left_out": left_out}
+    listed = [dataclasses.astuple(image) for image in left_out]
+    made = {"data set": builder.name, "sizes": sizes, "left_out": listed}
     storage.write_text(builder.folder / RECORD, json.dumps(made, ensure_ascii=False))
 
 

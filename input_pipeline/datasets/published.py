@@ -1,31 +1,31 @@
-"""Base of the builders of published data sets, whichever of the caption files a user has."""
+"""The base of the builders of published data sets, whichever of the caption files you have."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from input_pipeline.caption_files import Entry, karpathy_json, release_text
-from input_pipeline.datasets.captioned_folder import CaptionedFolder, Listing, check_splits
+from input_pipeline.datasets.caption_folder import FolderBuilder, Listing
 from input_pipeline.errors import DataError
 
 
-class PublishedDataset(CaptionedFolder, skip_registration=True):  # type: ignore[call-arg]
+class PublishedDataset(FolderBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Reads the publisher's JSON file, or the text files of the KAMCL, GaLR and AMFMN programs.
 
     The text files (`train_caps.txt`, `train_filename.txt`, ...) are read where a folder has both.
-
-    Attributes:
-      JSON_FILES: names of the publisher's caption file.
-      BLANK_CAPTIONS: whether an empty caption is accepted unless an option says otherwise.
     """
 
     JSON_FILES: ClassVar[Sequence[str]] = ()
+    """The names that the publisher's caption file may have."""
+
     BLANK_CAPTIONS: ClassVar[bool] = False
+    """Whether an empty caption is accepted unless an option says otherwise."""
 
     @staticmethod
-    def read_json(path: Path, root: Path, blank_captions: bool) -> list[Entry]:
+    def read_json(path: Path, root: Path | None, blank_captions: bool) -> list[Entry]:
         """Reads the publisher's caption file, as the readers in `caption_files` do."""
         return karpathy_json.read(path, root, blank_captions)
 
@@ -34,25 +34,22 @@ class PublishedDataset(CaptionedFolder, skip_registration=True):  # type: ignore
         cls,
         source_dir: Path,
         captions: str = "",
+        images: str = "",
         blank_captions: bool | None = None,
     ) -> Listing:
         """Reads the caption files.
 
         Args:
-          source_dir: the folder with the caption files.
-          captions: the publisher's JSON file within `source_dir`; '' takes the text files if they
-            are there, else the JSON file under its usual name.
-          blank_captions: whether an empty caption is accepted; None for the data set's default.
-
-        Returns:
-          All images; those that are trained and tested with are there.
-
-        Raises:
-          DataError: a file is missing or malformed.
+          source_dir: The folder with the caption files.
+          captions: The publisher's JSON file within `source_dir`, or an absolute path; '' takes the
+            text files if they are there, else the JSON file under its usual name.
+          images: The name of the image folder, which is not looked at.
+          blank_captions: Whether an empty caption is accepted; None for the data set's default.
         """
+        del images
         blank = cls.BLANK_CAPTIONS if blank_captions is None else blank_captions
         if not captions and release_text.has_layout(source_dir):
-            return check_splits(Listing(source_dir, release_text.read(source_dir, blank)))
+            return Listing(source_dir, release_text.read(source_dir, blank))
         names = [captions] if captions else list(cls.JSON_FILES)
         file = next((source_dir / name for name in names if (source_dir / name).exists()), None)
         if file is None:
@@ -62,7 +59,8 @@ class PublishedDataset(CaptionedFolder, skip_registration=True):  # type: ignore
                 if source_dir.is_dir()
                 else f"There is no folder {source_dir}."
             )
-        return check_splits(Listing(file, cls.read_json(file, source_dir, blank)))
+        root = None if os.path.isabs(captions) else source_dir
+        return Listing(file, cls.read_json(file, root, blank))
 
 
 def size_mismatches(official: Mapping[str, int], sizes: Mapping[str, int]) -> list[str]:
@@ -72,20 +70,19 @@ def size_mismatches(official: Mapping[str, int], sizes: Mapping[str, int]) -> li
     validation split: the text files of the KAMCL release have them in one file.
 
     Args:
-      official: split -> number of images; empty where nothing is published.
-      sizes: split -> number of images.
+      official: Split -> number of images; empty where nothing is published.
+      sizes: Split -> number of images.
 
     Returns:
       A sentence with both numbers for each difference.
     """
     if official and ("validation" in official) != ("validation" in sizes):
-        official, sizes = _without_validation(official), _without_validation(sizes)
+        official, sizes = (
+            {"train": of["train"] + of.get("validation", 0), "test": of["test"]}
+            for of in (official, sizes)
+        )
     return [
         f"the {split} split has {sizes.get(split, 0)} images, the published one {count}"
         for split, count in official.items()
         if sizes.get(split, 0) != count
     ]
-
-
-def _without_validation(sizes: Mapping[str, int]) -> dict[str, int]:
-    return {"train": sizes["train"] + sizes.get("validation", 0), "test": sizes["test"]}

@@ -1,6 +1,6 @@
 """Reads the bands of TIFF files: pictures, and satellites' files of more bands, or more bits.
 
-Which bands become red, green and blue, and how, can be chosen. `image_reader` reads other files.
+You can choose which bands become red, green and blue, and how. `pillow` reads other files.
 
 | in the TIFF file                 | in the image                                              |
 |----------------------------------|-----------------------------------------------------------|
@@ -14,8 +14,8 @@ Which bands become red, green and blue, and how, can be chosen. `image_reader` r
 | signed integers, floating point  | stretched, or else refused: nothing says what is white    |
 | colours multiplied by alpha      | divided by it, unless they are stretched                  |
 | orientation                      | applied                                                   |
-| compressions that the tags do    | refused; JPEG is read if its own header says the same     |
-| not bound, as JPEG 2000          | size                                                      |
+| compressions whose strips say    | refused, as JPEG 2000; JPEG is read if its own header     |
+| their size themselves            | agrees with the tags                                      |
 | black and white, palette, CMYK,  | left to PIL; neither bands nor a stretch count            |
 | YCbCr, LAB                       |                                                           |
 
@@ -36,11 +36,14 @@ import numpy as np
 import tifffile
 
 from input_pipeline.errors import DataError
-from input_pipeline.images import band_levels
-from input_pipeline.images.files import MAX_PIXELS, UnreadableImageError
+from input_pipeline.images.files import MAX_PIXELS, UnreadableImageError, one_line
+from input_pipeline.images.pillow import NO_WHITE, TWO_BANDS
 
 MAX_DECODED_BYTES = 2**30
-"""Of all bands of an image; more are not decoded."""
+"""Images whose bands take more bytes are not decoded."""
+
+MEASURED_PIXELS = 2**22
+"""Percentiles of larger images are taken of at most as many pixels, evenly spaced."""
 
 _PLAIN = (
     tifffile.PHOTOMETRIC.MINISBLACK,
@@ -48,14 +51,10 @@ _PLAIN = (
     tifffile.PHOTOMETRIC.RGB,
 )
 _BOUNDED = (1, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013)
-"""Of TIFF's compressions those that are decoded into as many bytes as the tags say: none, LZW,
-Deflate, PackBits, LZMA and Zstandard."""
+"""The compressions that are decoded into as many bytes as the tags say: none, LZW, Deflate,
+PackBits, LZMA and Zstandard."""
 _JPEG = (6, 7, 33007, 34892)  # which are as large as their own headers say
-
-# Of JPEG's markers: frames say the size; what else may come before the first scan has a length.
-_STARTS_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_START_OF_SCAN = 0xDA
-_TABLES_AND_REMARKS = {0xC4, 0xCC, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
+_STARTS_OF_FRAME = {*range(0xFFC0, 0xFFD0)} - {0xFFC4, 0xFFC8, 0xFFCC}  # of JPEG's markers
 _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 _WRONG_BANDS = "Bands are one or three numbers from 1, as 4,3,2, not {}."
@@ -69,9 +68,9 @@ class BandChoice:
     """Which bands of a TIFF file make the image, and how.
 
     Attributes:
-      bands: of red, green and blue, from 1; a single one is repeated. Empty: 1, 2, 3, or the only
-        one beside transparency.
-      stretch: percentiles that become 0 and 255; None takes the highest 8 bits.
+      bands: The numbers, from 1, of the bands for red, green and blue; a single one is repeated.
+        Empty takes 1, 2, 3, or the only band beside transparency.
+      stretch: The percentiles that become 0 and 255; None takes the highest 8 bits.
     """
 
     bands: tuple[int, ...] = ()
@@ -86,14 +85,11 @@ class BandChoice:
 
 
 def parse_choice(bands: Sequence[str] = (), stretch: Sequence[str] = ()) -> BandChoice:
-    """Reads a choice as it is written on the command line.
+    """Reads a choice as it is written on the command line, or raises a `DataError`.
 
     Args:
-      bands: numbers, as `["4", "3", "2"]`; none for the default.
-      stretch: two percentiles, or none.
-
-    Raises:
-      DataError: they cannot be read, or cannot be.
+      bands: Numbers, as `["4", "3", "2"]`; none for the default.
+      stretch: Two percentiles, or none.
     """
     try:
         numbers = tuple(int(band) for band in bands)
@@ -110,15 +106,16 @@ def read_levels(encoded: bytes, page_number: int, choice: BandChoice) -> np.ndar
     """Decodes the bands of a TIFF file.
 
     Args:
-      encoded: the file's bytes.
-      page_number: of the file, from 0.
-      choice: of bands.
+      encoded: The file's bytes.
+      page_number: Which page of the file to read, from 0.
+      choice: Which bands to take.
 
     Returns:
       u8[height, width, 3] of red, green and blue, or None if the colours are for PIL to convert.
 
     Raises:
-      UnreadableImageError: it is damaged, too large or of an unknown kind, or has not the bands.
+      UnreadableImageError: The file is damaged, too large or of an unknown kind, or it does not
+        have the bands.
     """
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
@@ -131,65 +128,33 @@ def read_levels(encoded: bytes, page_number: int, choice: BandChoice) -> np.ndar
             _check(page)
             levels = _levels(_decode(page), numbers, page, choice.stretch)
             return np.ascontiguousarray(_upright(levels, page.tags.valueof("Orientation")))
-    except UnreadableImageError:
+    except (UnreadableImageError, MemoryError):
         raise
-    except MemoryError as error:
-        raise UnreadableImageError("there is not enough memory for it") from error
     # Damaged bytes lead tifffile and the codecs to anything.
     except Exception as error:
-        raise UnreadableImageError(_damage(error)) from error
+        raise UnreadableImageError(
+            f"it is a TIFF file, damaged or of an unknown kind ({one_line(error)})"
+        ) from error
 
 
-def _levels(
-    pixels: np.ndarray,
-    numbers: list[int],
-    page: tifffile.TiffPage,
-    stretch: tuple[float, float] | None,
-) -> np.ndarray:
-    """Returns u8[height, width, 3] of [height, width, bands]."""
-    if stretch is not None and band_levels.is_stretchable(page):
-        return band_levels.stretched(pixels[..., numbers], page, stretch)
-    levels = band_levels.highest_bits(pixels[..., numbers], page)
-    alpha = _premultiplied_by(page)
-    if alpha is not None:
-        num_colours = page.samplesperpixel - len(page.extrasamples)
-        divisors = band_levels.highest_bits(pixels[..., [alpha] * 3], page)
-        divisors[..., [number >= num_colours for number in numbers]] = 255  # further bands stay
-        levels = band_levels.divided(levels, divisors)
-    # Only now: what is multiplied by alpha is the number that is stored, and alpha has no white.
-    return ~levels if band_levels.is_zero_white(page) else levels
-
-
-def _premultiplied_by(page: tifffile.TiffPage) -> int | None:
-    """Returns the alpha band that the colours are multiplied by, from 0, if they are."""
-    if tifffile.EXTRASAMPLE.ASSOCALPHA not in page.extrasamples:
-        return None
-    first_extra = page.samplesperpixel - len(page.extrasamples)
-    return first_extra + page.extrasamples.index(tifffile.EXTRASAMPLE.ASSOCALPHA)
-
-
-def _upright(stored: np.ndarray, orientation: object) -> np.ndarray:
-    """Turns [height, width, 3] as TIFF's tag says: where its first row and column belong."""
-    first_row_is_at_the_side = orientation in (5, 6, 7, 8)
-    shown = stored.swapaxes(0, 1) if first_row_is_at_the_side else stored
-    from_the_bottom, from_the_right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
-    return shown[:: -1 if from_the_bottom else 1, :: -1 if from_the_right else 1]
-
-
-def _damage(error: Exception) -> str:
-    text = "".join(letter if letter.isprintable() else " " for letter in str(error)).strip()
-    return (
-        f"it is a TIFF file, damaged or of an unknown kind ({text[:100] or type(error).__name__})"
-    )
+def _chosen_of(page: tifffile.TiffPage, bands: tuple[int, ...]) -> list[int]:
+    """Returns which bands are red, green and blue, from 0."""
+    num_bands = page.samplesperpixel
+    has_alpha = any(extra in _ALPHA for extra in page.extrasamples)
+    if not bands and num_bands == 2 and not has_alpha:
+        raise UnreadableImageError(TWO_BANDS)
+    wanted = bands or ((1,) if num_bands <= 2 else (1, 2, 3))
+    if max(wanted) > num_bands:
+        noun = "band" if num_bands == 1 else "bands"
+        raise UnreadableImageError(f"it has {num_bands} {noun}, not the chosen band {max(wanted)}")
+    return [band - 1 for band in (wanted * 3)[:3]]
 
 
 def _check(page: tifffile.TiffPage) -> None:
     """Refuses what would take too much memory, or cannot be decoded, before it is."""
     if page.compression not in (*_BOUNDED, *_JPEG):
-        name = _compression_of(page)
+        name = getattr(page.compression, "name", page.compression)
         raise UnreadableImageError(f"TIFF files of the compression {name} are not read")
-    if page.compression == tifffile.COMPRESSION.NONE and page.predictor != 1:
-        raise UnreadableImageError(band_levels.MAYBE_DIFFERENCES)
     if page.imagewidth * page.imagelength * page.imagedepth > MAX_PIXELS:
         raise UnreadableImageError(f"it has more than {MAX_PIXELS} pixels")
     chunk = math.prod(page.chunks) * page.dtype.itemsize if page.dtype is not None else 0
@@ -199,68 +164,30 @@ def _check(page: tifffile.TiffPage) -> None:
         raise UnreadableImageError(f"its shape is {page.shape}")
     if page.dtype is None or page.dtype.kind not in "uif":
         raise UnreadableImageError("its pixels are no integers and no floating-point numbers")
-    if any(not offset for offset in page.dataoffsets):
+    places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    if any(not offset for offset, _ in places):
         raise UnreadableImageError("parts of it are missing")
-    if any(
-        offset + count > page.parent.filehandle.size
-        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-    ):
+    if any(offset + count > page.parent.filehandle.size for offset, count in places):
         raise UnreadableImageError("it is truncated")
     if page.compression in _JPEG:
-        _check_jpegs(page)
-
-
-def _compression_of(page: tifffile.TiffPage) -> str:
-    try:
-        return tifffile.COMPRESSION(page.compression).name
-    except ValueError:
-        return str(page.compression)
-
-
-def _check_jpegs(page: tifffile.TiffPage) -> None:
-    """Refuses strips and tiles that are huge by their own headers, not by the TIFF's tags."""
-    file, (rows, columns) = page.parent.filehandle, page.chunks[:2]
-    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
-        file.seek(offset)
-        height, width = _size_of_jpeg((page.jpegheader or b"") + file.read(count))
-        # An encoder may have filled the last blocks of 8 or 16 pixels up.
-        if height > rows + 15 or width > columns + 15:
-            raise UnreadableImageError("its strips or tiles are larger than it says")
+        file, (rows, columns) = page.parent.filehandle, page.chunks[:2]
+        for offset, count in places:
+            file.seek(offset)
+            height, width = _size_of_jpeg((page.jpegheader or b"") + file.read(count))
+            # An encoder may have filled the last blocks of 8 or 16 pixels up.
+            if height > rows + 15 or width > columns + 15:
+                raise UnreadableImageError("its strips or tiles are larger than it says")
 
 
 def _size_of_jpeg(encoded: bytes) -> tuple[int, int]:
-    """Returns the (height, width) of the one frame that a JPEG has before its first scan.
-
-    Decoders do not agree on filling bytes, markers without a length and second frames there, and
-    encoders do not write them: a file with any of them could show each decoder another size.
-    """
-    size, place = None, 2
-    while place + 9 <= len(encoded) and encoded[place] == 0xFF:
-        marker, length, height, width = struct.unpack_from(">xBHxHH", encoded, place)
-        if marker == _START_OF_SCAN and size is not None:
-            return size
-        if marker in _STARTS_OF_FRAME and size is None:
-            size = height, width
-        elif marker not in _TABLES_AND_REMARKS:
-            break
+    """Returns the (height, width) of the first frame of a JPEG."""
+    place = 2
+    while place + 9 <= len(encoded):
+        marker, length, height, width = struct.unpack_from(">HHxHH", encoded, place)
+        if marker in _STARTS_OF_FRAME:
+            return height, width
         place += 2 + length
     raise UnreadableImageError("its strips or tiles are damaged")
-
-
-def _has_alpha(page: tifffile.TiffPage) -> bool:
-    return any(extra in _ALPHA for extra in page.extrasamples)
-
-
-def _chosen_of(page: tifffile.TiffPage, bands: tuple[int, ...]) -> list[int]:
-    """Returns which bands are red, green and blue, from 0."""
-    num_bands = page.samplesperpixel
-    if not bands and num_bands == 2 and not _has_alpha(page):
-        raise UnreadableImageError(band_levels.TWO_BANDS)
-    wanted = bands or ((1,) if num_bands <= 2 else (1, 2, 3))
-    if max(wanted) > num_bands:
-        noun = "band" if num_bands == 1 else "bands"
-        raise UnreadableImageError(f"it has {num_bands} {noun}, not the chosen band {max(wanted)}")
-    return [band - 1 for band in (wanted * 3)[:3]]
 
 
 def _decode(page: tifffile.TiffPage) -> np.ndarray:
@@ -268,3 +195,83 @@ def _decode(page: tifffile.TiffPage) -> np.ndarray:
     pixels = page.asarray(maxworkers=1)  # images are read in threads already
     pixels = pixels.reshape(page.shaped)[:, 0]  # planes, height, width, interleaved bands
     return pixels[0] if page.shaped[0] == 1 else np.moveaxis(pixels[..., 0], 0, -1)
+
+
+def _levels(
+    pixels: np.ndarray,
+    numbers: list[int],
+    page: tifffile.TiffPage,
+    stretch: tuple[float, float] | None,
+) -> np.ndarray:
+    """Turns [height, width, bands] into u8[height, width, 3]."""
+    is_zero_white = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    # Unsigned numbers of 8 bits reach from black to white already.
+    if stretch is not None and (pixels.dtype.kind != "u" or page.bitspersample > 8):
+        nodata = _nodata(page)
+        each = [_stretched(pixels[..., band], nodata, stretch, is_zero_white) for band in numbers]
+        return np.stack(each, axis=-1)
+    levels = _highest_bits(pixels[..., numbers], page.bitspersample)
+    if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples:
+        num_colours = page.samplesperpixel - len(page.extrasamples)
+        alpha = num_colours + page.extrasamples.index(tifffile.EXTRASAMPLE.ASSOCALPHA)
+        divisors = _highest_bits(pixels[..., [alpha] * 3], page.bitspersample)
+        divisors[..., [number >= num_colours for number in numbers]] = 255  # further bands stay
+        levels = _divided(levels, divisors)
+    # Only now: what is multiplied by alpha is the number that is stored, and alpha has no white.
+    return ~levels if is_zero_white else levels
+
+
+def _highest_bits(bands: np.ndarray, bits: int) -> np.ndarray:
+    """Returns u8 of the highest 8 of the bits; fewer than 8 are spread over 0 to 255."""
+    if bands.dtype.kind != "u":
+        raise UnreadableImageError(f"{NO_WHITE} (an index can be made with a stretch, as 2,98)")
+    is_short = bits < 8
+    levels = bands.astype(np.uint16) * 255 // (2**bits - 1) if is_short else bands >> (bits - 8)
+    return levels.astype(np.uint8)
+
+
+def _divided(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Divides u8 colours by the u8 alpha that they are multiplied by, as PIL does."""
+    levels = colours.astype(np.uint16) * 255 // np.maximum(alpha, 1)
+    return np.where(alpha > 0, np.minimum(levels, 255), 0).astype(np.uint8)
+
+
+def _nodata(page: tifffile.TiffPage) -> float | None:
+    """Returns GDAL's no-data value; tifffile's own is 0 if the text does not fit the pixels."""
+    text = str(page.tags.valueof("GDAL_NODATA", default=""))
+    try:
+        return float(text.replace(",", ".").strip("\0 "))
+    except ValueError:
+        return None
+
+
+@np.errstate(over="ignore", invalid="ignore")  # of values that only float64 has, or not even that
+def _stretched(
+    band: np.ndarray, nodata: float | None, stretch: tuple[float, float], is_zero_white: bool
+) -> np.ndarray:
+    """Maps percentiles of [height, width] to 0 and 255, or 255 and 0 -> u8[height, width]."""
+    step = math.ceil(math.sqrt(band.size / MEASURED_PIXELS))
+    valid = np.isfinite(band)
+    if nodata is not None:
+        valid &= band != nodata
+    measured = band[::step, ::step][valid[::step, ::step]]
+    if not measured.size:
+        return np.zeros(band.shape, np.uint8)
+    low, high = np.percentile(measured.astype(np.float64), stretch)
+    levels = np.clip(band, low, high, dtype=np.float64)
+    levels -= low
+    if high > low:
+        levels /= high - low
+    levels *= 255
+    if is_zero_white:
+        np.subtract(255, levels, out=levels)
+    levels[~valid] = 0
+    return np.rint(levels, out=levels).astype(np.uint8)
+
+
+def _upright(stored: np.ndarray, orientation: object) -> np.ndarray:
+    """Turns [height, width, 3] as TIFF's tag says: where its first row and column belong."""
+    first_row_is_at_the_side = orientation in (5, 6, 7, 8)
+    shown = stored.swapaxes(0, 1) if first_row_is_at_the_side else stored
+    from_the_bottom, from_the_right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return shown[:: -1 if from_the_bottom else 1, :: -1 if from_the_right else 1]

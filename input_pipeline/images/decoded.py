@@ -7,6 +7,7 @@ nobody has asked for take no space where the file system knows sparse files.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +17,17 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from input_pipeline import storage
 from input_pipeline.errors import DataError
-from input_pipeline.images.files import UnreadableImageError
-from input_pipeline.images.image_bar import image_bar
+from input_pipeline.images.files import UnreadableImageError, image_bar
 from input_pipeline.images.reader import resize
 
 _T = TypeVar("_T")
 
 SAVED_EVERY = 2048
-"""Images after which an interrupted decoding need not start over."""
+"""After so many images an interrupted decoding need not start over."""
 
 
 class EncodedImage(NamedTuple):
@@ -41,9 +42,9 @@ class DecodedImages:
     """The images of a data set at one size.
 
     Attributes:
-      folder: of the arrays of all sizes.
-      size: pixels a side.
-      num_images: of the whole data set.
+      folder: The folder of the arrays of all sizes.
+      size: The pixels a side.
+      num_images: The number of images of the whole data set.
     """
 
     folder: Path
@@ -92,51 +93,45 @@ def decode(
     disk, so whatever interrupts the work, it goes on from there.
 
     Args:
-      images: where the array is, or will be.
+      images: Where the array is, or will be.
       rows: i64[n], the images that must be there.
-      read: row -> the encoded image.
-      progress: the progress bar's label; the bar is on stderr.
+      read: A function that returns a row's encoded image.
+      progress: The label of the progress bar on stderr.
 
     Returns:
       u8[num_images, size, size, 3], memory-mapped and read-only; the other rows may be zeros.
 
     Raises:
-      DataError: an image can't be read; the sentence names it.
+      DataError: An image can't be read; the sentence names it.
     """
     if not images.filled()[rows].all():
         with storage.lock(images.folder):
             filled = images.filled()  # another process may have been at it
             missing = np.unique(rows[~filled[rows]])
-            if len(missing):
-                _fill(images, filled, missing, read, progress)
+            if not filled.any():
+                _make_empty(images)
+            with image_bar(progress, len(missing)) as bar:
+                for some in _chunks(missing.tolist(), SAVED_EVERY):
+                    resized = _resized((read(row) for row in some), images.size)
+                    _write(images, some, resized, bar)
+                    filled[some] = True
+                    with storage.replaced(images.filled_path) as unfinished:
+                        np.save(unfinished, filled)
     return images.open()
 
 
-def _fill(
-    images: DecodedImages,
-    filled: np.ndarray,
-    rows: np.ndarray,
-    read: Callable[[int], EncodedImage],
-    progress: str,
+def _write(
+    images: DecodedImages, rows: list[int], resized: Iterator[np.ndarray], bar: tqdm
 ) -> None:
-    if not filled.any():
-        _make_empty(images)
-    first_pixel = os.path.getsize(images.path) - int(np.prod(images.shape))
-    row_bytes = int(np.prod(images.shape[1:]))
-    bar = image_bar(progress, len(rows))
+    first_pixel = os.path.getsize(images.path) - math.prod(images.shape)
     # Not through a memory map: a full disk would kill the process there without a word.
-    with bar, images.path.open("r+b") as file:
-        for chunk in _chunks(rows.tolist(), SAVED_EVERY):
-            encoded = (read(row) for row in chunk)
-            for row, pixels in zip(chunk, _resized(encoded, images.size), strict=True):
-                file.seek(first_pixel + row * row_bytes)
-                file.write(pixels.tobytes())
-                bar.update()
-            file.flush()
-            os.fsync(file.fileno())
-            filled[chunk] = True
-            with storage.replaced(images.filled_path) as unfinished:
-                np.save(unfinished, filled)
+    with images.path.open("r+b") as file:
+        for row, pixels in zip(rows, resized, strict=True):
+            file.seek(first_pixel + row * pixels.size)
+            file.write(pixels.tobytes())
+            bar.update()
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _make_empty(images: DecodedImages) -> None:
@@ -145,7 +140,7 @@ def _make_empty(images: DecodedImages) -> None:
     with storage.replaced(images.path) as unfinished:
         header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
         np.lib.format.write_array_header_1_0(unfinished, header)
-        unfinished.truncate(unfinished.tell() + int(np.prod(images.shape)))
+        unfinished.truncate(unfinished.tell() + math.prod(images.shape))
 
 
 def _resized(encoded: Iterator[EncodedImage], size: int) -> Iterator[np.ndarray]:

@@ -1,25 +1,32 @@
-"""Finds the image files of a folder, and reads their bytes; `image_reader` makes pixels of them."""
+"""Finds the image files of a folder and reads their bytes; `reader` makes pixels of them."""
 
 from __future__ import annotations
 
 import errno
 import functools
+import glob
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from input_pipeline.errors import DataError
-
-BAD_IMAGES = ("stop", "skip")
-"""What to do with a data set whose images can't all be read."""
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded; a pixel takes 4 to 8 bytes of memory."""
 
 MAX_FILE_BYTES = 2**30
 """Larger files are not read."""
+
+_COMMON = (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+_OTHERS = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx")
+
+IMAGE_SUFFIXES = frozenset((*_COMMON, *_OTHERS))
+"""The suffixes of files that are taken for images, in small letters."""
 
 _MISSING = "missing"
 
@@ -28,14 +35,20 @@ class UnreadableImageError(ValueError):
     """An image can't be read; the text is a reason in a few words, like 'it is truncated'."""
 
 
+def one_line(error: Exception) -> str:
+    """Returns the first 100 printable letters of an error's text, or else its type."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(error)).strip()
+    return text[:100] or type(error).__name__
+
+
 @dataclass(frozen=True)
 class FoundImage:
     """An image file that is there.
 
     Attributes:
-      path: of the file.
-      num_bytes: its size.
-      modified_ns: when it was last modified, in ns.
+      path: The path of the file.
+      num_bytes: The file's size.
+      modified_ns: When the file was last modified, in ns.
     """
 
     path: Path
@@ -43,19 +56,24 @@ class FoundImage:
     modified_ns: int
 
 
-def find_folder(root: Path, names: Sequence[str]) -> Path:
-    """Finds the image folder.
+def image_bar(label: str, total: int, images: Iterable[Any] | None = None) -> tqdm:
+    """Returns a progress bar on stderr, which appears when the work takes more than a second.
 
     Args:
-      root: the folder that holds it.
-      names: that it may have; a relative one must not lead out of `root`, not even by a link. An
-        absolute path is taken as it is: the user has named it.
+      label: What is done.
+      total: The number of images.
+      images: The images to go through; None where you call `update` instead.
+    """
+    return tqdm(images, label, total, unit="image", mininterval=1.0, delay=1.0)
 
-    Returns:
-      The first one that is there.
 
-    Raises:
-      DataError: there is none, or it lies outside of `root`.
+def find_folder(root: Path, names: Sequence[str]) -> Path:
+    """Returns the first image folder that is there.
+
+    Args:
+      root: The data folder.
+      names: The names that the image folder may have. A relative one must not lead out of `root`,
+        not even by a link; an absolute path is taken as it is, because the user has named it.
     """
     folders = [root / name for name in names]
     for name, folder in zip(names, folders, strict=True):
@@ -64,8 +82,8 @@ def find_folder(root: Path, names: Sequence[str]) -> Path:
         resolved = folder.resolve()
         if not os.path.isabs(name) and not resolved.is_relative_to(root.resolve()):
             raise DataError(
-                f"The image folder {folder} leads to {resolved}, outside of {root}: give that as "
-                "an absolute path if it is meant."
+                f"The image folder {folder} leads to {resolved}, outside of {root}. If you mean "
+                f"that folder, write --config.data.options.images={resolved}."
             )
         return folder
     tried = ", ".join(map(str, folders))
@@ -76,71 +94,51 @@ def locate(folder: Path, names: Sequence[Sequence[str]]) -> list[FoundImage | st
     """Looks for image files without opening them.
 
     Args:
-      folder: of the images. Links within it are followed, those that lead out of it are not.
-      names: for each image, where it may lie below `folder`, with forward slashes; the first that
+      folder: The image folder. Links within it are followed, links that lead out of it are not.
+      names: For each image, where it may lie below `folder`, with forward slashes; the first that
         is there counts.
 
     Returns:
       For each image its file, or in a few words why there is none, like 'missing'.
     """
     root = folder.resolve()
+
     # Folders are few: resolving them, rather than every file, is what makes this fast.
-    problem_of_folder = functools.cache(functools.partial(_problem_of_link, folder, root))
-    return [_first_there(folder, candidates, problem_of_folder) for candidates in names]
+    @functools.cache
+    def leads_out(path: str) -> bool:
+        return not Path(os.path.realpath(path)).is_relative_to(root)
+
+    def first_there(candidates: Sequence[str]) -> FoundImage | str:
+        looked_at = (_look(folder, name, leads_out) for name in candidates)
+        return next((found for found in looked_at if found != _MISSING), _MISSING)
+
+    return [first_there(candidates) for candidates in names]
 
 
-def _first_there(
-    folder: Path, candidates: Sequence[str], problem: Callable[[str], str | None]
-) -> FoundImage | str:
-    found: FoundImage | str = _MISSING
-    for name in candidates:
-        found = _look(folder, name, problem)
-        if found != _MISSING:
-            break
-    return found
-
-
-def _look(folder: Path, name: str, problem: Callable[[str], str | None]) -> FoundImage | str:
+def _look(folder: Path, name: str, leads_out: Callable[[str], bool]) -> FoundImage | str:
     if os.path.isabs(name) or ".." in name.split("/"):
         return "a name that leads out of the image folder"
-    reason = problem(name.rpartition("/")[0])
-    if reason is not None:
-        return reason
     path = f"{folder}/{name}"
     try:
-        status = os.lstat(path)
-        if stat.S_ISLNK(status.st_mode):
-            reason = problem(name)
-            if reason is not None:
-                return "a link to nothing" if reason == _MISSING else reason
-            status = os.stat(path)
+        if leads_out(os.path.dirname(path)) or (os.path.islink(path) and leads_out(path)):
+            return "a link out of the image folder"
+        status = os.stat(path)
     except (OSError, ValueError) as error:
-        return _problem_of_access(error)
-    reason = _problem_of_kind(status.st_mode)
-    return reason or FoundImage(Path(path), status.st_size, status.st_mtime_ns)
+        reason = _reason(error)
+        return "a link to nothing" if reason == _MISSING and os.path.islink(path) else reason
+    if stat.S_ISREG(status.st_mode):
+        return FoundImage(Path(path), status.st_size, status.st_mtime_ns)
+    return "a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file"
 
 
-def _problem_of_link(folder: Path, root: Path, name: str) -> str | None:
-    """Says what is wrong with a file or folder whose path may lead over links, or None."""
-    try:
-        inside = Path(os.path.realpath(folder / name, strict=True)).is_relative_to(root)
-    except (OSError, ValueError) as error:
-        return _problem_of_access(error)
-    return None if inside else "a link out of the image folder"
-
-
-def _problem_of_kind(mode: int) -> str | None:
-    if stat.S_ISDIR(mode):
-        return "a folder, not a file"
-    return None if stat.S_ISREG(mode) else "not a regular file"
-
-
-def _problem_of_access(error: OSError | ValueError) -> str:
+def _reason(error: OSError | ValueError) -> str:
+    """Says in a few words why a file can't be read."""
     if not isinstance(error, OSError):
         return "not a file name"  # it has a zero byte or half a surrogate pair
     known = {
         errno.ENOENT: _MISSING,
         errno.ENOTDIR: _MISSING,
+        errno.EISDIR: "a folder, not a file",
         errno.EACCES: "no permission",
         errno.EPERM: "no permission",
         errno.ELOOP: "a link in a circle",
@@ -148,22 +146,49 @@ def _problem_of_access(error: OSError | ValueError) -> str:
     return known.get(error.errno or 0, f"unreadable ({error.strerror})")
 
 
-def read_bytes(path: Path) -> bytes:
-    """Reads an image file whole.
+def naming_advice(folder: Path, missing: Sequence[str]) -> str:
+    """Says how the names of missing images would have to be written for the images to be found.
 
-    Raises:
-      UnreadableImageError: it is missing, no regular file, too large or cannot be read.
+    Args:
+      folder: The image folder.
+      missing: The names of images that are not there.
+
+    Returns:
+      A sentence like "60 of the 60 missing images would be found without 'images/'.", or '' where
+      neither leaving out folders nor adding a suffix helps.
     """
+    helpful = next(_changes_that_help(folder, missing[:20]), None)
+    if helpful is None:
+        return ""
+    prefix, suffix = helpful
+    renamed = [[name.removeprefix(prefix) + suffix] for name in missing]
+    count = sum(isinstance(found, FoundImage) for found in locate(folder, renamed))
+    changes = [f"without '{prefix}'" if prefix else "", f"with '{suffix}'" if suffix else ""]
+    how = " and ".join(filter(None, changes))
+    return f"{count} of the {len(missing)} missing images would be found {how}."
+
+
+def _changes_that_help(folder: Path, missing: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields (folders to leave out, suffix to add) with which an image would be found."""
+    for name in missing:
+        parts = name.split("/")
+        for depth in range(len(parts)):
+            below = folder.joinpath(*parts[depth:-1])
+            for path in sorted(below.glob(f"{glob.escape(parts[-1])}*")):
+                suffix = path.name.removeprefix(parts[-1])
+                if path.is_file() and suffix == (path.suffix if suffix else ""):
+                    yield "".join(f"{part}/" for part in parts[:depth]), suffix
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads an image file whole, or raises an `UnreadableImageError` that says why it can't."""
     try:
-        status = os.stat(path)
-        reason = _problem_of_kind(status.st_mode)
-        if reason is None and status.st_size > MAX_FILE_BYTES:
-            reason = f"it has {status.st_size} bytes, more than {MAX_FILE_BYTES}"
-        if reason is not None:
-            raise UnreadableImageError(reason)
         with open(path, "rb") as file:
-            return file.read(MAX_FILE_BYTES)
+            num_bytes = os.stat(file.fileno()).st_size
+            if num_bytes > MAX_FILE_BYTES:
+                raise UnreadableImageError(f"it has {num_bytes} bytes, more than {MAX_FILE_BYTES}")
+            return file.read()
     except UnreadableImageError:
         raise
     except (OSError, ValueError) as error:
-        raise UnreadableImageError(_problem_of_access(error)) from error
+        raise UnreadableImageError(_reason(error)) from error

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from input_pipeline.language.lemmatization import unchanged
+from input_pipeline.language.vocabulary import unchanged
 
 _NOT_ALPHANUMERIC = re.compile("[^A-Za-z0-9]")
 
@@ -25,9 +25,9 @@ def count_words(
     """Counts the words that an image's captions repeat (knowledge construction).
 
     Args:
-      captions: of one image.
-      min_repeats: words counted less often are dropped; the paper's threshold, plus one.
-      form: of a word that is counted instead of it, such as its lemma.
+      captions: The captions of one image.
+      min_repeats: Words counted less often are dropped; this is the paper's threshold plus one.
+      form: Returns what is counted instead of a word, such as its lemma; see `word_form`.
 
     Returns:
       word -> count, the largest count first, ties in first-seen order. The empty word stands for
@@ -41,33 +41,15 @@ def count_words(
     return {word: count for word, count in counts.most_common() if count >= min_repeats}
 
 
-def rank_words(counts: Iterable[Mapping[str, int]], candidates: Container[str]) -> dict[str, int]:
-    """Ranks the candidate words by their total count (knowledge filtration).
-
-    Args:
-      counts: one `count_words` an image.
-      candidates: the words that may become concepts: those of the vocabulary, which has no stop
-        words.
-
-    Returns:
-      word -> total count over the images, the most frequent first, ties in the order in which the
-      counts list them.
-    """
-    totals: Counter[str] = Counter()
-    for image_counts in counts:
-        totals.update(image_counts)
-    return {word: count for word, count in totals.most_common() if word in candidates}
-
-
 @dataclass(frozen=True)
 class Concepts:
     """The concept words, and how images and captions get theirs.
 
     Attributes:
-      words: the C concepts, the most frequent first.
-      totals: of each word, its counts summed over the images that it was found in.
-      min_repeats: how often an image's captions must repeat a word.
-      form: of a word that is looked up instead of it, such as its lemma.
+      words: The C concepts, the most frequent first.
+      totals: The counts of each word, summed over the images that it was found in.
+      min_repeats: How often an image's captions must repeat a word.
+      form: Returns what is looked up instead of a word, such as its lemma; see `word_form`.
     """
 
     words: list[str]
@@ -86,7 +68,7 @@ class Concepts:
         """Labels images with what their own captions repeat.
 
         Args:
-          captions_by_image: the captions of each of N images.
+          captions_by_image: The captions of each of N images.
 
         Returns:
           f32[N, C] in [0, 1]: the word's count over the largest count of the image. Stop words
@@ -105,7 +87,7 @@ class Concepts:
         """Finds the concepts that a caption names.
 
         Args:
-          tokens: the caption's, from `tokenization.tokenize`.
+          tokens: The caption's, from `tokenize`.
 
         Returns:
           Indices into `words`; a word named twice is there twice.
@@ -113,40 +95,29 @@ class Concepts:
         forms = (self.form(token) for token in tokens)
         return [self._columns[form] for form in forms if form in self._columns]
 
-    def word_concepts(self, tokens: Iterable[str]) -> np.ndarray:
-        """Marks the concepts that a caption names.
 
-        Args:
-          tokens: the caption's, from `tokenization.tokenize`.
-
-        Returns:
-          f32[C], 1 where the concept's word is a token of the caption.
-        """
-        marks = np.zeros(len(self.words), np.float32)
-        marks[self.columns_of(tokens)] = 1
-        return marks
-
-
-def find(
+def find_concepts(
     captions_by_image: Iterable[Sequence[str]],
     candidates: Iterable[str],
     size: int = 512,
     min_repeats: int = 2,
     form: Callable[[str], str] = unchanged,
 ) -> Concepts:
-    """Finds the concepts of a data set.
+    """Finds the concepts of a data set (knowledge filtration).
+
+    The words that images' captions repeat are ranked by their total count, ties by the order in
+    which the images' counts list them.
 
     Args:
-      captions_by_image: the captions of each image, in order: ties are ranked by it.
-      candidates: the words that may become concepts, without stop words.
-      size: the most concepts to keep; fewer when the captions do not repeat as many words.
-      min_repeats: how often an image's captions must repeat a word.
-      form: see `count_words`.
-
-    Returns:
-      The concepts.
+      captions_by_image: The captions of each image, in order.
+      candidates: The words that may become concepts, without stop words.
+      size: The most concepts to keep; there are fewer when the captions repeat fewer words.
+      min_repeats: How often an image's captions must repeat a word.
+      form: See `count_words`.
     """
-    counts = [count_words(captions, min_repeats, form) for captions in captions_by_image]
-    ranked = rank_words(counts, frozenset(map(form, candidates)))
-    words = list(ranked)[:size]
-    return Concepts(words, [ranked[word] for word in words], min_repeats, form)
+    totals: Counter[str] = Counter()
+    for captions in captions_by_image:
+        totals.update(count_words(captions, min_repeats, form))
+    allowed = frozenset(map(form, candidates))
+    ranked = [(word, count) for word, count in totals.most_common() if word in allowed][:size]
+    return Concepts([word for word, _ in ranked], [count for _, count in ranked], min_repeats, form)

@@ -10,6 +10,9 @@ import numpy as np
 
 from input_pipeline.language.tokens import tokenize
 
+SPLITS = ("train", "validation", "test")
+"""The names of the splits, of data sets as published and of experiments."""
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -18,7 +21,7 @@ class Texts:
     Attributes:
       image_ids: N ids.
       file_names: N names.
-      captions: one or more an image.
+      captions: One or more for each image.
     """
 
     image_ids: list[int]
@@ -49,6 +52,12 @@ class Texts:
         return [caption for captions in self.captions for caption in captions]
 
     @cached_property
+    def image_of_caption(self) -> np.ndarray:
+        """The row of the image that each of `all_captions` belongs to, i32[M]."""
+        counts = [len(captions) for captions in self.captions]
+        return np.repeat(np.arange(len(self), dtype=np.int32), counts)
+
+    @cached_property
     def tokens(self) -> list[list[str]]:
         """The tokens of each of `all_captions`; a caption may have none."""
         return [tokenize(caption) for caption in self.all_captions]
@@ -63,10 +72,44 @@ class Texts:
             texts.captions.extend(part.captions)
         return texts
 
-    def fields(self) -> dict[str, list]:
-        """Returns the attributes by name, to be written as JSON; `Texts(**fields)` reads them."""
-        return {
-            "image_ids": self.image_ids,
-            "file_names": self.file_names,
-            "captions": self.captions,
-        }
+
+def equal_text_ids(captions: Iterable[str]) -> np.ndarray:
+    """Returns an id for each caption, the same one for captions of equal text.
+
+    Two texts are equal if they are the same characters once each run of white space is a single
+    space and there is none at either end. Case and punctuation count.
+
+    Args:
+      captions: M texts.
+
+    Returns:
+      i64[M], from 0 in the order in which the texts first appear.
+    """
+    ids: dict[str, int] = {}
+    texts = (" ".join(caption.split()) for caption in captions)
+    return np.array([ids.setdefault(text, len(ids)) for text in texts], np.int64)
+
+
+def images_with_text(text_of_caption: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
+    """Returns how many images have a caption of each text.
+
+    Args:
+      text_of_caption: int[M], from `equal_text_ids`, of T different texts.
+      image_of_caption: int[M].
+
+    Returns:
+      i64[T], at least 1.
+    """
+    pairs = np.unique(np.stack([text_of_caption, image_of_caption]), axis=1)
+    return np.bincount(pairs[0])
+
+
+def num_shared_captions(text_of_caption: np.ndarray, image_of_caption: np.ndarray) -> int:
+    """Returns how many captions have a text that a caption of another image has too.
+
+    Args:
+      text_of_caption: int[M], from `equal_text_ids`.
+      image_of_caption: int[M].
+    """
+    images = images_with_text(text_of_caption, image_of_caption)
+    return int(np.count_nonzero(images[text_of_caption] > 1))

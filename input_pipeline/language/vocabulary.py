@@ -1,4 +1,4 @@
-"""The text vocabulary: captions to token ids.
+"""The words that a model knows: captions to token ids, and the base forms of words.
 
 Source: the vocabulary of the KAMCL release: NLTK's `word_tokenize` without NLTK's English stop
 words, words seen at least five times.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -16,9 +16,6 @@ from importlib import resources
 import numpy as np
 
 from input_pipeline.errors import DataError
-from input_pipeline.language.tokens import tokenize
-
-__all__ = ["PADDING_ID", "UNKNOWN", "Vocabulary", "stop_words", "tokenize"]
 
 UNKNOWN = "<unk>"
 PADDING_ID = 0
@@ -31,18 +28,48 @@ def stop_words() -> frozenset[str]:
     return frozenset(text.split())
 
 
+def unchanged(word: str) -> str:
+    """Returns the word itself, where forms of a word are words of their own."""
+    return word
+
+
+def word_form(lemmatize: bool) -> Callable[[str], str]:
+    """Returns a function from a lower-case word to the form that counts instead of it.
+
+    Args:
+      lemmatize: Whether that is the base form (`planes` -> `plane`), from the optional library
+        simplemma, a dictionary and rules for endings. Otherwise a word is unchanged.
+    """
+    if not lemmatize:
+        return unchanged
+    try:
+        import simplemma
+    except ImportError:
+        raise DataError(
+            "Lemmatised concepts need the library simplemma (pip install simplemma)."
+        ) from None
+
+    @cache
+    def lemma(word: str) -> str:
+        # The dictionary takes "us" for "we" and answers in its own case.
+        return simplemma.lemmatize(word, lang="en").lower() if word else word
+
+    return lemma
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The words that the text encoder knows, with ids from 1; id 0 is padding.
 
     Attributes:
-      words: in id order, so that `words[i]` has id `i + 1`; the last one is `<unk>`.
+      words: In the order of their ids, so that `words[i]` has id `i + 1`; the last is `<unk>`.
     """
 
     words: list[str]
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # An exported vocabulary may have been edited.
         if not self.words or self.words[-1] != UNKNOWN:
             raise DataError(f"The vocabulary's last word must be '{UNKNOWN}'.")
         ids = {word: index for index, word in enumerate(self.words, start=1)}
@@ -52,21 +79,16 @@ class Vocabulary:
         object.__setattr__(self, "_ids", ids)
 
     @classmethod
-    def build(cls, captions: Iterable[str], min_count: int = 5) -> Vocabulary:
-        """Collects the words of the captions.
+    def from_tokens(cls, token_lists: Iterable[Sequence[str]], min_count: int = 5) -> Vocabulary:
+        """Collects the words of tokenised captions.
 
         Args:
-          captions: all captions to count, in order.
-          min_count: words seen less often than this are left out.
+          token_lists: The tokens of each caption, from `tokenize`.
+          min_count: Words seen less often than this are left out.
 
         Returns:
           The vocabulary, in the order in which the words were first seen, without stop words.
         """
-        return cls.from_tokens((tokenize(caption) for caption in captions), min_count)
-
-    @classmethod
-    def from_tokens(cls, token_lists: Iterable[Sequence[str]], min_count: int = 5) -> Vocabulary:
-        """Like `build`, for captions that are already tokenised."""
         counts = Counter(token for tokens in token_lists for token in tokens)
         ignored = stop_words()
         kept = [w for w, count in counts.items() if count >= min_count and w not in ignored]
@@ -83,37 +105,16 @@ class Vocabulary:
         """The id of `<unk>`, the largest one."""
         return len(self.words)
 
-    def encode(self, caption: str) -> np.ndarray:
-        """Turns a caption into ids.
+    def encode(self, tokens: Sequence[str]) -> np.ndarray:
+        """Turns the tokens of a caption into ids.
 
         Args:
-          caption: the text; its stop words become `<unk>`, as in the release.
+          tokens: From `tokenize`; stop words become `<unk>`, as in the release.
 
         Returns:
           i32[length], every entry in 1..len(self).
-
-        Raises:
-          DataError: the caption has no word in it.
         """
-        return self.encode_tokens(tokenize(caption), caption)
-
-    def encode_tokens(self, tokens: Sequence[str], caption: str | None = None) -> np.ndarray:
-        """Like `encode`, for a caption that is already tokenised.
-
-        Args:
-          tokens: from `tokenize`.
-          caption: the text that they come from, for the error's sentence.
-
-        Returns:
-          i32[length].
-
-        Raises:
-          DataError: there is no token.
-        """
-        if not tokens:
-            raise DataError(f"The caption {caption or ''!r} has no word in it.")
-        unknown = self.unknown_id
-        return np.array([self._ids.get(token, unknown) for token in tokens], np.int32)
+        return np.array([self._ids.get(token, self.unknown_id) for token in tokens], np.int32)
 
     def to_json(self) -> str:
         """Returns the words as a JSON object `{"words": [...]}`."""
@@ -121,15 +122,5 @@ class Vocabulary:
 
     @classmethod
     def from_json(cls, text: str) -> Vocabulary:
-        """Reads what `to_json` wrote.
-
-        Raises:
-          DataError: the text is not such an object.
-        """
-        try:
-            words = json.loads(text)["words"]
-        except (ValueError, TypeError, KeyError):
-            words = None
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise DataError("The vocabulary file must be JSON with a list of strings 'words'.")
-        return cls(words)
+        """Reads what `to_json` wrote."""
+        return cls(json.loads(text)["words"])

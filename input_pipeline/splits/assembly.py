@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from input_pipeline.errors import DataError
-from input_pipeline.language import concepts as knowledge
-from input_pipeline.language.concepts import Concepts
-from input_pipeline.language.lemmatization import english_lemma, unchanged
-from input_pipeline.language.texts import Texts
-from input_pipeline.language.vocabulary import PADDING_ID, UNKNOWN, Vocabulary
+from input_pipeline.language.concepts import Concepts, find_concepts
+from input_pipeline.language.texts import SPLITS, Texts
+from input_pipeline.language.vocabulary import PADDING_ID, UNKNOWN, Vocabulary, word_form
 from input_pipeline.splits.settings import DataSettings
-from input_pipeline.splits.splitting import SPLITS, release_label_rows, split_rows
+from input_pipeline.splits.splitting import release_label_rows, split_rows
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Placement:
     """Which images are in which split, as rows of the whole data set.
 
     Attributes:
-      rows: train, validation, test -> i64[n], ascending by image id.
+      rows: Train, validation, test -> i64[n], ascending by image id.
       label_rows: i64[n_train], whose labels each training image gets: its own, but for the
         release's way.
       outside_test: i64[m], all images that are not in the test split.
@@ -34,11 +32,7 @@ class Placement:
     outside_test: np.ndarray
 
     def parts(self, texts: Texts) -> dict[str, Texts]:
-        """Returns the texts of each split.
-
-        Args:
-          texts: of the whole data set.
-        """
+        """Returns the texts of each split, out of those of the whole data set."""
         return {split: texts.of(rows) for split, rows in self.rows.items()}
 
 
@@ -46,15 +40,12 @@ def place(splits: Mapping[str, Texts], settings: DataSettings) -> Placement:
     """Says which images are trained on, validated and tested with.
 
     Args:
-      splits: the published splits, 'train' and 'test' and perhaps 'validation'; the rows of the
+      splits: The published splits, 'train' and 'test' and perhaps 'validation'; the rows of the
         whole data set go through them in this order.
-      settings: of the validation split.
-
-    Returns:
-      The rows of each part.
+      settings: They say how the validation split is made.
 
     Raises:
-      DataError: there is no published validation split where one is asked for, or no image for
+      DataError: There is no published validation split where one is asked for, or no image for
         one of the parts.
     """
     starts = np.cumsum([0, *(len(texts) for texts in splits.values())])
@@ -84,12 +75,9 @@ def learn(
     """Learns words and concepts from the captions.
 
     Args:
-      parts: train, validation, test -> its texts.
-      outside_test: all texts that are not in the test split, in the order of the files.
-      settings: what counts as a word and as a concept.
-
-    Returns:
-      The vocabulary and the concepts.
+      parts: Train, validation, test -> its texts.
+      outside_test: All texts that are not in the test split, in the order of the files.
+      settings: They say what counts as a word and as a concept.
     """
     release = settings.vocabulary_from == "train_and_test"
     known = outside_test if release else parts["train"]
@@ -102,12 +90,12 @@ def learn(
         candidates = [
             word for word, n in counts.items() if n >= settings.min_count and word not in refused
         ]
-    concepts = knowledge.find(
+    concepts = find_concepts(
         known.captions,
         candidates,
         settings.num_concepts,
         settings.min_repeats,
-        english_lemma() if settings.lemmatize else unchanged,
+        word_form(settings.lemmatize),
     )
     return vocabulary, concepts
 
@@ -128,32 +116,27 @@ def caption_arrays(
     unknown word.
 
     Args:
-      texts: of N images with M captions.
-      vocabulary: of the tokens.
-      concepts: that captions may name.
-      max_tokens: longer captions are cut to this length; 0 keeps them whole.
-      length: columns of the tokens, at least as many as `longest_caption` says.
-      width: columns of the word concepts, at least as many as there are concepts.
+      texts: The texts of N images with M captions.
+      vocabulary: The words that have token ids.
+      concepts: The concepts that captions may name.
+      max_tokens: Longer captions are cut to this length; 0 keeps them whole.
+      length: The columns of the tokens, at least as many as `longest_caption` says.
+      width: The columns of the word concepts, at least as many as there are concepts.
 
     Returns:
       `image_of_caption`, `tokens`, `lengths` and `word_concepts` as `Examples` has them, with
       M rows and `length` or `width` columns.
-
-    Raises:
-      ValueError: a caption is longer than `length`.
     """
     num_captions = len(texts.tokens)
     tokens = np.full((num_captions, length), PADDING_ID, np.int32)
     word_concepts = np.zeros((num_captions, width), np.uint8)
     for row, words in enumerate(texts.tokens):
         read = cut(words, max_tokens)
-        ids = vocabulary.encode_tokens(read or [UNKNOWN])
+        ids = vocabulary.encode(read or [UNKNOWN])
         tokens[row, : len(ids)] = ids
         word_concepts[row, concepts.columns_of(read)] = 1
     return {
-        "image_of_caption": np.repeat(
-            np.arange(len(texts), dtype=np.int32), [len(captions) for captions in texts.captions]
-        ),
+        "image_of_caption": texts.image_of_caption,
         "tokens": tokens,
         "lengths": np.count_nonzero(tokens != PADDING_ID, axis=1).astype(np.int32),
         "word_concepts": word_concepts,

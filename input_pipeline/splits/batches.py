@@ -30,10 +30,10 @@ def batch_captions(seed: int, step: int, num_captions: int, batch_size: int) -> 
     batch. Nothing but the arguments matters, so a resumed run goes on as if never stopped.
 
     Args:
-      seed: of the order.
-      step: batches before this one.
-      num_captions: of the training split.
-      batch_size: over all hosts, at most num_captions.
+      seed: Another seed makes another order.
+      step: The number of batches before this one.
+      num_captions: The number of training captions.
+      batch_size: The captions of a batch over all hosts, at most `num_captions`.
 
     Returns:
       int64[batch_size].
@@ -49,10 +49,10 @@ def make_batch(
     """Reads the pairs of the given captions.
 
     Args:
-      examples: a split.
+      examples: The split.
       captions: int64[B], rows of captions; each brings its image.
-      text_of_caption: int[M], as `equal_texts.numbered` returns it, if the batch is to say which
-        image and which text its pairs are of.
+      text_of_caption: int[M], from `equal_text_ids`, if the batch is to say which image and which
+        text its pairs are of.
 
     Returns:
       image: uint8[B, R, R, 3]; tokens: i32[B, T], 0 = padding; lengths: i32[B]; word_concepts:

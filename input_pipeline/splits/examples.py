@@ -1,15 +1,103 @@
-"""What a training or an evaluation sees: splits as arrays, and what the captions taught."""
+"""What a training or an evaluation sees: splits as arrays, and what the captions taught.
+
+Arrays and texts stay on the disk: only what is asked for comes into memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import mmap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 
 from input_pipeline.language.concepts import Concepts
 from input_pipeline.language.vocabulary import Vocabulary
-from input_pipeline.splits.stored_arrays import SelectedRows
+
+
+class SelectedRows:
+    """Chosen rows of a memory-mapped array, as if they were an array of their own.
+
+    Attributes:
+      shape: The shape of the chosen rows, `[n, ...]`.
+      dtype: The dtype of the array.
+    """
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
+        """Takes the rows i64[n] of an array `[N, ...]`, which is not copied."""
+        self._array = array
+        self._rows = rows
+        self.shape = (len(rows), *array.shape[1:])
+        self.dtype = array.dtype
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Reads rows; an index, a slice or an array of indices, as for a NumPy array."""
+        chosen = self._array[self._rows[index]]
+        # What was read stays in the operating system's cache, but leaves the process's memory:
+        # otherwise an epoch would end with all images resident.
+        mapping = self._array.base
+        if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapping.madvise(mmap.MADV_DONTNEED)
+        return chosen
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Reads all rows into memory."""
+        del copy  # reading is copying
+        return np.asarray(self._array[self._rows], dtype)
+
+
+class StoredTexts(Sequence[str]):
+    """Texts in a file, one a line, with the start of each in a second file."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the text file that `write` wrote."""
+        self._bytes = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else None
+        self._starts = np.load(_starts_path(path), mmap_mode="r")
+
+    @staticmethod
+    def write(path: Path, texts: Iterable[str]) -> None:
+        """Writes texts without line breaks to a text file, and their starts beside it."""
+        starts = [0]
+        with path.open("wb") as file:
+            for text in texts:
+                starts.append(starts[-1] + file.write(text.encode() + b"\n"))
+        np.save(_starts_path(path), np.array(starts, np.int64))
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        """Reads a text, or a list of them for a slice."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = range(len(self))[index]
+        assert self._bytes is not None  # a text has its line break at least
+        return self._bytes[self._starts[row] : self._starts[row + 1] - 1].tobytes().decode()
+
+
+def _starts_path(path: Path) -> Path:
+    return path.with_suffix(".starts.npy")
+
+
+def open_array(path: Path) -> np.ndarray:
+    """Opens a `.npy` file, memory-mapped and read-only; an empty array can't be mapped."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, _ = np.lib.format.read_array_header_1_0(file)
+    array = np.load(path, mmap_mode="r" if np.prod(shape) else None)
+    array.flags.writeable = False
+    return array
 
 
 @dataclass(frozen=True)
@@ -23,9 +111,9 @@ class Examples:
       image_ids: i64[N], unique over all splits.
       file_names: N names.
       captions: M texts.
-      image_of_caption: i32[M], the caption's row in `images`.
+      image_of_caption: i32[M], the row of the caption's image in `images`.
       tokens: i32[M, T], 0 is padding.
-      lengths: i32[M], number of tokens, at least 1.
+      lengths: i32[M], the number of tokens, at least 1.
       word_concepts: u8[M, C], 1 where the caption names the concept.
       image_concepts: f32[N, C], soft labels; zeros for validation and test images.
     """
@@ -46,13 +134,14 @@ class RetrievalData:
     """All splits of a data set and what the captions taught about it.
 
     Attributes:
-      train: at `train_size` pixels, with soft labels.
-      validation: at `image_size` pixels.
-      test: at `image_size` pixels.
-      vocabulary: of the text encoder.
-      concepts: that captions and images are labelled with.
-      training_captions: SHA-256 of the names and captions of the training images, in order.
-      fingerprint: of the files and options that the data were prepared from.
+      train: The training split at `train_size` pixels, with soft labels.
+      validation: The validation split at `image_size` pixels.
+      test: The test split at `image_size` pixels.
+      vocabulary: The words of the text encoder.
+      concepts: What captions and images are labelled with.
+      training_captions: The SHA-256 of the names and captions of the training images, in order.
+      fingerprint: Names the files and options that the data were prepared from.
+      left_out: The name of each image that can't be used -> the reason, in a few words.
     """
 
     train: Examples
@@ -62,8 +151,9 @@ class RetrievalData:
     concepts: Concepts
     training_captions: str
     fingerprint: str
+    left_out: Mapping[str, str]
 
     @property
     def num_concepts(self) -> int:
-        """Returns the width of labels and word concepts."""
+        """The width of labels and word concepts."""
         return self.train.word_concepts.shape[1]

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from input_pipeline.language import equal_texts
-from input_pipeline.language.texts import Texts
+from input_pipeline.language.texts import Texts, equal_text_ids, images_with_text
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is in some images' captions; which texts are equal, `equal_texts` says.
+    """What is in the captions of some images; `equal_text_ids` says which texts are equal.
 
     Attributes:
-      images: number of images.
-      captions: number of captions.
-      fewest: captions of the image that has the fewest.
-      most: captions of the image that has the most.
-      repeated_within: captions that an earlier caption of the same image equals.
-      shared_texts: different texts that captions of several images have.
-      shared_captions: captions with such a text.
-      token_lengths: tokens of each caption, i32[captions].
+      images: The number of images.
+      captions: The number of captions.
+      fewest: The number of captions of the image that has the fewest.
+      most: The number of captions of the image that has the most.
+      repeated_within: How many captions equal an earlier caption of the same image.
+      shared_texts: How many different texts captions of several images have.
+      shared_captions: How many captions have such a text.
+      token_lengths: The number of tokens of each caption, i32[captions].
     """
 
     images: int
@@ -36,12 +36,11 @@ class Findings:
     token_lengths: np.ndarray
 
 
-def find(texts: Texts) -> Findings:
+def examine(texts: Texts) -> Findings:
     """Looks through the captions of one or more images."""
     counts = [len(captions) for captions in texts.captions]
-    text_of_caption = equal_texts.numbered(texts.all_captions)
-    image_of_caption = np.repeat(np.arange(len(texts)), counts)
-    images = equal_texts.images_with_text(text_of_caption, image_of_caption)
+    text_of_caption = equal_text_ids(texts.all_captions)
+    images = images_with_text(text_of_caption, texts.image_of_caption)
     return Findings(
         images=len(texts),
         captions=sum(counts),
@@ -59,7 +58,7 @@ def histogram(lengths: np.ndarray, width: int = 5) -> list[tuple[int, int, int]]
 
     Args:
       lengths: i32[n], not negative.
-      width: of a bin; the length 0 has a bin of its own, where it occurs.
+      width: The width of a bin; the length 0 has a bin of its own, where it occurs.
 
     Returns:
       (first length, last length, count) for each bin up to the longest.
@@ -70,3 +69,15 @@ def histogram(lengths: np.ndarray, width: int = 5) -> list[tuple[int, int, int]]
         (width * (number - 1) + 1, width * number, counts[number])
         for number in range(1, max(counts, default=0) + 1)
     ]
+
+
+def count_and_name(images: Sequence[str], what: str, most: int = 3) -> str:
+    """Says how many images are something, and which, as in "2 images left out (a.jpg, b.jpg)".
+
+    Args:
+      images: Their names, at least one.
+      what: What they are, as in 'left out'.
+      most: How many names are written at most.
+    """
+    names = ", ".join([*images[:most], *(["..."] if len(images) > most else [])])
+    return f"{len(images)} image{'' if len(images) == 1 else 's'} {what} ({names})"

@@ -19,29 +19,33 @@ import numpy as np
 from input_pipeline import storage
 from input_pipeline.images.decoded import DecodedImages, decode
 from input_pipeline.language.concepts import Concepts
-from input_pipeline.language.lemmatization import english_lemma, unchanged
-from input_pipeline.language.texts import Texts
-from input_pipeline.language.vocabulary import Vocabulary
+from input_pipeline.language.texts import SPLITS, Texts
+from input_pipeline.language.vocabulary import Vocabulary, word_form
 from input_pipeline.splits import assembly
-from input_pipeline.splits.examples import Examples, RetrievalData
+from input_pipeline.splits.examples import (
+    Examples,
+    RetrievalData,
+    SelectedRows,
+    StoredTexts,
+    open_array,
+)
 from input_pipeline.splits.settings import DataSettings
-from input_pipeline.splits.splitting import SPLITS
-from input_pipeline.splits.stored_arrays import SelectedRows, StoredTexts, open_array
 
 if TYPE_CHECKING:  # with a data set comes tensorflow-datasets
     from input_pipeline.datasets import Prepared
 
 _DECIDING_CODE = (
     "language/concepts.py",
-    "language/lemmatization.py",
     "language/stop_words.txt",
     "language/texts.py",
     "language/tokens.py",
     "language/vocabulary.py",
     "splits/assembly.py",
+    "splits/examples.py",
     "splits/loading.py",
     "splits/splitting.py",
 )
+"""The files that decide what is in the arrays of the captions: when one changes, so do they."""
 TRAINING_CAPTIONS = "training_captions.sha256"
 _ARRAYS = (
     "image_ids",
@@ -57,14 +61,14 @@ def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
     """Returns the three splits of an experiment.
 
     Args:
-      prepared: the data set, from `datasets.open_prepared`.
-      settings: of splits, words and sizes.
+      prepared: The data set, from `datasets.open_prepared`.
+      settings: They say how splits, words and sizes are chosen.
 
     Returns:
       The data. The first call decodes and tokenises; from then on files are opened.
 
     Raises:
-      DataError: the splits can't be made, or what is prepared is damaged.
+      DataError: The splits can't be made, or what is prepared is damaged.
     """
     key = _key(prepared.fingerprint, settings)
     folder = prepared.folder / "examples" / key
@@ -77,25 +81,16 @@ def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
         rows = {part: open_array(folder / part / "rows.npy") for part in SPLITS}
     images = _decoded(prepared, settings, rows)
     with storage.damage_named(folder):
-        return _open_all(folder, prepared.fingerprint, settings, images, rows)
-
-
-def _open_all(
-    folder: Path,
-    fingerprint: str,
-    settings: DataSettings,
-    images: Mapping[str, np.ndarray],
-    rows: Mapping[str, np.ndarray],
-) -> RetrievalData:
-    concepts = json.loads((folder / "concepts.json").read_text("utf-8"))
-    form = english_lemma() if settings.lemmatize else unchanged
-    return RetrievalData(
-        **{part: _open(folder / part, SelectedRows(images[part], rows[part])) for part in SPLITS},
-        vocabulary=Vocabulary.from_json((folder / "vocabulary.json").read_text("utf-8")),
-        concepts=Concepts(concepts["words"], concepts["totals"], settings.min_repeats, form),
-        training_captions=(folder / TRAINING_CAPTIONS).read_text(),
-        fingerprint=fingerprint,
-    )
+        concepts = json.loads((folder / "concepts.json").read_text("utf-8"))
+        form = word_form(settings.lemmatize)
+        return RetrievalData(
+            **{part: _open(folder / part, SelectedRows(images[part], rows[part])) for part in rows},
+            vocabulary=Vocabulary.from_json((folder / "vocabulary.json").read_text("utf-8")),
+            concepts=Concepts(concepts["words"], concepts["totals"], settings.min_repeats, form),
+            training_captions=(folder / TRAINING_CAPTIONS).read_text(),
+            fingerprint=prepared.fingerprint,
+            left_out={image.file_name: image.reason for image in prepared.left_out},
+        )
 
 
 def _key(fingerprint: str, settings: DataSettings) -> str:
@@ -147,15 +142,11 @@ def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) ->
                 width=width,
             ),
         }
-        _write_part(folder / split, part, arrays)
-
-
-def _write_part(folder: Path, texts: Texts, arrays: Mapping[str, np.ndarray]) -> None:
-    folder.mkdir()
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
-    StoredTexts.write(folder / "captions.txt", texts.all_captions)
-    StoredTexts.write(folder / "file_names.txt", texts.file_names)
+        (folder / split).mkdir()
+        for name, array in arrays.items():
+            np.save(folder / split / f"{name}.npy", array)
+        StoredTexts.write(folder / split / "captions.txt", part.all_captions)
+        StoredTexts.write(folder / split / "file_names.txt", part.file_names)
 
 
 def _open(folder: Path, images: SelectedRows) -> Examples:

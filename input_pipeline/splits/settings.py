@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from input_pipeline.errors import DataError
-
 CHOICES = {
     "validation": ("auto", "published", "random"),
     "vocabulary_from": ("train", "train_and_test"),
@@ -13,31 +11,20 @@ CHOICES = {
 }
 """The values of the settings that are words."""
 
-_AT_LEAST = {
-    "train_size": 1,
-    "image_size": 1,
-    "min_count": 1,
-    "num_concepts": 1,
-    "min_repeats": 1,
-    "seed": 0,
-    "fold": 0,
-    "max_tokens": 0,
-}
-
 
 @dataclass(frozen=True)
 class DataSettings:
     """How words, concepts and splits come from the captions, and how large images are.
 
     Attributes:
-      train_size: pixels a side of training images, before they are cropped.
-      image_size: pixels a side of validation and test images.
-      validation: 'published' takes the publisher's validation split; 'random' is the paper's
+      train_size: The side of training images in pixels, before they are cropped.
+      image_size: The side of validation and test images in pixels.
+      validation: 'published' takes the publisher's validation split. 'random' is the paper's
         protocol and draws one from all images outside of the test split, the published
-        validation images included; 'auto' is the former where there is such a split.
-      validation_fraction: of those images, for a random split.
-      seed: of a random split.
-      fold: number of a random split: same seed, other images.
+        validation images included. 'auto' is the former where there is such a split.
+      validation_fraction: The share of those images in a random split.
+      seed: The seed of a random split.
+      fold: The number of a random split: same seed, other images.
       vocabulary_from: 'train' learns words and concepts from the training images' captions alone.
         'train_and_test' is the release's way: words from the captions of all splits, concepts
         from those outside of the test split.
@@ -45,18 +32,15 @@ class DataSettings:
         way: labels are looked up by position in the shuffled training part, so that nearly every
         image gets another one's, see `splitting.release_label_rows`. Nothing is shuffled where a
         published validation split is used, and both are the same.
-      min_count: words seen less often are unknown, and no concepts.
-      num_concepts: the most concepts to keep.
-      pad_concepts: whether labels and word concepts are `num_concepts` wide even where there are
+      min_count: Words seen less often are unknown, and no concepts.
+      num_concepts: The most concepts to keep.
+      pad_concepts: Whether labels and word concepts are `num_concepts` wide even where there are
         fewer, as the release's always are.
-      min_repeats: how often an image's captions must repeat a word for it to be a concept there.
-      stop_words: words that are no concepts; None for the English stop words, which the
+      min_repeats: How often an image's captions must repeat a word for it to be a concept there.
+      stop_words: Words that are no concepts; None for the English stop words, which the
         vocabulary leaves out in any case.
-      lemmatize: whether the forms of a word are one concept, see `lemmatization`.
-      max_tokens: captions are cut to this length; 0 keeps them whole.
-
-    Raises:
-      DataError: a value is not allowed.
+      lemmatize: Whether the forms of a word are one concept, see `vocabulary.word_form`.
+      max_tokens: Captions are cut to this length; 0 keeps them whole.
     """
 
     train_size: int = 278
@@ -74,14 +58,3 @@ class DataSettings:
     stop_words: tuple[str, ...] | None = None
     lemmatize: bool = False
     max_tokens: int = 0
-
-    def __post_init__(self) -> None:
-        for field, choices in CHOICES.items():
-            value = getattr(self, field)
-            if value not in choices:
-                raise DataError(
-                    f"'{field}' must be {' or '.join(map(repr, choices))}, not {value!r}."
-                )
-        for field, least in _AT_LEAST.items():
-            if getattr(self, field) < least:
-                raise DataError(f"'{field}' must be at least {least}, not {getattr(self, field)}.")

@@ -8,9 +8,6 @@ import numpy as np
 
 from input_pipeline.errors import DataError
 
-SPLITS = ("train", "validation", "test")
-"""Names of the splits, of data sets as published and of experiments."""
-
 
 def shuffled_rows(
     num_images: int, validation_fraction: float = 0.2, seed: int = 0, fold: int = 0
@@ -20,16 +17,16 @@ def shuffled_rows(
     Source: Ji et al. 2023, experiments: 80/20, drawn anew for each fold.
 
     Args:
-      num_images: number of images.
-      validation_fraction: in (0, 1).
-      seed: of the choice.
-      fold: number of the choice, from 0; each is drawn independently of the others.
+      num_images: The number of images.
+      validation_fraction: The share to validate with, in (0, 1).
+      seed: Another seed draws another split.
+      fold: The number of the split, from 0; each is drawn independently of the others.
 
     Returns:
       i64[n_train] and i64[n_validation], disjoint, in shuffled order, together 0..num_images-1.
 
     Raises:
-      DataError: one of the parts would be empty.
+      DataError: One of the parts would be empty.
     """
     # The release keeps the whole part of 80 % (a hair is added: 0.7 * 10 is 6.999...).
     num_train = math.floor((1 - validation_fraction) * num_images + 1e-9)
@@ -59,18 +56,9 @@ def release_label_rows(
     shuffled training part: whichever image stands at position p gets the labels of row p. Only
     an image that the shuffle leaves in its place gets its own, less than one on average.
 
-    Args:
-      num_images: number of images in the training file.
-      validation_fraction: in (0, 1).
-      seed: of the split.
-      fold: of the split.
-
     Returns:
       i64[n_train], a permutation of 0..n_train-1: entry i is the row whose labels the image at
       `split_rows(...)[0][i]` gets.
-
-    Raises:
-      DataError: one of the parts would be empty.
     """
     train, _ = shuffled_rows(num_images, validation_fraction, seed, fold)
     return np.argsort(train)  # sorts the images; what it returns are their shuffled positions

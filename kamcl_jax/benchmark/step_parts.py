@@ -26,10 +26,12 @@ from kamcl_jax.config import build
 from kamcl_jax.models.towers import DualEncoder, Encoded
 from kamcl_jax.parallel import compiled_step, mesh
 from kamcl_jax.parallel.mesh import Layout
-from kamcl_jax.step import momentum, pair_ids
+from kamcl_jax.step import momentum
 from kamcl_jax.step.encoding import Batch, Encodings
+from kamcl_jax.step.key_queue import PairIds
+from kamcl_jax.step.objective import compare, weighted_sum
 from kamcl_jax.step.state import TrainState
-from kamcl_jax.step.train_step import StepSettings, augment, make_train_step, score, update
+from kamcl_jax.step.train_step import StepSettings, augment, make_train_step, update
 
 WHOLE, LOSSES, REST = "whole step", "losses", "rest"
 AUGMENTATION, UPDATE = "augmentation", "update"
@@ -217,7 +219,11 @@ class Steps:
         @jax.jit
         def compute(queries: Encodings, keys: Encodings, state: TrainState, batch: Batch) -> Any:
             def loss(queries: Encodings) -> jax.Array:
-                return score(state, queries, keys, batch, settings.objective, layout)[0]["loss"]
+                queues = (state.image_queue, state.text_queue)
+                compared = compare(
+                    queries, keys, batch, *queues, state.step, settings.contrast, layout
+                )
+                return weighted_sum(settings.terms, compared)["loss"]
 
             return jax.value_and_grad(loss)(queries)
 
@@ -230,8 +236,8 @@ class Steps:
         optimizer, settings = self._subject.optimizer, self._subject.settings
 
         batch = self.variants[WHOLE].batch
-        masks = settings.objective.mask_false_negatives
-        ids = pair_ids.of_batch(batch) if masks else None
+        masks = settings.contrast.mask_false_negatives
+        ids = PairIds.of_batch(batch) if masks else None
 
         def move(state: TrainState, gradients: Any, keys: Encodings, ids: Any) -> TrainState:
             key_params = momentum.average(

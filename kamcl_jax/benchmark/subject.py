@@ -15,7 +15,7 @@ from input_pipeline.splits.examples import Examples, RetrievalData
 from kamcl_jax.config import build
 from kamcl_jax.config import data as data_from_config
 from kamcl_jax.models.towers import DualEncoder
-from kamcl_jax.step import pair_ids
+from kamcl_jax.step.key_queue import IMAGE_ID, TEXT_ID
 from kamcl_jax.step.train_step import StepSettings
 
 HostBatch = dict[str, np.ndarray]
@@ -176,7 +176,7 @@ def noise_batch(
         "lengths": lengths,
         "word_concepts": named.astype(np.float32),
         "image_concepts": labelled * generator.random(concepts, np.float32),
-        **{name: pairs for name in (pair_ids.IMAGE, pair_ids.TEXT) if name in shapes},
+        **{name: pairs for name in (IMAGE_ID, TEXT_ID) if name in shapes},
     }
 
 

@@ -1,4 +1,4 @@
-"""Builds what a config describes; here and in `data_from_config` its fields become arguments."""
+"""Builds what a config describes: here and in `data` its fields become arguments."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,31 +14,30 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from input_pipeline.errors import DataError
-from input_pipeline.language import equal_texts
+from input_pipeline.language.texts import equal_text_ids
 from input_pipeline.splits.examples import RetrievalData
 from input_pipeline.splits.loading import load_prepared
-from kamcl_jax.config import data as data_from_config
-from kamcl_jax.config import encoders, extra_terms, fields
-from kamcl_jax.config.encoders import make_model
+from kamcl_jax.config import checks, data
+from kamcl_jax.config.plugins import check_encoders, check_extra_terms, extra_terms, make_model
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.models.towers import DualEncoder
 from kamcl_jax.parallel import hosts
-from kamcl_jax.parallel import mesh as device_mesh
-from kamcl_jax.parallel.mesh import Layout
-from kamcl_jax.step import pair_ids, schedule
-from kamcl_jax.step import state as train_state
+from kamcl_jax.parallel.mesh import Layout, make_mesh
+from kamcl_jax.step import objective, schedule, state
+from kamcl_jax.step.key_queue import IMAGE_ID, TEXT_ID
 from kamcl_jax.step.momentum import Mask
-from kamcl_jax.step.objective import ObjectiveSettings
+from kamcl_jax.step.objective import ContrastSettings, LossTerm
 from kamcl_jax.step.state import TrainState, state_layout
 from kamcl_jax.step.train_step import StepSettings
 from kamcl_jax.weights import starting_weights
 from kamcl_jax.weights.release_layout import release_momentum_mask
 
 PREPARING_TIMEOUT = 24 * 3600
-"""Seconds that a process waits for others that still prepare their data."""
+"""The seconds that a process waits for others that still prepare their data."""
 
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Compiler options for what runs once."""
+"""Compiler options on a CPU for what runs once: optimising the first state's program takes three
+times as long as not doing so."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +45,14 @@ class Experiment:
     """A config's data, model, optimiser and numbers, ready to train or to evaluate.
 
     Attributes:
-      config: frozen copy.
-      data: prepared splits, vocabulary and concepts.
-      model: both towers.
-      optimizer: with its learning rate schedule.
-      settings: numbers of the training step.
-      abstract_state: shapes and dtypes of the state.
-      layout: where state and batches lie on the devices.
+      config: A frozen copy of the config.
+      data: The prepared splits, the vocabulary and the concepts.
+      model: Both towers.
+      optimizer: Adam with its learning rate schedule.
+      settings: The constants of the training step.
+      abstract_state: The shapes and dtypes of the state.
+      layout: Where state and batches lie on the devices.
+      steps_per_epoch: The batches of an epoch.
     """
 
     config: ml_collections.FrozenConfigDict
@@ -62,14 +62,10 @@ class Experiment:
     settings: StepSettings
     abstract_state: TrainState
     layout: Layout
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in an epoch."""
-        return self.settings.objective.steps_per_epoch
+    steps_per_epoch: int
 
     def initial_state(self) -> TrainState:
-        """Returns the state at step 0, placed by the layout."""
+        """Returns the state at step 0, where the layout places it."""
         make = partial(make_state, self.config, self.model, self.optimizer, self.data.num_concepts)
         state = starting_weights.starting_state(
             self.config, run_once(make, self.layout.state), self.data.vocabulary.words
@@ -84,40 +80,40 @@ class Experiment:
 def build(config: ml_collections.ConfigDict, *, trains: bool = True) -> Experiment:
     """Checks the config, prepares its data and makes everything that training needs.
 
-    Of several processes, each waits until all have their data.
+    Each of several processes waits until all have their data.
 
     Args:
-      config: as `configs.base` describes it.
-      trains: whether batches will be shared out for training; evaluation fills up its own.
+      config: The config.
+      trains: Whether batches will be split for training; evaluation fills up its own.
 
     Raises:
-      ConfigError: a field that cannot be.
-      DataError: a file or line of the data that cannot be used.
+      ConfigError: A field cannot be what it is.
+      DataError: A file or line of the data cannot be used.
     """
     mesh = check_with_devices(config, trains=trains)
-    settings = data_from_config.settings(config)
-    data = load_prepared(data_from_config.open_data(config), settings)
+    loaded = load_prepared(data.open_data(config), data.settings(config))
     hosts.barrier("data", PREPARING_TIMEOUT)
-    hosts.check_equal("training captions", data.training_captions)
-    if not data.concepts.words:
+    hosts.check_equal("training captions", loaded.training_captions)
+    if not loaded.concepts.words:
         raise DataError(
             "There are no concepts to learn: no word is repeated by the captions of an image "
             f"(config.concepts.min_repeats is {config.concepts.min_repeats}), frequent enough "
             f"(config.data.min_word_count is {config.data.min_word_count}) and no stop word."
         )
-    num_captions = len(data.train.captions)
-    fields.check_against_data(config, num_captions)
+    num_captions = len(loaded.train.captions)
+    checks.check_against_data(config, num_captions)
     steps_per_epoch = num_captions // config.batch_size
-    num_tokens = len(data.vocabulary) + 1
-    abstract = abstract_state(config, num_tokens, data.num_concepts)
+    num_tokens = len(loaded.vocabulary) + 1
+    abstract = abstract_state(config, num_tokens, loaded.num_concepts)
     return Experiment(
         config=ml_collections.FrozenConfigDict(config),
-        data=data,
-        model=make_model(config, num_tokens, data.num_concepts),
+        data=loaded,
+        model=make_model(config, num_tokens, loaded.num_concepts),
         optimizer=make_optimizer(config, steps_per_epoch),
         settings=make_settings(config, steps_per_epoch),
         abstract_state=abstract,
         layout=make_layout(config, mesh, abstract),
+        steps_per_epoch=steps_per_epoch,
     )
 
 
@@ -131,17 +127,17 @@ def check_with_devices(config: ml_collections.ConfigDict, *, trains: bool = True
     Raises:
       ConfigError: a field that cannot be.
     """
-    fields.check(config)
+    checks.check_config(config)
     try:
-        mesh = device_mesh.make_mesh(config.mesh.data, config.mesh.fsdp)
+        mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
     except ValueError as error:
         raise ConfigError(f"config.mesh cannot be: {error}") from None
-    fields.check_kernel(config, mesh.devices.flat[0].platform, mesh.size)
-    encoders.check(config, compute_dtype(config))
+    checks.check_kernel(config, mesh.devices.flat[0].platform, mesh.size)
+    check_encoders(config, compute_dtype(config))
     if trains:
-        fields.check_division(config, mesh.size)
+        checks.check_division(config, mesh.size)
         shapes = abstract_batch(config, max_tokens=1, num_concepts=config.num_concepts)
-        extra_terms.check(config, shapes)
+        check_extra_terms(config, shapes)
     return mesh
 
 
@@ -158,13 +154,7 @@ def on_these_devices(config: ml_collections.ConfigDict) -> ml_collections.Config
 def make_layout(
     config: ml_collections.ConfigDict, mesh: Mesh, abstract_state: TrainState
 ) -> Layout:
-    """Returns where a state and its batches lie.
-
-    Args:
-      config: its `mesh`.
-      mesh: of its devices.
-      abstract_state: from `abstract_state`.
-    """
+    """Returns where a state and its batches lie on the devices of a mesh."""
     return state_layout(
         mesh,
         abstract_state,
@@ -196,9 +186,9 @@ def abstract_state(
     """Returns the shapes and dtypes of the state that a config describes; needs no data.
 
     Args:
-      config: of the model, the queue and the optimiser.
-      num_tokens: rows of the word embedding, the padding included.
-      num_concepts: width of labels and word concepts.
+      config: The config.
+      num_tokens: The rows of the word embedding, the padding included.
+      num_concepts: The concepts that the data set really has.
     """
     model = make_model(config, num_tokens, num_concepts)
     optimizer = make_optimizer(config, steps_per_epoch=1)
@@ -208,14 +198,14 @@ def abstract_state(
 def abstract_batch(
     config: ml_collections.ConfigDict, max_tokens: int, num_concepts: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes and dtypes of a training batch, over all processes.
+    """Returns the shapes and dtypes of a training batch over all processes.
 
     Args:
-      config: of the training.
-      max_tokens: width of its captions.
-      num_concepts: width of labels and word concepts.
+      config: The config.
+      max_tokens: The words of the longest caption.
+      num_concepts: The concepts that the data set really has.
     """
-    size, side = config.batch_size, data_from_config.train_size(config)
+    size, side = config.batch_size, data.train_size(config)
     shapes = {
         "image": ((size, side, side, 3), jnp.uint8),
         "tokens": ((size, max_tokens), jnp.int32),
@@ -224,15 +214,18 @@ def abstract_batch(
         "image_concepts": ((size, num_concepts), jnp.float32),
     }
     if config.loss.mask_false_negatives:
-        shapes |= {pair_ids.IMAGE: ((size,), jnp.int32), pair_ids.TEXT: ((size,), jnp.int32)}
+        shapes |= {IMAGE_ID: ((size,), jnp.int32), TEXT_ID: ((size,), jnp.int32)}
     return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
 
 def text_of_caption(config: ml_collections.ConfigDict, data: RetrievalData) -> np.ndarray | None:
-    """Returns which text each training caption is, i64[M]; None where batches need not say it."""
+    """Returns i64[M], the same number for equal training captions.
+
+    It is None where batches need not say it.
+    """
     if not config.loss.mask_false_negatives:
         return None
-    return equal_texts.numbered(data.train.captions)
+    return equal_text_ids(data.train.captions)
 
 
 def make_state(
@@ -241,15 +234,8 @@ def make_state(
     optimizer: optax.GradientTransformation,
     num_concepts: int,
 ) -> TrainState:
-    """Returns the state at step 0 with random weights; pure, to be traced.
-
-    Args:
-      config: its seed, sizes and momentum.
-      model: both towers.
-      optimizer: over the query parameters.
-      num_concepts: width of labels and word concepts.
-    """
-    return train_state.create(
+    """Returns the state at step 0 with random weights: a pure function, to be traced."""
+    return state.create(
         config.seed,
         model,
         optimizer,
@@ -263,53 +249,57 @@ def make_state(
 
 
 def run_once(make: Callable[[], TrainState], places: Any) -> TrainState:
-    """Runs a compiled function whose compilation is not worth being optimised.
-
-    On a CPU, optimising the first state's takes three times as long as not doing so.
-
-    Args:
-      make: pure.
-      places: shardings of its result.
-    """
+    """Compiles a pure function quickly and runs it; `places` are the shardings of its result."""
     options = UNOPTIMISED if jax.default_backend() == "cpu" else None
     return jax.jit(make, out_shardings=places, compiler_options=options)()
 
 
 def momentum_mask(config: ml_collections.ConfigDict) -> Mask | None:
-    """Returns which key parameters follow the query's; None: all of them, as in the paper."""
+    """Returns which key parameters follow the query's; None stands for all, as in the paper."""
     return release_momentum_mask if config.momentum_coverage == "release" else None
 
 
 def queue_ids(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether the queues say which pairs their keys are of."""
+    """Returns whether the queues keep the ids of their keys' pairs."""
     return config.loss.mask_false_negatives and config.loss.negatives == "queue"
 
 
 def compute_dtype(config: ml_collections.ConfigDict) -> DTypeLike | None:
-    """Returns what the encoders' weights and activations are cast to; None leaves them."""
+    """Returns the type that the encoders compute in; None leaves that of the parameters."""
     return jnp.bfloat16 if config.dtype == "bfloat16" else None
 
 
+def loss_terms(config: ml_collections.ConfigDict, steps_per_epoch: int) -> tuple[LossTerm, ...]:
+    """Returns the losses with their weights: the paper's three, then those that the config adds."""
+    loss = config.loss
+    alignment_weight = partial(
+        schedule.alignment_weight,
+        steps_per_epoch=steps_per_epoch,
+        from_epoch=config.schedule.alignment_from_epoch,
+        weight=loss.alignment_weight,
+    )
+    return (
+        LossTerm("triplet", partial(objective.triplet, margin=loss.margin), loss.triplet_weight),
+        LossTerm("contrastive", objective.contrastive, loss.contrastive_weight),
+        LossTerm("alignment", objective.alignment, alignment_weight),
+        *extra_terms(config),
+    )
+
+
 def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> StepSettings:
-    """Returns the numbers of the training step."""
+    """Returns the constants of the training step."""
     return StepSettings(
-        objective=ObjectiveSettings(
+        terms=loss_terms(config, steps_per_epoch),
+        contrast=ContrastSettings(
             temperature=config.temperature,
-            margin=config.loss.margin,
             negatives=config.loss.negatives,
-            triplet_weight=config.loss.triplet_weight,
-            contrastive_weight=config.loss.contrastive_weight,
-            alignment_weight=config.loss.alignment_weight,
-            alignment_from_epoch=config.schedule.alignment_from_epoch,
-            steps_per_epoch=steps_per_epoch,
             mask_false_negatives=config.loss.mask_false_negatives,
-            extra_terms=extra_terms.make(config),
         ),
         image_size=config.image_size,
         max_rotation=config.augmentation.max_rotation,
         momentum=config.momentum,
         momentum_mask=momentum_mask(config),
-        parts=config.gradient_accumulation,
+        microbatches=config.gradient_accumulation,
         dtype=compute_dtype(config),
         skip_not_finite=config.not_finite == "skip",
     )

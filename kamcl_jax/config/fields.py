@@ -1,119 +1,304 @@
-"""Checks a config before anything is prepared or compiled, one clear sentence a mistake."""
+"""Every field of a config in one table: its default, what it is, what it may be, what it decides.
 
-from collections.abc import Mapping
-from typing import Any
+A new field is one entry here, and one line where `build` hands it on. `configs/base.py` makes a
+config of the defaults; docs/config.md is this table as a page.
+"""
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import ml_collections
 
-from configs import base
-from input_pipeline.images.files import BAD_IMAGES
-from input_pipeline.splits.settings import CHOICES as DATA_CHOICES
 from kamcl_jax.errors import ConfigError
-from kamcl_jax.models.gpo import COUNT_UP_TO, KERNELS
-from kamcl_jax.models.resnet import BLOCKS_PER_STAGE, stage_channels
-from kamcl_jax.parallel.mesh import QUEUES
-from kamcl_jax.ranking.ranks import TIES
-from kamcl_jax.step.objective import NEGATIVES
-from kamcl_jax.step.train_step import NOT_FINITE
-
-FREE_TO_CHANGE = frozenset(
-    {
-        "num_epochs",
-        "num_folds",
-        "max_steps",
-        "log_every_steps",
-        "not_finite",
-        "mesh.data",
-        "mesh.fsdp",
-        "mesh.fsdp_min_size",
-        "mesh.queue",
-        "checkpoint.keep",
-        "checkpoint.every_steps",
-        "evaluation.batch_size",
-        "evaluation.ties",
-        "image_encoder.rematerialise",
-        "image_encoder.pooling_kernel",
-        "image_encoder.pretrained",
-        "text_encoder.pretrained",
-        "data.dir",
-        "data.prepared_dir",
-        "data.bad_images",
-        "data.split_sizes",
-        "data.residency",
-        "data.options.images",
-        "data.options.captions",
-    }
-)
-"""Fields that may differ from a checkpoint's. They change neither the model nor, except for
-rounding, a step or a score. There are two exceptions: `evaluation.ties` says how scores are
-counted, and `evaluation.batch_size` changes scores with the release's padding, see
-`free_to_change`."""
 
 
-_AT_LEAST_ONE = [
-    "num_epochs",
-    "batch_size",
-    "image_size",
-    "embedding_size",
-    "num_concepts",
-    "queue_length",
-    "num_folds",
-    "log_every_steps",
-    "gradient_accumulation",
-    "mesh.fsdp",
-    "checkpoint.keep",
-    "concepts.min_repeats",
-    "data.min_word_count",
-    "image_encoder.width",
-    "text_encoder.word_width",
-    "text_encoder.hidden_width",
-    "optimizer.decay_every_epochs",
-    "evaluation.batch_size",
-]
-_NOT_NEGATIVE = [
-    "seed",
-    "fold",
-    "max_steps",
-    "mesh.fsdp_min_size",
-    "checkpoint.every_steps",
-    "data.max_tokens",
-    "loss.margin",
-    "loss.triplet_weight",
-    "loss.contrastive_weight",
-    "loss.alignment_weight",
-    "schedule.alignment_from_epoch",
-    "optimizer.clip_norm",
-    "augmentation.resize",
-    "augmentation.max_rotation",
-]
-_POSITIVE = [
-    "temperature",
-    "optimizer.learning_rate",
-    "optimizer.epsilon",
-    "optimizer.decay_factor",
-]
-_SHARES = ["momentum", "text_encoder.dropout", "data.validation_fraction"]
-_CHOICES = {
-    "loss.negatives": NEGATIVES,
-    "momentum_coverage": ("all", "release"),
-    "caption_padding": ("masked", "release"),
-    "dtype": ("float32", "bfloat16"),
-    "not_finite": NOT_FINITE,
-    "mesh.queue": QUEUES,
-    "image_encoder.pooling_kernel": KERNELS,
-    "data.bad_images": BAD_IMAGES,
-    "data.split_sizes": ("report", "require"),
-    "data.residency": ("auto", "device", "host"),
-    **{f"data.{name}": choices for name, choices in DATA_CHOICES.items()},
-    "evaluation.ties": TIES,
+class Rule(NamedTuple):
+    """What a field may be.
+
+    Attributes:
+      words: The rule in words, after "it must be".
+      holds: Whether a value keeps the rule.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+class Decides(enum.Enum):
+    """What depends on a field, and so whether it may change when a run is resumed."""
+
+    EMBEDDINGS = "how images and captions are embedded"
+    CAPTIONS = "how captions are embedded"
+    TRAINING = "what is learnt"
+    NOTHING_LEARNT = "nothing that is learnt: a resumed run may change it"
+
+
+class Field(NamedTuple):
+    """One entry of a config.
+
+    Attributes:
+      default: The value of the paper's RSICD training; its type is the field's type.
+      rule: What it may be.
+      about: What it is, in one sentence.
+      decides: What depends on it.
+    """
+
+    default: Any
+    rule: Rule
+    about: str
+    decides: Decides = Decides.TRAINING
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def whole(least: int, *, below: int | None = None, also: int | None = None) -> Rule:
+    """Returns the rule for whole numbers: at least `least`, below `below`, or just `also`."""
+    words = f"a whole number of at least {least}"
+    words += "" if below is None else f" and below {below}"
+    words += "" if also is None else f", or {also}"
+    top = float("inf") if below is None else below
+    return Rule(words, lambda value: _is_whole(value) and (least <= value < top or value == also))
+
+
+def one_of(*choices: Any) -> Rule:
+    """Returns the rule that a value is one of several."""
+    return Rule(f"one of {', '.join(map(repr, choices))}", lambda value: value in choices)
+
+
+NOT_NEGATIVE = Rule("a number, 0 or more", lambda value: _is_number(value) and value >= 0)
+POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)
+SHARE = Rule("at least 0 and below 1", lambda value: _is_number(value) and 0 <= value < 1)
+SWITCH = Rule("True or False", lambda value: isinstance(value, bool))
+TEXT = Rule("a text, or ''", lambda value: isinstance(value, str))
+PATH = Rule("a path, or ''", lambda value: isinstance(value, str))
+GROUP = Rule("a group of fields", lambda value: isinstance(value, Mapping))
+
+EMBEDDINGS, CAPTIONS = Decides.EMBEDDINGS, Decides.CAPTIONS
+FREE = Decides.NOTHING_LEARNT
+
+FIELDS: dict[str, Field] = {
+    # The training.
+    "seed": Field(
+        0,
+        whole(0, below=2**31),
+        "The seed of the initial weights, augmentation, dropout, order and validation split.",
+    ),
+    "fold": Field(0, whole(0), "Which of that seed's random validation splits is taken."),
+    "num_folds": Field(10, whole(1), "How many folds `--mode=folds` trains.", FREE),
+    "num_epochs": Field(
+        20, whole(1), "The number of epochs; each shows every training caption once.", FREE
+    ),
+    "max_steps": Field(
+        0, whole(0), "The step to stop at, for a trial run; 0 stands for no limit.", FREE
+    ),
+    "batch_size": Field(100, whole(1), "The image-caption pairs of a step, over all devices."),
+    "image_size": Field(
+        256, whole(1), "The side of the images that the encoder sees, in pixels.", EMBEDDINGS
+    ),
+    "embedding_size": Field(512, whole(1), "The size of an embedding.", EMBEDDINGS),
+    "num_concepts": Field(512, whole(1), "The most concepts that are learnt; there may be fewer."),
+    "queue_length": Field(8000, whole(1), "The past keys of each modality; at least `batch_size`."),
+    "momentum": Field(0.999, SHARE, "The share of the key encoders that a step keeps."),
+    "momentum_coverage": Field(
+        "all",
+        one_of("all", "release"),
+        "'release': most of the image key encoder never moves, as in the PyTorch release.",
+    ),
+    "caption_padding": Field(
+        "masked",
+        one_of("masked", "release"),
+        "'release': captions run on to the length of the batch's longest, as in the release.",
+        CAPTIONS,
+    ),
+    "temperature": Field(0.07, POSITIVE, "It divides the contrastive similarities."),
+    "log_every_steps": Field(10, whole(1), "The steps between two lines of progress.", FREE),
+    "dtype": Field(
+        "float32",
+        one_of("float32", "bfloat16"),
+        "What the encoders compute in; parameters stay float32.",
+        EMBEDDINGS,
+    ),
+    "gradient_accumulation": Field(
+        1, whole(1), "In how many microbatches a batch is encoded, to save memory."
+    ),
+    "not_finite": Field(
+        "stop",
+        one_of("stop", "skip"),
+        "'skip' leaves out an update whose loss or gradient is not finite.",
+        FREE,
+    ),
+    # The data.
+    "data.name": Field("rsicd", TEXT, "The data set, a key of `input_pipeline.datasets.BUILDERS`."),
+    "data.dir": Field("data/rsicd", PATH, "The folder of what the publisher distributes.", FREE),
+    "data.prepared_dir": Field(
+        "", PATH, "The folder of prepared data; '' stands for `<data.dir>/prepared`.", FREE
+    ),
+    "data.options": Field({}, GROUP, "The data set's own options; docs/data.md lists them."),
+    "data.bad_images": Field(
+        "stop", one_of("stop", "skip"), "'skip' goes on without images that can't be read.", FREE
+    ),
+    "data.split_sizes": Field(
+        "report",
+        one_of("report", "require"),
+        "'require' stops if the splits are not as large as the published ones.",
+        FREE,
+    ),
+    "data.validation": Field(
+        "random",
+        one_of("auto", "published", "random"),
+        "The validation split: drawn at random, or the publisher's, which 'auto' prefers.",
+    ),
+    "data.validation_fraction": Field(
+        0.2, SHARE, "The share of the images outside of the test split, for a random split."
+    ),
+    "data.vocabulary_from": Field(
+        "train",
+        one_of("train", "train_and_test"),
+        "'train_and_test' counts the test captions' words, too, as the release does.",
+    ),
+    "data.min_word_count": Field(5, whole(1), "Words that are seen less often are unknown."),
+    "data.pad_concepts": Field(
+        False, SWITCH, "Labels are `num_concepts` wide even where there are fewer concepts."
+    ),
+    "data.labels_by": Field(
+        "image",
+        one_of("image", "position"),
+        "'position' gives most images the labels of another one, as the release does.",
+    ),
+    "data.residency": Field(
+        "auto",
+        one_of("auto", "device", "host"),
+        "Where the training split lies: in the devices' memory, or read by the host.",
+        FREE,
+    ),
+    "data.max_tokens": Field(
+        0, whole(0), "Captions and queries are cut to this many words; 0 cuts none.", CAPTIONS
+    ),
+    "concepts.min_repeats": Field(
+        2, whole(1), "How many of an image's captions must repeat a word for it to be a label."
+    ),
+    "concepts.stop_words": Field(
+        "english", TEXT, "Words that are no concepts: 'english', 'none', or a file, a word a line."
+    ),
+    "concepts.lemmatize": Field(
+        False, SWITCH, "The forms of a word are one concept (needs `simplemma`).", CAPTIONS
+    ),
+    "augmentation.resize": Field(
+        0,
+        whole(0),
+        "The side of training images before the crop, in pixels; 0: image_size * 278 / 256.",
+    ),
+    "augmentation.max_rotation": Field(90.0, NOT_NEGATIVE, "The largest rotation, in degrees."),
+    # The devices and what is saved.
+    "mesh.data": Field(
+        -1, whole(1, also=-1), "The groups of fsdp devices that split a batch; -1 takes all.", FREE
+    ),
+    "mesh.fsdp": Field(
+        1, whole(1), "The devices of a group, which share out the parameters as well.", FREE
+    ),
+    "mesh.fsdp_min_size": Field(
+        2**16, whole(0), "Tensors with fewer entries stay whole on every device.", FREE
+    ),
+    "mesh.queue": Field(
+        "replicated",
+        one_of("replicated", "sharded"),
+        "'sharded' splits the queues over all devices, for long queues.",
+        FREE,
+    ),
+    "checkpoint.keep": Field(
+        2, whole(1), "How many of the latest checkpoints stay, besides the best one.", FREE
+    ),
+    "checkpoint.every_steps": Field(
+        0, whole(0), "The steps between checkpoints within an epoch; 0: at its end alone.", FREE
+    ),
+    # The encoders.
+    "image_encoder.depth": Field(18, one_of(18, 34, 50, 101), "Which ResNet it is.", EMBEDDINGS),
+    "image_encoder.width": Field(64, whole(1), "The channels of its first stage.", EMBEDDINGS),
+    "image_encoder.rematerialise": Field(
+        False, SWITCH, "The backward pass computes blocks once more, to save memory.", FREE
+    ),
+    "image_encoder.pooling_kernel": Field(
+        "counting",
+        one_of("counting", "pallas"),
+        "How low-level features are ranked; 'pallas' is for one GPU and not measured yet.",
+        FREE,
+    ),
+    "image_encoder.pretrained": Field(
+        "", PATH, "torchvision's .pth or .safetensors file; '' starts from random weights.", FREE
+    ),
+    "image_encoder.module": Field(
+        "", TEXT, "Another encoder as 'package.module:Name'; '' takes the paper's.", EMBEDDINGS
+    ),
+    "image_encoder.options": Field({}, GROUP, "That other encoder's arguments.", EMBEDDINGS),
+    "text_encoder.word_width": Field(620, whole(1), "The size of a word embedding.", CAPTIONS),
+    "text_encoder.hidden_width": Field(2400, whole(1), "The size of the GRU's state.", CAPTIONS),
+    "text_encoder.dropout": Field(0.25, SHARE, "The share of the GRU's outputs that is dropped."),
+    "text_encoder.pretrained": Field(
+        "", PATH, "The folder of the skip-thoughts files; '' starts from random weights.", FREE
+    ),
+    "text_encoder.module": Field(
+        "", TEXT, "Another encoder as 'package.module:Name'; '' takes the paper's.", CAPTIONS
+    ),
+    "text_encoder.options": Field({}, GROUP, "That other encoder's arguments.", CAPTIONS),
+    # The losses and their schedule.
+    "loss.margin": Field(0.2, NOT_NEGATIVE, "The margin of the triplet loss."),
+    "loss.negatives": Field(
+        "queue",
+        one_of("queue", "batch"),
+        "The negatives of the contrastive losses: past keys, or the batch's other keys.",
+    ),
+    "loss.triplet_weight": Field(1.0, NOT_NEGATIVE, "The weight of the triplet loss."),
+    "loss.contrastive_weight": Field(10.0, NOT_NEGATIVE, "The weight of the contrastive losses."),
+    "loss.alignment_weight": Field(
+        10.0, NOT_NEGATIVE, "The weight of the concept alignment in step 2 of the schedule."
+    ),
+    "loss.mask_false_negatives": Field(
+        False, SWITCH, "Keys of a query's own image or text are none of its negatives."
+    ),
+    "loss.extra_terms": Field(
+        {}, GROUP, "Losses of your own: name -> {'function': 'package.module:name', 'weight': 1.0}."
+    ),
+    "schedule.alignment_from_epoch": Field(
+        11, whole(0), "The first epoch of step 2, counted from 0."
+    ),
+    "optimizer.learning_rate": Field(2e-4, POSITIVE, "Adam's first learning rate."),
+    "optimizer.epsilon": Field(1e-8, POSITIVE, "Adam's epsilon."),
+    "optimizer.clip_norm": Field(
+        0.0, NOT_NEGATIVE, "The largest global norm of the gradients; 0 does not clip."
+    ),
+    "optimizer.decay_factor": Field(0.5, POSITIVE, "What the learning rate is multiplied by ..."),
+    "optimizer.decay_every_epochs": Field(10, whole(1), "... every so many epochs."),
+    "evaluation.batch_size": Field(
+        100, whole(1), "The images or captions that are encoded at once, over all devices.", FREE
+    ),
+    "evaluation.ties": Field(
+        "expected",
+        one_of("expected", "argsort"),
+        "How tied scores rank: in expectation over random orders, or as the release does.",
+        FREE,
+    ),
 }
-_SWITCHES = [
-    "data.pad_concepts",
-    "concepts.lemmatize",
-    "image_encoder.rematerialise",
-    "loss.mask_false_negatives",
-]
-_PATHS = ["concepts.stop_words", "image_encoder.pretrained", "text_encoder.pretrained"]
+
+_OPTIONS_THAT_ARE_PATHS = frozenset({"data.options.images", "data.options.captions"})
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Returns a config with the default of every field."""
+    nested: dict[str, Any] = {}
+    for name, field in FIELDS.items():
+        *groups, last = name.split(".")
+        group = nested
+        for one in groups:
+            group = group.setdefault(one, {})
+        group[last] = field.default
+    return ml_collections.ConfigDict(nested)
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -131,179 +316,80 @@ def _with_lists(value: Any) -> Any:
     return [_with_lists(entry) for entry in value] if isinstance(value, tuple | list) else value
 
 
-def check_data(config: ml_collections.ConfigDict) -> None:
-    """Checks what every mode needs: that each field is of its kind and in its range.
+def check_fields(config: ml_collections.ConfigDict) -> None:
+    """Checks each field by itself.
 
     Raises:
-      ConfigError: the first field that cannot be, with its value.
+      ConfigError: A field breaks its rule.
     """
-    fields = flatten(config)
-    _check_ranges(fields)
-    for name, choices in _CHOICES.items():
-        if fields[name] not in choices:
-            raise ConfigError(
-                f"config.{name} is {fields[name]!r}; "
-                f"it must be one of {', '.join(map(repr, choices))}"
-            )
-    for name in _SWITCHES:
-        if not isinstance(fields[name], bool):
-            raise ConfigError(f"config.{name} is {fields[name]!r}; it must be True or False")
-    for name in _PATHS:
-        if not isinstance(fields[name], str):
-            raise ConfigError(f"config.{name} is {fields[name]!r}; it must be a path or ''")
-    if 0 < fields["augmentation.resize"] < fields["image_size"]:
-        raise ConfigError(
-            f"config.augmentation.resize {fields['augmentation.resize']} is smaller than "
-            f"config.image_size {fields['image_size']}, which is cropped from it"
-        )
+    leaves = flatten(config)
+    for name, field in FIELDS.items():
+        value = {} if field.rule is GROUP else leaves[name]
+        if not field.rule.holds(value):
+            raise ConfigError(f"config.{name} is {value!r}; it must be {field.rule.words}")
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Checks all that can be known of a training without its data and devices.
+def decides(name: str, leaves: Mapping[str, Any]) -> Decides:
+    """Returns what a field decides.
 
     Args:
-      config: as `configs.base` describes it.
-
-    Raises:
-      ConfigError: the first field that cannot be, with its value.
+      name: The dotted name, also of an entry of a group of options. A field that is not in the
+        table decides everything.
+      leaves: The flattened config.
     """
-    check_data(config)
-    fields = flatten(config)
-    if fields["image_encoder.depth"] not in BLOCKS_PER_STAGE:
-        known = ", ".join(map(str, BLOCKS_PER_STAGE))
-        raise ConfigError(
-            f"config.image_encoder.depth is {fields['image_encoder.depth']}; known are {known}"
-        )
-    first, second, *_ = stage_channels(fields["image_encoder.depth"], fields["image_encoder.width"])
-    maps = first + second
-    if fields["image_encoder.pooling_kernel"] == "pallas" and maps > COUNT_UP_TO:
-        raise ConfigError(
-            f"config.image_encoder.pooling_kernel='pallas' ranks up to {COUNT_UP_TO} maps; stages "
-            f"1 and 2 of this network have {maps}"
-        )
-    if fields["queue_length"] < fields["batch_size"]:
-        raise ConfigError(
-            f"config.queue_length {fields['queue_length']} is smaller than config.batch_size "
-            f"{fields['batch_size']}, so a batch of keys would not fit"
-        )
-    if fields["gradient_accumulation"] > 1 and fields["caption_padding"] == "release":
-        raise ConfigError(
-            "config.gradient_accumulation and config.caption_padding='release' do not go together: "
-            "the release's padding depends on the longest caption of the whole batch"
-        )
-    if fields["mesh.data"] != -1 and fields["mesh.data"] < 1:
-        raise ConfigError(
-            f"config.mesh.data is {fields['mesh.data']}; it must be at least 1, or -1 for all"
-        )
-
-
-def check_division(config: ml_collections.ConfigDict, num_devices: int) -> None:
-    """Checks that the devices can share what they are to share.
-
-    Args:
-      config: checked.
-      num_devices: of the mesh.
-
-    Raises:
-      ConfigError: the first field that they do not divide.
-    """
-    parts = config.gradient_accumulation
-    if config.batch_size % (num_devices * parts):
-        in_parts = f" in {parts} parts (config.gradient_accumulation)" if parts > 1 else ""
-        raise ConfigError(
-            f"config.batch_size {config.batch_size} is not a multiple of the {num_devices} "
-            f"devices that share a batch{in_parts}; config.mesh.data says how many of the "
-            "machine's devices to use"
-        )
-    if config.mesh.queue == "sharded" and config.queue_length % num_devices:
-        raise ConfigError(
-            f"config.queue_length {config.queue_length} is not a multiple of the {num_devices} "
-            "devices that share the queue (config.mesh.queue='sharded')"
-        )
-
-
-def check_kernel(config: ml_collections.ConfigDict, platform: str, num_devices: int) -> None:
-    """Checks that the devices can run the kernel that ranks the low-level features.
-
-    Args:
-      config: checked.
-      platform: of the mesh's devices, as JAX names it.
-      num_devices: of the mesh.
-
-    Raises:
-      ConfigError: it is not for these devices.
-    """
-    if config.image_encoder.pooling_kernel == "pallas" and (platform, num_devices) != ("gpu", 1):
-        raise ConfigError(
-            "config.image_encoder.pooling_kernel='pallas' runs on one GPU; the mesh's devices are "
-            f"{num_devices} of the kind {platform!r}"
-        )
-
-
-def _check_ranges(fields: dict[str, Any]) -> None:
-    for name in (*_AT_LEAST_ONE, *_NOT_NEGATIVE, *_POSITIVE, *_SHARES):
-        if isinstance(fields[name], bool) or not isinstance(fields[name], int | float):
-            raise ConfigError(f"config.{name} is {fields[name]!r}; it must be a number")
-    if fields["seed"] >= 2**31:
-        raise ConfigError(f"config.seed is {fields['seed']}; it must be below 2**31")
-    rules = (
-        (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
-        (_NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
-        (_POSITIVE, lambda value: value > 0, "above 0"),
-        (_SHARES, lambda value: 0 <= value < 1, "at least 0 and below 1"),
-    )
-    for names, holds, words in rules:
-        for name in names:
-            if not holds(fields[name]):
-                raise ConfigError(f"config.{name} is {fields[name]}; it must be {words}")
-
-
-def check_against_data(config: ml_collections.ConfigDict, num_captions: int) -> None:
-    """Checks what needs the number of training captions.
-
-    Raises:
-      ConfigError: a batch is larger than the training split.
-    """
-    if config.batch_size > num_captions:
-        raise ConfigError(
-            f"config.batch_size {config.batch_size} is larger than the training split of "
-            f"{num_captions} captions"
-        )
-
-
-def free_to_change(fields: Mapping[str, Any]) -> frozenset[str]:
-    """Returns which fields of a run's config may differ from its checkpoint's.
-
-    Args:
-      fields: the flattened config.
-    """
-    if fields["caption_padding"] == "release":
-        # The embedding of a caption depends on the others that it is evaluated with.
-        return FREE_TO_CHANGE - {"evaluation.batch_size"}
-    return FREE_TO_CHANGE
+    if name in _OPTIONS_THAT_ARE_PATHS:
+        return FREE
+    if name == "evaluation.batch_size" and leaves["caption_padding"] == "release":
+        # The embedding of a caption then depends on the others that it is evaluated with.
+        return CAPTIONS
+    while name not in FIELDS:
+        name, dot, _ = name.rpartition(".")
+        if not dot:
+            return EMBEDDINGS
+    return FIELDS[name].decides
 
 
 def check_against_checkpoint(config: ml_collections.ConfigDict, trained: dict[str, Any]) -> None:
     """Checks that a config continues the run that a checkpoint came from.
 
     Args:
-      config: of this run.
-      trained: the flattened config of the checkpoint.
+      config: The config of this run.
+      trained: The flattened config of the checkpoint.
 
     Raises:
-      ConfigError: fields that are not `free_to_change` differ; all of them are listed.
+      ConfigError: Fields differ that decide what is learnt; the sentence lists them all.
     """
     now = flatten(config)
-    # Fields that are newer than the checkpoint: it was trained with what is their default.
-    trained = {**flatten(base.get_config()), **trained}
-    free = free_to_change(now)
+    # A field that is newer than the checkpoint had what is now its default.
+    trained = {**flatten(default_config()), **trained}
     differing = [
         f"config.{name}: {trained.get(name)} in the checkpoint, {now.get(name)} now"
         for name in sorted(now.keys() | trained.keys())
-        if name not in free and now.get(name) != trained.get(name)
+        if decides(name, now) is not FREE and now.get(name) != trained.get(name)
     ]
     if differing:
         raise ConfigError(
             "the working directory holds a run of another config (choose another --workdir): "
             + "; ".join(differing)
         )
+
+
+def markdown_table() -> str:
+    """Returns the table of fields as docs/config.md shows it."""
+    rows = ["| field | default | what it is | it must be | decides |", "|---|---|---|---|---|"]
+    for name, field in FIELDS.items():
+        default = "" if field.rule is GROUP else f"`{field.default!r}`"
+        cells = (f"`{name}`", default, field.about, field.rule.words, _SHORT[field.decides])
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+_SHORT = {
+    Decides.EMBEDDINGS: "embeddings",
+    Decides.CAPTIONS: "captions' embeddings",
+    Decides.TRAINING: "training",
+    Decides.NOTHING_LEARNT: "free to change",
+}
+
+if __name__ == "__main__":
+    print(markdown_table())

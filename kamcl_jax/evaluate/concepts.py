@@ -66,7 +66,7 @@ def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
       ConfigError: a field that cannot be.
       DataError: something is wrong with the captions.
     """
-    config_check.check_data(config)
+    config_check.check_fields(config)
     if folder is not None:
         run_folder.check_writable(folder)
     data = config.data

@@ -43,12 +43,12 @@ def prepare(config: ml_collections.ConfigDict) -> None:
       ConfigError: a field that cannot be.
       DataError: something is wrong with the files; all images that can't be used are listed.
     """
-    fields.check_data(config)
+    fields.check_fields(config)
     prepared = data_from_config.open_data(config)
     data = load_prepared(prepared, data_from_config.settings(config))
     splits = prepared.texts()
-    found = {split: findings.find(texts) for split, texts in splits.items()}
-    found["all"] = findings.find(Texts.joined(splits.values()))
+    found = {split: findings.examine(texts) for split, texts in splits.items()}
+    found["all"] = findings.examine(Texts.joined(splits.values()))
     learnt = _learnt(data)
     print(_as_text(prepared, learnt, found))
     try:

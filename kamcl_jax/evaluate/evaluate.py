@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import ml_collections
 
-from input_pipeline.language import equal_texts
+from input_pipeline.language.texts import equal_text_ids
 from input_pipeline.splits.examples import Examples
 from kamcl_jax.config import build
 from kamcl_jax.config.build import Experiment
@@ -162,7 +162,7 @@ def look_closer(scores: Scores | Array, examples: Examples, ties: str) -> dict[s
     Raises:
       ValueError: `ties` is not one of `ranking.TIES`.
     """
-    images, texts = examples.image_of_caption, equal_texts.numbered(examples.captions)
+    images, texts = examples.image_of_caption, equal_text_ids(examples.captions)
     official, equal = ranks.both_ways_for_each(scores, images, [None, texts], ties)
     return {
         "test": metrics.of_ranks(official, ties),

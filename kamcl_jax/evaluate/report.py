@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.language import equal_texts
+from input_pipeline.language.texts import equal_text_ids, num_shared_captions
 from input_pipeline.splits.examples import Examples
 from kamcl_jax.config import fields as config_check
 from kamcl_jax.config.build import Experiment
@@ -60,14 +60,14 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_text(json.dumps(results, indent=2) + "\n")
-    settings, test = experiment.settings, experiment.data.test
+    test = experiment.data.test
     if history.validation:
         figures.loss_curves(
             folder / "losses.png",
             history.train,
-            settings.objective.steps_per_epoch,
-            settings.objective.alignment_from_epoch,
-            [term.name for term in settings.objective.extra_terms],
+            experiment.steps_per_epoch,
+            experiment.config.schedule.alignment_from_epoch,
+            sorted(experiment.config.loss.extra_terms),
         )
         figures.recall_curves(folder / "recalls.png", history.validation, results["chance"]["mR"])
     queries = queries_to_show(len(test.captions), experiment.config.seed)
@@ -169,7 +169,7 @@ def _origin(results: dict[str, Any]) -> str:
 def _shared_texts(test: Examples) -> str:
     """Returns the sentence on captions of different images that say the same."""
     images = test.image_of_caption
-    shared = equal_texts.num_shared(equal_texts.numbered(test.captions), images)
+    shared = num_shared_captions(equal_text_ids(test.captions), images)
     return f"""{shared or "None"} of the {len(images)} test captions share their text
 with a caption of another image; where equal texts count, an image and a caption match if the
 image has a caption of that text."""

@@ -21,8 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from input_pipeline import storage
-from kamcl_jax.config import encoders, import_path
 from kamcl_jax.config import fields as config_fields
+from kamcl_jax.config.plugins import TOWERS, refuse_code_inside
 from kamcl_jax.errors import ExportError
 from kamcl_jax.inference.embed import Variables
 from kamcl_jax.inference.model import TrainedModel, Words, abstract_variables, assemble
@@ -144,9 +144,9 @@ def read(folder: Path, untrusted: Path | None = None) -> TrainedModel:
         step, width = config["step"], config["concept_width"]
         training = record.config_of({"config": config["training"]})
         words = Words(vocabulary["words"], vocabulary["concepts"], width)
-        for tower in encoders.others(training):
+        for tower in TOWERS:
             field = f"config.{tower}.module"
-            import_path.check_outside(training[tower].module, field, untrusted or folder)
+            refuse_code_inside(untrusted or folder, training[tower].module, field)
         like = abstract_variables(training, words)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ExportError(

@@ -16,7 +16,8 @@ from kamcl_jax.models import layers
 from kamcl_jax.parallel import compiler_options
 from kamcl_jax.parallel.mesh import Layout, local_rows, put_batch
 from kamcl_jax.ranking.scores import Array, Embeddings
-from kamcl_jax.step import augmentation, precision
+from kamcl_jax.step import augmentation
+from kamcl_jax.step.encoding import cast_floats
 
 
 class Rows(Protocol):
@@ -81,7 +82,7 @@ def encoder_functions(
     def apply(variables, method, *inputs):
         params = variables["params"]
         if dtype is not None:
-            params, inputs = precision.cast_floats((params, inputs), dtype)
+            params, inputs = cast_floats((params, inputs), dtype)
         variables = {**variables, "params": gathered(params)}
         hybrid, concepts = model.apply(variables, *inputs, method=method)
         return Encoded(layers.l2_normalise(hybrid), jnp.asarray(concepts))

@@ -7,34 +7,9 @@ from typing import Any, NamedTuple
 import flax
 import numpy as np
 
-from kamcl_jax.config.fields import flatten, free_to_change
+from kamcl_jax.config.fields import Decides, decides, flatten
 from kamcl_jax.inference.embed import Variables
 from kamcl_jax.inference.model import TrainedModel
-
-TRAINING_ONLY = (
-    *("seed", "fold", "num_folds", "num_epochs", "max_steps", "batch_size"),
-    *("queue_length", "momentum", "momentum_coverage", "temperature"),
-    *("log_every_steps", "gradient_accumulation", "not_finite"),
-    "num_concepts",  # the most that there may be; the concepts themselves count
-    *("data.name", "data.dir", "data.prepared_dir", "data.options", "data.bad_images"),
-    *("data.split_sizes", "data.validation", "data.validation_fraction", "data.vocabulary_from"),
-    *("data.min_word_count", "data.pad_concepts", "data.labels_by", "data.residency"),
-    *("concepts.min_repeats", "concepts.stop_words"),
-    *("mesh", "checkpoint", "augmentation", "loss", "schedule", "optimizer", "evaluation"),
-    *("image_encoder.rematerialise", "image_encoder.pooling_kernel", "image_encoder.pretrained"),
-    *("text_encoder.dropout", "text_encoder.pretrained"),
-)
-"""Fields of a config, or groups of them, that say how a model is trained, or how fast it computes.
-
-Once the model is trained, no embedding depends on them. All other fields count, those to come
-included. With the release's padding, `evaluation.batch_size` counts, too.
-"""
-
-CAPTIONS_ONLY = (
-    *("caption_padding", "evaluation.batch_size"),
-    *("data.max_tokens", "concepts.lemmatize", "text_encoder"),
-)
-"""Fields of a config, or groups of them, that images have nothing to do with."""
 
 
 class ModelIdentity(NamedTuple):
@@ -54,20 +29,16 @@ class ModelIdentity(NamedTuple):
 
 def identity(model: TrainedModel) -> ModelIdentity:
     """Returns the identity of a model."""
-    words, fields = model.words, flatten(model.config)
-    counted = {name: fields[name] for name in fields if not _among(name, TRAINING_ONLY)}
-    if "evaluation.batch_size" not in free_to_change(fields):
-        counted["evaluation.batch_size"] = fields["evaluation.batch_size"]
-    of_images = {name: counted[name] for name in counted if not _among(name, CAPTIONS_ONLY)}
+    words, leaves = model.words, flatten(model.config)
+    by_field = {name: decides(name, leaves) for name in leaves}
+    counted = (Decides.EMBEDDINGS, Decides.CAPTIONS)
+    of_images = {name: leaves[name] for name in leaves if by_field[name] is Decides.EMBEDDINGS}
+    of_texts = {name: leaves[name] for name in leaves if by_field[name] in counted}
     concepts = [words.concepts, words.concept_width]
     return ModelIdentity(
         _hash([of_images, concepts], _of_tower(model.variables, "image")),
-        _hash([counted, concepts, words.vocabulary], _of_tower(model.variables, "text")),
+        _hash([of_texts, concepts, words.vocabulary], _of_tower(model.variables, "text")),
     )
-
-
-def _among(name: str, fields_or_groups: tuple[str, ...]) -> bool:
-    return any(name == one or name.startswith(f"{one}.") for one in fields_or_groups)
 
 
 def _of_tower(variables: Variables, tower: str) -> dict[str, Any]:

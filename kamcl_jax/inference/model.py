@@ -11,9 +11,9 @@ from PIL import Image
 
 from input_pipeline.errors import DataError
 from input_pipeline.language.concepts import Concepts
-from input_pipeline.language.lemmatization import english_lemma, unchanged
 from input_pipeline.language.texts import Texts
-from input_pipeline.language.vocabulary import Vocabulary, stop_words, tokenize
+from input_pipeline.language.tokens import tokenize
+from input_pipeline.language.vocabulary import Vocabulary, stop_words, word_form
 from input_pipeline.splits import assembly
 from kamcl_jax.config import build
 from kamcl_jax.inference import embed
@@ -233,7 +233,7 @@ def assemble(
     config = build.on_these_devices(config)
     mesh = build.check_with_devices(config, trains=False)
     layout = replicated(mesh)
-    form = english_lemma() if config.concepts.lemmatize else unchanged
+    form = word_form(config.concepts.lemmatize)
     return TrainedModel(
         step=step,
         config=config,

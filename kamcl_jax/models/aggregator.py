@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kamcl_jax.models import initializers
+from kamcl_jax.models import layers
 from kamcl_jax.models.gpo import GPO
 
 
@@ -17,20 +17,15 @@ class SharedMLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps f32[..., C] to f32[..., C]."""
         width = x.shape[-1]
-        x = nn.relu(initializers.dense(width, width, "linear1")(x))
-        return nn.relu(initializers.dense(width, width, "linear2")(x))
+        x = nn.relu(layers.dense(width, width, "linear1")(x))
+        return nn.relu(layers.dense(width, width, "linear2")(x))
 
 
 def upsample_to(features: jax.Array, like: jax.Array) -> jax.Array:
-    """Doubles the resolution by nearest neighbour and crops to the size of `like`.
+    """Doubles the resolution by nearest neighbour: f32[B, h, w, C] -> f32[B, H, W, C].
 
-    Args:
-      features: f32[B, h, w, C].
-      like: f32[B, H, W, D] with H in {2h - 1, 2h} and W in {2w - 1, 2w}: odd sizes arise where the
-        image size is no multiple of 32.
-
-    Returns:
-      f32[B, H, W, C].
+    The result is cropped to the size of `like`, f32[B, H, W, D] with H in {2h - 1, 2h} and W in
+    {2w - 1, 2w}: odd sizes arise where the image size is no multiple of 32.
     """
     doubled = features.repeat(2, axis=1).repeat(2, axis=2)
     return doubled[:, : like.shape[1], : like.shape[2]]
@@ -40,8 +35,9 @@ class HierarchicalAggregator(nn.Module):
     """Low-, high-level and final features, each pooled its own way, then pooled together.
 
     Attributes:
-      embedding_size: E, width of the result.
-      pooling_kernel: that ranks the low-level features, by far the most; one of `pooling.KERNELS`.
+      embedding_size: E, the width of the result.
+      pooling_kernel: What ranks the low-level features, which are by far the most; one of
+        `gpo.KERNELS`.
     """
 
     embedding_size: int
@@ -65,7 +61,7 @@ class HierarchicalAggregator(nn.Module):
         pooled = GPO(name="final_gpo")(stages[3].reshape(batch, -1, channels).swapaxes(1, 2))
         if channels == self.embedding_size:
             return pooled
-        return initializers.dense(self.embedding_size, channels, "final_linear")(pooled)
+        return layers.dense(self.embedding_size, channels, "final_linear")(pooled)
 
     @nn.nowrap
     def low(self, stages: Sequence[jax.Array]) -> jax.Array:
@@ -74,11 +70,11 @@ class HierarchicalAggregator(nn.Module):
         batch, _, _, channels = maps.shape
         low_gpo = GPO(kernel=self.pooling_kernel, name="low_gpo")
         pooled = low_gpo(maps.reshape(batch, -1, channels))
-        return initializers.dense(self.embedding_size, pooled.shape[-1], "low_linear")(pooled)
+        return layers.dense(self.embedding_size, pooled.shape[-1], "low_linear")(pooled)
 
     @nn.nowrap
     def high(self, stages: Sequence[jax.Array]) -> jax.Array:
         """Mean over the positions of stages 3 and 4, then linear -> f32[B, E]."""
         maps = jnp.concatenate([stages[2], upsample_to(stages[3], stages[2])], axis=-1)
         pooled = maps.mean(axis=(1, 2))
-        return initializers.dense(self.embedding_size, pooled.shape[-1], "high_linear")(pooled)
+        return layers.dense(self.embedding_size, pooled.shape[-1], "high_linear")(pooled)

@@ -12,33 +12,28 @@ import numpy as np
 from flax import linen as nn
 from jax.export import is_symbolic_dim
 
-from kamcl_jax.models import initializers
+from kamcl_jax.models import layers
 
 COUNT_UP_TO = 256
-"""Items up to which places are counted, O(N^2) but in wide vectors; longer lists are sorted.
+"""Up to this many items, places are counted, O(N^2) but in wide vectors; longer lists are sorted.
 
-At most 256: a count is kept in a byte.
+It is at most 256, as a count is kept in a byte.
 """
 
 KERNELS = ("counting", "pallas")
-"""How a GPU counts: by XLA, with a pass over memory for each item, or by `rank_kernel`."""
+"""How a GPU counts: by XLA, with a pass over memory for each item, or by `gpo_kernels`."""
 
 BLOCK_ENTRIES = 2**21
-"""Entries that a CPU counts at once: its caches hold them, its memory is several times slower."""
+"""A CPU counts this many entries at once: its caches hold them, and memory is far slower."""
 
 
 def position_codes(num_items: int, width: int) -> np.ndarray:
     """Returns sinusoidal codes of positions 0..num_items-1 (Vaswani et al. 2017), f32[N, width].
 
-    Even columns are sines, odd ones cosines, of angular frequency 10000^(-column / width). They are
-    constants, made on the host in single precision: the same on every device and at every dtype of
-    the parameters.
-
-    Raises:
-      ValueError: the width is odd.
+    Even columns are sines, odd ones cosines, of angular frequency 10000^(-column / width), where
+    the width is even. They are constants, made on the host in single precision: the same on every
+    device and at every dtype of the parameters.
     """
-    if width % 2:
-        raise ValueError(f"position codes need an even width, not {width}")
     # PyTorch's rounding of exponents, frequencies and angles, so that its weights mean the same.
     exponents = np.arange(0, width, 2, dtype=np.float32) * np.float32(-np.log(10000.0) / width)
     frequencies = np.exp(exponents, dtype=np.float64).astype(np.float32)
@@ -56,8 +51,8 @@ def descending_ranks(values: jax.Array, kernel: str = "counting") -> jax.Array:
 
     Args:
       values: f32[B, D, N], without NaN.
-      kernel: one of `KERNELS`, for up to `COUNT_UP_TO` items; the result is the same.
-        "pallas" is for one GPU; a CPU interprets it, which is slow and for tests.
+      kernel: One of `KERNELS`, for up to `COUNT_UP_TO` items; the result is the same. "pallas" is
+        for one GPU; a CPU interprets it, which is slow and meant for tests.
 
     Returns:
       u8[B, D, N], or i32 for longer lists; every row (b, d, :) is a permutation of 0..N-1.
@@ -66,7 +61,7 @@ def descending_ranks(values: jax.Array, kernel: str = "counting") -> jax.Array:
         return sorted_ranks(values)
     keys = _ordered_integers(values)
     if kernel == "pallas":
-        # Here, as Pallas is experimental and a training without it should not depend on it.
+        # Imported here: Pallas is experimental, and a training without it should not depend on it.
         from kamcl_jax.models.gpo_kernels import count_ahead
 
         interpreted = partial(count_ahead, interpret=True)
@@ -130,12 +125,13 @@ def pool_sorted(
       features: f32[B, D, N], D features of N items.
       weights: f32[N], one for each place in the order, or f32[B, N] where samples differ. With
         `valid`, weights past a sample's number of valid items must be 0.
-      valid: bool[B, N], items that take part; all, if None.
-      kernel: see `descending_ranks`.
+      valid: bool[B, N], the items that take part; all of them, if None.
+      kernel: See `descending_ranks`.
 
     Returns:
-      f32[B, D], sum over k of weights[k] * (k-th largest valid value of the feature), multiplied in
-      the features' dtype, summed in the wider of both dtypes, returned in the features'.
+      f32[B, D], the sum over k of weights[k] * (k-th largest valid value of the feature). It is
+      multiplied in the features' dtype, summed in the wider of both dtypes and returned in the
+      features'.
     """
     ordered_by = jax.lax.stop_gradient(features)
     if valid is not None:
@@ -161,10 +157,10 @@ class GPO(nn.Module):
     per number of items and not per sample.
 
     Attributes:
-      code_width: width of the position codes.
-      hidden_width: width of each direction of the GRU.
-      temperature: divides the scores before the softmax.
-      kernel: see `descending_ranks`.
+      code_width: The width of the position codes, an even number.
+      hidden_width: The width of each direction of the GRU.
+      temperature: The number that divides the scores before the softmax.
+      kernel: See `descending_ranks`.
     """
 
     code_width: int = 32
@@ -177,14 +173,14 @@ class GPO(nn.Module):
         shape = (self.code_width, self.hidden_width)
         self.forward_gru = GRUDirection(*shape)
         self.backward_gru = GRUDirection(*shape)
-        self.score = nn.Dense(1, use_bias=False, kernel_init=initializers.linear_kernel)
+        self.score = nn.Dense(1, use_bias=False, kernel_init=layers.linear_init)
 
     def weights(self, counts: jax.Array, num_items: int) -> jax.Array:
         """Returns the pooling weights for lists of each of the given numbers of items.
 
         Args:
           counts: i32[M], each in 1..num_items.
-          num_items: N, the padded length.
+          num_items: N, the padded length of the lists.
 
         Returns:
           f32[M, N], float32 at least whatever the parameters' dtype; row m sums to 1 over its first
@@ -203,14 +199,9 @@ class GPO(nn.Module):
         return jnp.asarray(position_codes(most, self.code_width))[:num_items]
 
     def __call__(self, features: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-        """Pools over items.
+        """Pools D features over N items: f32[B, D, N] -> f32[B, D], in the features' dtype.
 
-        Args:
-          features: f32[B, D, N], D features of N items.
-          valid: bool[B, N], items that exist; all, if None. At least one a sample.
-
-        Returns:
-          f32[B, D], in the features' dtype.
+        `valid`, bool[B, N], says which items exist, at least one a sample; None: all of them.
         """
         num_items = features.shape[-1]
         if valid is None:
@@ -221,12 +212,7 @@ class GPO(nn.Module):
 
 
 class GRUDirection(nn.Module):
-    """One direction of a `torch.nn.GRU` run over one sequence cut at several lengths.
-
-    Attributes:
-      input_width: width of the inputs.
-      hidden_width: width of the state.
-    """
+    """One direction of a `torch.nn.GRU` that runs over one sequence cut at several lengths."""
 
     input_width: int
     hidden_width: int
@@ -238,19 +224,19 @@ class GRUDirection(nn.Module):
         Args:
           inputs: f32[N, input_width], the sequence that all rows share.
           present: bool[M, N], which positions row m has.
-          reverse: run from the last position to the first.
+          reverse: Whether to run from the last position to the first.
 
         Returns:
           f32[M, N, hidden_width], float32 at least whatever the parameters' dtype: the state after
           each position, in the order of the inputs.
         """
         gates = 3 * self.hidden_width
-        init = initializers.uniform(self.hidden_width**-0.5)
+        init = layers.uniform_init(self.hidden_width**-0.5)
         input_kernel = self.param("input_kernel", init, (self.input_width, gates))
         input_bias = self.param("input_bias", init, (gates,))
         recurrent_kernel = self.param("recurrent_kernel", init, (self.hidden_width, gates))
         recurrent_bias = self.param("recurrent_bias", init, (gates,))
-        # Long and cheap: rounding adds up over the positions, and the widths are tiny.
+        # In float32: rounding adds up over the many positions, and the widths are tiny.
         wide = jnp.promote_types(input_kernel.dtype, jnp.float32)
         recurrent_kernel, recurrent_bias = (
             x.astype(wide) for x in (recurrent_kernel, recurrent_bias)

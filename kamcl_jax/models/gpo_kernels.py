@@ -1,7 +1,7 @@
 """A Pallas kernel that counts ranks on a GPU in registers instead of in many passes over memory.
 
-Written for Triton, Pallas's way to GPUs of all generations: blocks are powers of two, and what is
-chosen by a number that is not known to the compiler is loaded, not cut out of registers.
+It is written for Triton, Pallas's way to GPUs of all generations: blocks are powers of two, and
+what is chosen by a number that the compiler doesn't know is loaded, not cut out of registers.
 """
 
 from functools import partial
@@ -12,10 +12,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 ITEMS = 64
-"""Items of a row that a program ranks; 192, those of ResNet-18, are three times as many."""
+"""A program ranks this many items of a row; ResNet-18 has 192, three times as many."""
 
 ENTRIES = 1024
-"""Items of all rows that a program ranks: each of its threads holds eight, and as many counts.
+"""A program ranks this many items of all its rows: each thread holds eight, and as many counts.
 
 Rows are then fewer than threads: each thread can load a rival by itself, in one access for all
 threads of a row.
@@ -28,8 +28,8 @@ def count_ahead(keys: jax.Array, *, interpret: bool = False) -> jax.Array:
     """Counts, for each item, the larger ones of its row and the equal ones before it.
 
     A program of the grid holds a tile of rows x items in registers and goes through the items of
-    these rows once: N^2 comparisons a row as in `pooling`, but the keys are read from memory about
-    once and each count is written once.
+    these rows once: N^2 comparisons a row as in `gpo`, but the keys are read from memory about once
+    and each count is written once.
 
     It runs on the device that calls it and cannot be partitioned by the compiler. On several
     devices, call it inside `jax.shard_map` with the batch axis split as the features' is, and D and
@@ -37,22 +37,17 @@ def count_ahead(keys: jax.Array, *, interpret: bool = False) -> jax.Array:
     needed there, as the kernel does not say over which axes its result varies.
 
     Args:
-      keys: i32[B, D, N], or of another integer dtype; 1 <= N <= 256.
-      interpret: run as ordinary XLA operations, slowly, on any device.
+      keys: i32[B, D, N], or of another integer dtype; 1 <= N <= 256, as a count is a byte.
+      interpret: Whether to run as ordinary XLA operations, slowly, on any device.
 
     Returns:
       u8[B, D, N]; every row (b, d, :) is a permutation of 0..N-1.
-
-    Raises:
-      ValueError: there are more items than a byte can count.
     """
     num_items = keys.shape[-1]
-    if num_items > 256:
-        raise ValueError(f"the kernel ranks up to 256 items, as a count is a byte, not {num_items}")
     width = min(ITEMS, pl.next_power_of_2(num_items))
     height = ENTRIES // width
     rows = keys.reshape(-1, num_items)
-    # The kernel reads whole tiles. What is added is ranked, too, but is nobody's rival and is cut.
+    # The kernel reads whole tiles. The padding is ranked, too, but rivals nobody and is cut off.
     padded = jnp.pad(rows, ((0, -len(rows) % height), (0, -num_items % width)))
     counts = pl.pallas_call(
         partial(_count_tile, num_items=num_items),
@@ -68,13 +63,7 @@ def count_ahead(keys: jax.Array, *, interpret: bool = False) -> jax.Array:
 
 
 def _count_tile(keys, counts, *, num_items: int) -> None:
-    """Ranks one tile.
-
-    Args:
-      keys: of the tile's rows, all their items.
-      counts: of the tile.
-      num_items: without the padding.
-    """
+    """Ranks the items of one tile among `num_items`, all of those in its rows but the padding."""
     width = counts.shape[1]
     start = pl.program_id(1) * width
     end = jnp.minimum(start + width, num_items)

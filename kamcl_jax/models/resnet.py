@@ -5,9 +5,7 @@ from functools import partial
 import jax
 from flax import linen as nn
 
-from kamcl_jax.models.batch_norm import BatchNorm
-from kamcl_jax.models.convolution import Convolution
-from kamcl_jax.models.max_pool import max_pool
+from kamcl_jax.models.layers import BatchNorm, Convolution, max_pool
 
 BLOCKS_PER_STAGE = {
     18: (2, 2, 2, 2),
@@ -22,12 +20,7 @@ BOTTLENECK_FROM = 50
 
 
 def stage_channels(depth: int, width: int) -> tuple[int, ...]:
-    """Returns the channels of the four stages' outputs.
-
-    Args:
-      depth: of the network, a key of `BLOCKS_PER_STAGE`.
-      width: channels of the first stage's inner convolutions.
-    """
+    """Returns the channels of the four stages' outputs; `width` is the first stage's inner one."""
     block = BottleneckBlock if depth >= BOTTLENECK_FROM else BasicBlock
     return tuple(width * block.expansion * 2**stage for stage in range(4))
 
@@ -69,7 +62,7 @@ class BottleneckBlock(nn.Module):
 
 
 def _shortcut(x: jax.Array, features: int, stride: int, train: bool) -> jax.Array:
-    """The identity where shapes allow it, else a strided 1x1 convolution (called in a block)."""
+    """Returns x where shapes allow it, else a strided 1x1 convolution of it (called in a block)."""
     if stride == 1 and x.shape[-1] == features:
         return x
     x = Convolution(features, 1, stride, name="downsample_conv")(x)
@@ -81,12 +74,10 @@ class ResNet(nn.Module):
 
     Attributes:
       depth: 18, 34, 50 or 101.
-      width: channels of the stem and of the first stage's inner convolutions; 64 as published.
-      rematerialise: whether the backward pass computes the insides of the stem and of each block
-        again instead of keeping them: less memory, about one more forward pass of work. Parameters
-        and results are the same. By blocks, since a stage kept whole needs the insides of all its
-        blocks at once when its turn comes; with the stem, since its grid is four times the first
-        stage's and it would keep more than all blocks' inputs together.
+      width: The channels of the stem and of the first stage's inner convolutions; 64 as published.
+      rematerialise: Whether the backward pass computes the insides of the stem and of each block
+        again instead of keeping them: less memory, about one more forward pass of work, the same
+        parameters and results.
     """
 
     depth: int = 18
@@ -99,17 +90,12 @@ class ResNet(nn.Module):
 
         Args:
           images: f32[B, H, W, 3], normalised, in the parameters' dtype.
-          train: whether BatchNorm uses and records the batch's statistics.
+          train: Whether BatchNorm uses and records the batch's statistics.
 
         Returns:
           Four f32[B, ceil(H / s), ceil(W / s), C], s = 4, 8, 16, 32, C = width * (1, 2, 4, 8),
           four times that with bottleneck blocks; in the images' dtype.
-
-        Raises:
-          ValueError: the depth is not one of the four.
         """
-        if self.depth not in BLOCKS_PER_STAGE:
-            raise ValueError(f"ResNet depth {self.depth} is not one of {list(BLOCKS_PER_STAGE)}")
         block = BottleneckBlock if self.depth >= BOTTLENECK_FROM else BasicBlock
 
         def stem(module, x):
@@ -121,6 +107,9 @@ class ResNet(nn.Module):
         def run(module, x):
             return module(x, train=train)
 
+        # By blocks, since a stage kept whole needs the insides of all its blocks at once when its
+        # turn comes; with the stem, since its grid is four times the first stage's and it would
+        # keep more than all blocks' inputs together.
         if self.rematerialise:
             stem, run = nn.remat(stem), nn.remat(run)
         x = stem(self, images)

@@ -1,27 +1,27 @@
 """The skip-thoughts sentence encoder (Kiros et al. 2015) with variational dropout.
 
-Word embedding and a GRU whose dropout masks are drawn once a sequence and once a gate and shared by
-all time steps (Gal & Ghahramani 2016); "BayesianUniSkip" in the PyTorch ecosystem.
+It embeds words and runs a GRU whose dropout masks are drawn once a sequence and once a gate and are
+shared by all time steps (Gal & Ghahramani 2016). The PyTorch ecosystem calls it "BayesianUniSkip".
 """
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kamcl_jax.models import initializers
+from kamcl_jax.models import layers
 
 GATES = ("reset", "update", "candidate")
-"""Order of the gates along the first axis of the kernels."""
+"""The order of the gates along the first axis of the kernels."""
 
 
 class SkipThoughts(nn.Module):
     """Embeds words and runs the GRU over them.
 
     Attributes:
-      num_tokens: rows of the embedding: the vocabulary and row 0, the padding.
-      word_width: width of the word vectors; 620 as published.
-      hidden_width: H, width of the GRU; 2400 as published.
-      dropout: probability of the variational dropout on inputs and states.
+      num_tokens: The rows of the embedding: the vocabulary and row 0, the padding.
+      word_width: The width of the word vectors; 620 as published.
+      hidden_width: H, the width of the GRU; 2400 as published.
+      dropout: The probability of the variational dropout on inputs and states.
     """
 
     num_tokens: int
@@ -35,8 +35,8 @@ class SkipThoughts(nn.Module):
 
         Args:
           tokens: i32[B, T], 0 = padding.
-          lengths: i32[B], words of each caption; states after the last word are zero.
-          train: whether to drop; needs the "dropout" PRNG stream then.
+          lengths: i32[B], the words of each caption; states after the last word are zero.
+          train: Whether to drop, which needs the "dropout" PRNG stream.
 
         Returns:
           f32[B, T, H], in the parameters' dtype.
@@ -44,8 +44,8 @@ class SkipThoughts(nn.Module):
         table = self.param("embedding", _embedding_init, (self.num_tokens, self.word_width))
         # Masked after the look-up, so that row 0 reads as zero and never receives a gradient.
         words = jnp.where((tokens > 0)[..., None], _look_up(table, tokens), 0)
-        input_init = initializers.uniform(self.word_width**-0.5)
-        state_init = initializers.uniform(self.hidden_width**-0.5)
+        input_init = layers.uniform_init(self.word_width**-0.5)
+        state_init = layers.uniform_init(self.hidden_width**-0.5)
         input_shape = (len(GATES), self.word_width, self.hidden_width)
         state_shape = (len(GATES), self.hidden_width, self.hidden_width)
         input_kernel = self.param("input_kernel", input_init, input_shape)
@@ -101,7 +101,7 @@ def gru_states(
     Args:
       kernel: f32[3, H, H], the recurrent kernels in the order of `GATES`.
       projected: f32[T, 3, B, H], the gates' inputs, already multiplied and biased.
-      mask: f32[3, B, H] or broadcastable to it, multiplied into the state before each gate; it is
+      mask: f32[3, B, H] or broadcastable to it, multiplied into the state before each gate. It is
         taken as random, so its gradient is zero.
       lengths: i32[B].
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kamcl_jax.models import initializers
+from kamcl_jax.models import layers
 from kamcl_jax.models.aggregator import HierarchicalAggregator, SharedMLP
 from kamcl_jax.models.gpo import GPO
 from kamcl_jax.models.resnet import ResNet
@@ -22,9 +22,6 @@ class ConceptHead(nn.Module):
     learned linear map.
 
     It computes in float32 at least, as the normalisation, the softmax and the losses after it do.
-
-    Attributes:
-      num_concepts: N.
     """
 
     num_concepts: int
@@ -34,12 +31,12 @@ class ConceptHead(nn.Module):
         """Maps f32[B, E] to (hybrid f32[B, E], concept probabilities f32[B, N])."""
         width = latent.shape[-1]
         latent = latent.astype(jnp.promote_types(latent.dtype, jnp.float32))
-        logits = initializers.dense(self.num_concepts, width, "linear")(latent)
+        logits = layers.dense(self.num_concepts, width, "linear")(latent)
         concept = jax.nn.sigmoid(logits)
         if self.num_concepts <= width:
             added = jnp.pad(concept, ((0, 0), (0, width - self.num_concepts)))
         else:
-            kernel_init = initializers.linear_kernel
+            kernel_init = layers.linear_init
             narrow = nn.Dense(width, use_bias=False, kernel_init=kernel_init, name="to_embedding")
             added = narrow(concept)
         return latent + added, concept
@@ -51,11 +48,11 @@ class ImageEncoder(nn.Module):
     Attributes:
       num_concepts: N.
       embedding_size: E.
-      depth: of the ResNet, 18, 34, 50 or 101.
-      width: of the ResNet's first stage.
-      rematerialise: whether the ResNet's blocks are computed again in the backward pass instead of
-        kept, see `ResNet`.
-      pooling_kernel: of the aggregator, one of `pooling.KERNELS`.
+      depth: The ResNet's depth, 18, 34, 50 or 101.
+      width: The width of the ResNet's first stage.
+      rematerialise: Whether the backward pass computes the ResNet's blocks again instead of keeping
+        them, see `ResNet`.
+      pooling_kernel: What ranks the aggregator's low-level features, one of `gpo.KERNELS`.
     """
 
     num_concepts: int
@@ -86,12 +83,12 @@ class TextEncoder(nn.Module):
     batch's longest has.
 
     Attributes:
-      num_tokens: rows of the word embedding, padding included.
+      num_tokens: The rows of the word embedding, padding included.
       num_concepts: N.
       embedding_size: E.
-      word_width: of the word vectors.
-      hidden_width: of the GRU.
-      dropout: variational dropout of the GRU in training.
+      word_width: The width of the word vectors.
+      hidden_width: The width of the GRU.
+      dropout: The probability of the GRU's variational dropout in training.
       caption_padding: "masked" or "release".
     """
 
@@ -113,7 +110,7 @@ class TextEncoder(nn.Module):
           tokens: i32[B, T], 0 = padding.
           lengths: i32[B], each in 1..T.
           word_concepts: f32[B, N], 1 where the caption has the concept's word.
-          train: whether the GRU drops; needs the "dropout" PRNG stream then.
+          train: Whether the GRU drops, which needs the "dropout" PRNG stream.
         """
         if self.caption_padding == "release":
             lengths = jnp.full_like(lengths, lengths.max())
@@ -121,13 +118,13 @@ class TextEncoder(nn.Module):
             self.num_tokens, self.word_width, self.hidden_width, self.dropout, name="skip_thoughts"
         )
         states = recurrent(tokens, lengths, train=train)
-        words = initializers.dense(self.embedding_size, self.hidden_width, "state_linear")(states)
+        words = layers.dense(self.embedding_size, self.hidden_width, "state_linear")(states)
         items = jnp.concatenate([words, SharedMLP(name="mlp")(words)], axis=1)
         present = jnp.arange(tokens.shape[1]) < lengths[:, None]
         present = jnp.concatenate([present, present], axis=1)
         pooled = GPO(name="word_gpo")(items.swapaxes(1, 2), present)
         sentence = jnp.tanh(pooled)
-        named = initializers.dense(self.embedding_size, self.num_concepts, "concept_linear")(
+        named = layers.dense(self.embedding_size, self.num_concepts, "concept_linear")(
             word_concepts
         )
         latent = GPO(name="gpo")(jnp.stack([sentence, named], axis=2))
@@ -138,8 +135,8 @@ class DualEncoder(nn.Module):
     """Both towers under one tree of parameters, `image` and `text`.
 
     Attributes:
-      image: an `ImageEncoder`, or any module called like one.
-      text: a `TextEncoder`, or any module called like one.
+      image: An `ImageEncoder`, or any module that is called like one.
+      text: A `TextEncoder`, or any module that is called like one.
     """
 
     image: nn.Module
@@ -154,7 +151,7 @@ class DualEncoder(nn.Module):
         *,
         train: bool,
     ) -> tuple[Encoded, Encoded]:
-        """Encodes B images and B captions; arguments as `ImageEncoder` and `TextEncoder` take."""
+        """Encodes B images and B captions, given as `ImageEncoder` and `TextEncoder` take them."""
         return (
             self.encode_images(images, train=train),
             self.encode_texts(tokens, lengths, word_concepts, train=train),

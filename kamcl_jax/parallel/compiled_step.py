@@ -17,7 +17,7 @@ class StepMemory:
     """Bytes that a compiled step takes on each device, from XLA's own plan.
 
     Attributes:
-      arguments: the state, a batch, and the training data if they lie on the devices.
+      arguments: the state and a batch.
       results: the state after the step, the metrics.
       reused: results that take the place of arguments (the donated state).
       temporary: activations, gradients and whatever else lives within the step.
@@ -40,18 +40,14 @@ def compile_step(step: Any, abstract_state: Any, abstract_batch: Any, layout: La
     Args:
       step: from `train_step.make_train_step`.
       abstract_state: shapes of the state.
-      abstract_batch: shapes of what the step takes beside the state; with places of its own, or
-        those of a batch.
+      abstract_batch: shapes of a batch.
       layout: where both lie.
 
     Returns:
       The executable, called as the step.
     """
     batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=getattr(x, "sharding", None) or layout.batch
-        ),
-        abstract_batch,
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.batch), abstract_batch
     )
     return step.lower(abstract_state, batch).compile()
 
@@ -73,20 +69,20 @@ def describe(taken: StepMemory, layout: Layout, table_bytes: int = 0) -> str:
     Args:
       taken: by the step.
       layout: of the training.
-      table_bytes: of `taken.arguments`, the training data that lie on each device.
+      table_bytes: of the training data that lie on each device beside the step.
     """
-    devices = layout.mesh.size
+    devices, peak = layout.mesh.size, taken.peak + table_bytes
     of_tables = f"{table_bytes / GB:.2f} for the training data, " if table_bytes else ""
     sentence = (
-        f"a step takes {taken.peak / GB:.2f} GB on "
+        f"a step takes {peak / GB:.2f} GB on "
         f"{'one device' if devices == 1 else f'each of {devices} devices'}: "
-        f"{(taken.arguments - table_bytes) / GB:.2f} for state and batch, {of_tables}"
+        f"{taken.arguments / GB:.2f} for state and batch, {of_tables}"
         f"{taken.temporary / GB:.2f} within the step"
     )
     available = available_memory()
     if available is None:
         return sentence
-    short = "" if taken.peak <= available else "; it will not fit"
+    short = "" if peak <= available else "; it will not fit"
     return f"{sentence}; the device has {available / GB:.2f} GB{short}"
 
 

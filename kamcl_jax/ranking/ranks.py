@@ -162,7 +162,7 @@ def image_to_text_ranks(
         at least one.
       ties: "argsort" lets tied captions stand as NumPy's sort leaves them, so that the ranks have
         no ties; see `metrics.retrieval_metrics`.
-      text_of_caption: int[M], equal for captions of equal text, as `equal_texts.numbered` returns
+      text_of_caption: int[M], equal for captions of equal text, as `equal_text_ids` returns
         it: captions that repeat one of the image's own are right too. None: its own alone.
 
     Returns:

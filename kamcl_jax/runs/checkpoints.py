@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -42,17 +41,6 @@ _OF_THE_MACHINE = (
 def folder_of(workdir: Path) -> Path:
     """Returns where a run keeps its checkpoints."""
     return workdir / FOLDER
-
-
-def silence_writers() -> None:
-    """Keeps orbax's threads from printing errors: `Checkpoints` raises them, in one sentence."""
-    print_error = threading.excepthook
-
-    def hook(error: threading.ExceptHookArgs) -> None:
-        if not type(error.thread).__module__.startswith("orbax."):
-            print_error(error)
-
-    threading.excepthook = hook
 
 
 @dataclasses.dataclass(frozen=True)

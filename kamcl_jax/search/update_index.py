@@ -14,7 +14,7 @@ import numpy as np
 from input_pipeline import storage
 from input_pipeline.errors import DataError
 from input_pipeline.images.bands import BandChoice
-from input_pipeline.images.image_bar import image_bar
+from input_pipeline.images.files import image_bar
 from kamcl_jax.inference.model import TrainedModel
 from kamcl_jax.search import found_files, generations
 from kamcl_jax.search import index as image_index

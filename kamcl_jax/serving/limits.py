@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Limits:
     """Bounds of what a visitor can ask for, and of the memory that it takes.
 
-    An uploaded image may have `image_files.MAX_PIXELS` pixels, as every other image.
+    An uploaded image may have `files.MAX_PIXELS` pixels, as every other image.
 
     Attributes:
       upload_bytes: of a request's body, so of an uploaded file.

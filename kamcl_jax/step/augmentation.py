@@ -11,8 +11,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 NUM_ANGLES = 2**14
-"""Of a random rotation. Within 90 degrees they lie so close that from one to the next no pixel of
-an image of 278 moves by more than a fiftieth of a pixel."""
+"""How many angles a random rotation chooses from. Within 90 degrees they lie so close that from one
+to the next no pixel of an image of 278 moves by more than a fiftieth of a pixel."""
 
 
 def normalise(images: jax.Array) -> jax.Array:
@@ -29,12 +29,12 @@ def rotations(max_degrees: float, side: int) -> np.ndarray:
     PIL finds. A device's own sine and cosine, in float32, are not exact enough for that.
 
     Args:
-      max_degrees: counter-clockwise.
-      side: R, pixels a side of the images that are rotated; 16,000 at most.
+      max_degrees: The largest angle, counter-clockwise.
+      side: R, the side of the images that are rotated, in pixels; at most 16,000.
 
     Returns:
-      i32[NUM_ANGLES, 4], each (cosine, sine, row, column) in 2**-16: `row` and `column` are where
-      the centre of the first pixel of the rotated image lies in the image.
+      i32[NUM_ANGLES, 4], each row (cosine, sine, row, column) in units of 2**-16. `row` and
+      `column` say where the centre of the rotated image's first pixel lies in the image.
     """
     steps = [max_degrees * step / NUM_ANGLES for step in range(NUM_ANGLES)]
     each = np.array([_in_fixed_point(degrees, side / 2) for degrees in steps], np.int32)
@@ -54,15 +54,16 @@ def _in_fixed_point(degrees: float, centre: float) -> list[int]:
 def rotate_and_crop(
     images: jax.Array, chosen: jax.Array, corners: jax.Array, size: int
 ) -> jax.Array:
-    """Rotates about the centre, counter-clockwise, and cuts out a square, as one gather.
+    """Rotates images about their centre, counter-clockwise, and cuts out a square, in one gather.
 
-    Nearest neighbour and zero fill, pixel for pixel what `PIL.Image.rotate` and `crop` give.
+    It takes the nearest neighbour and fills with zeros, pixel for pixel as `PIL.Image.rotate` and
+    `crop` do.
 
     Args:
       images: uint8[B, R, R, C].
-      chosen: i32[B, 4], of `rotations`.
-      corners: i32[B, 2], (row, column) of the crop's first pixel in the rotated image.
-      size: S, side of the crop.
+      chosen: i32[B, 4], rows of `rotations`.
+      corners: i32[B, 2], the (row, column) of the crop's first pixel in the rotated image.
+      size: S, the side of the crop.
 
     Returns:
       uint8[B, S, S, C].
@@ -89,16 +90,16 @@ def random_rotation_and_crop(
     """Draws one of `NUM_ANGLES` rotations and one crop for each image, all equally likely.
 
     Args:
-      key: PRNG key.
-      images: uint8[B, R, R, C], R >= size.
-      size: side of the crop in pixels.
-      max_degrees: the rotations stay below it; 90 in the paper.
+      key: A PRNG key.
+      images: uint8[B, R, R, C], with R >= size.
+      size: The side of the crop, in pixels.
+      max_degrees: The rotations stay below this angle; 90 in the paper.
 
     Returns:
       uint8[B, size, size, C].
 
     Raises:
-      ValueError: the images are smaller than the crop.
+      ValueError: The images are smaller than the crop.
     """
     batch, side = images.shape[:2]
     if side < size:

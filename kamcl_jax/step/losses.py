@@ -1,4 +1,4 @@
-"""KAMCL's three losses: arrays in, scalars out."""
+"""KAMCL's three losses: arrays in, scalars out. `objective` says what they are given."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,13 @@ import jax.numpy as jnp
 
 
 class Logits(NamedTuple):
-    """Similarities of queries over a temperature.
+    """The similarities of B queries with keys, divided by a temperature.
 
     The two are kept apart, so that negatives can lie on many devices.
 
     Attributes:
-      match: f32[B], with their own keys.
-      negatives: f32[B, K], with keys of others; -inf stands for none.
+      match: f32[B], each query's similarity with its own key.
+      negatives: f32[B, K], with the keys of others; -inf stands for a key that does not count.
     """
 
     match: jax.Array
@@ -24,11 +24,11 @@ def hard_triplet(similarity: jax.Array, margin: float) -> jax.Array:
     """Triplet loss with the hardest negative of each row and each column (Faghri et al. 2018).
 
     Args:
-      similarity: f32[B, B], cosine of image i and caption j; matches on the diagonal.
-      margin: by which a match must beat every negative.
+      similarity: f32[B, B], the cosine of image i and caption j; matches are on the diagonal.
+      margin: What a match must beat every negative by.
 
     Returns:
-      f32[], summed over the batch and both directions.
+      f32[], the sum over the batch and both directions.
     """
     match = jnp.diagonal(similarity)
     by_caption = jax.nn.relu(margin + similarity - match[:, None])
@@ -37,7 +37,7 @@ def hard_triplet(similarity: jax.Array, margin: float) -> jax.Array:
 
 
 def _hardest(violations: jax.Array, axis: int) -> jax.Array:
-    """Returns the largest violation of a negative along an axis: f32[B, B] -> f32[B].
+    """Returns the largest violation by a negative along an axis: f32[B, B] -> f32[B].
 
     The first of equal ones gets the gradient, as in PyTorch. `jnp.max` would look for the largest
     one again in the backward pass, by `==`, and divide by zero wherever XLA has computed the
@@ -57,18 +57,18 @@ def contrastive_logits(
     temperature: float,
     left_out: jax.Array | None = None,
 ) -> Logits:
-    """Similarity of queries to their own key and to a queue of negatives (MoCo; He et al. 2020).
+    """Compares queries with their own key and with negatives (MoCo; He et al. 2020).
 
     No gradient flows into keys or queue.
 
     Args:
-      queries: f32[B, E], unit length.
-      keys: f32[B, E], unit length, of the other modality; key b matches query b.
-      queue: f32[K, E], unit length; None takes the other keys of the batch as negatives, with -inf
-        in the place of the match.
-      temperature: divides the similarities.
-      left_out: bool[B, K] (bool[B, B] without a queue), negatives that a query does not get: -inf
-        takes their place; all are negatives, if None.
+      queries: f32[B, E], unit vectors.
+      keys: f32[B, E], unit vectors of the other modality; key b matches query b.
+      queue: f32[K, E], unit vectors, the negatives. None takes the other keys of the batch, with
+        -inf in the place of the match.
+      temperature: It divides the similarities.
+      left_out: bool[B, K] (bool[B, B] without a queue), the keys that are no negatives of a query:
+        -inf takes their place. None leaves out none.
     """
     keys = jax.lax.stop_gradient(keys)
     match = jnp.sum(queries * keys, axis=-1)
@@ -83,7 +83,7 @@ def contrastive_logits(
 
 
 def info_nce(logits: Logits) -> jax.Array:
-    """Mean cross-entropy of the match among all candidates -> f32[]."""
+    """The mean cross-entropy of the match among all candidates -> f32[]."""
     match, negatives = logits
     # Shifted by the largest, which is finite even where all negatives are -inf.
     largest = jax.lax.stop_gradient(jnp.maximum(match, negatives.max(axis=1)))
@@ -92,16 +92,16 @@ def info_nce(logits: Logits) -> jax.Array:
 
 
 def concept_alignment(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
-    """Binary cross-entropy of concept probabilities against soft labels.
+    """The binary cross-entropy of concept probabilities against soft labels.
 
-    The paper's knowledge alignment, step 2 of its schedule.
+    This is the paper's knowledge alignment, step 2 of its schedule.
 
     Args:
       probabilities: f32[B, N] in [0, 1].
       labels: f32[B, N] in [0, 1].
 
     Returns:
-      f32[], mean over all entries.
+      f32[], the mean over all entries.
     """
     tiny = jnp.finfo(probabilities.dtype).tiny
     log_present = jnp.log(jnp.maximum(probabilities, tiny))

@@ -1,6 +1,7 @@
-"""The training split in the devices' memory: a step takes caption numbers and looks the rest up."""
+"""The training split in the devices' memory, where a batch is looked up by its caption numbers."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,11 +13,11 @@ from jax.sharding import NamedSharding
 
 from input_pipeline.splits.examples import Examples
 from kamcl_jax.parallel.mesh import Layout
-from kamcl_jax.step import pair_ids
 from kamcl_jax.step.encoding import Batch
+from kamcl_jax.step.key_queue import IMAGE_ID, TEXT_ID
 
 CHUNK_BYTES = 16 * 2**20
-"""Images that are on their way to the devices at once."""
+"""The images that are on their way to the devices at once."""
 
 
 class ResidentExamples(struct.PyTreeNode):
@@ -29,8 +30,8 @@ class ResidentExamples(struct.PyTreeNode):
       lengths: i32[M].
       word_concepts: u8[M, C].
       image_concepts: f32[N, C].
-      text_of_caption: i32[M], as `equal_texts.numbered` returns it, if batches are to say which
-        image and which text their pairs are of.
+      text_of_caption: i32[M], the same number for equal captions; None where a batch does not say
+        which image and which text its pairs are of.
     """
 
     images: Any
@@ -42,24 +43,12 @@ class ResidentExamples(struct.PyTreeNode):
     text_of_caption: Any = None
 
 
-class CaptionNumbers(struct.PyTreeNode):
-    """What a step takes instead of a batch.
-
-    Attributes:
-      examples: the tables, the same for every step.
-      captions: i32[B], rows of captions; each brings its image.
-    """
-
-    examples: ResidentExamples
-    captions: Any
-
-
 def gather(examples: ResidentExamples, captions: jax.Array) -> Batch:
-    """Looks up the pairs of the given captions: `loader.make_batch` as a pure function of arrays.
+    """Looks up pairs: what `make_batch` does on the host, as a pure function of arrays.
 
     Args:
-      examples: the tables.
-      captions: i32[B], rows of captions, all of them in range.
+      examples: The tables.
+      captions: i32[B], rows of captions, all of them in range. Each brings its image.
     """
 
     def rows(table: jax.Array, numbers: jax.Array) -> jax.Array:
@@ -68,7 +57,7 @@ def gather(examples: ResidentExamples, captions: jax.Array) -> Batch:
     images = rows(examples.image_of_caption, captions)
     ids = {}
     if examples.text_of_caption is not None:
-        ids = {pair_ids.IMAGE: images, pair_ids.TEXT: rows(examples.text_of_caption, captions)}
+        ids = {IMAGE_ID: images, TEXT_ID: rows(examples.text_of_caption, captions)}
     return {
         "image": rows(examples.images, images),
         "tokens": rows(examples.tokens, captions),
@@ -79,66 +68,28 @@ def gather(examples: ResidentExamples, captions: jax.Array) -> Batch:
     }
 
 
-def batch_of(numbers: CaptionNumbers, layout: Layout) -> Batch:
-    """Returns a step's batch, split over the devices: each looks up its own rows.
+def make_look_up(layout: Layout) -> Callable[[ResidentExamples, jax.Array], Batch]:
+    """Returns `gather`, jitted: every device has all tables and looks up its own rows of a batch.
 
     Args:
-      numbers: placed by `places`.
-      layout: of the training.
+      layout: Where the batches of the training lie.
     """
-    batch = gather(numbers.examples, numbers.captions)
-    batch = jax.lax.with_sharding_constraint(batch, layout.batch)
-    # Fused with what follows, the look-up could change its rounding.
-    return jax.lax.optimization_barrier(batch)
+    return jax.jit(gather, in_shardings=(layout.whole, layout.batch), out_shardings=layout.batch)
 
 
-def places(layout: Layout, with_texts: bool = False) -> CaptionNumbers:
-    """Returns where tables and caption numbers lie: a copy on every device, and split over them.
+def table_bytes(examples: Examples, *, with_texts: bool = False) -> int:
+    """Returns the bytes that the tables of a split take on each device; nothing is read.
 
     Args:
-      layout: of the training.
-      with_texts: whether the tables have `text_of_caption`.
+      examples: The split.
+      with_texts: Whether the tables have `text_of_caption`.
     """
-    tables = ResidentExamples(*(layout.whole,) * (7 if with_texts else 6))
-    return CaptionNumbers(tables, layout.batch)
-
-
-def abstract(
-    examples: Examples, batch_size: int, layout: Layout, with_texts: bool = False
-) -> CaptionNumbers:
-    """Returns the shapes, dtypes and places of what a step takes; reads nothing.
-
-    Args:
-      examples: the training split.
-      batch_size: over all devices.
-      layout: of the training.
-      with_texts: whether the tables have `text_of_caption`.
-    """
-    images, word_concepts = examples.images, examples.word_concepts
-    width = word_concepts.shape[1]
-    captions = jax.ShapeDtypeStruct(examples.image_of_caption.shape, jnp.int32)
-    shapes = CaptionNumbers(
-        ResidentExamples(
-            images=jax.ShapeDtypeStruct(images.shape, images.dtype),
-            image_of_caption=captions,
-            tokens=jax.ShapeDtypeStruct(examples.tokens.shape, jnp.int32),
-            lengths=jax.ShapeDtypeStruct(examples.lengths.shape, jnp.int32),
-            word_concepts=jax.ShapeDtypeStruct(word_concepts.shape, word_concepts.dtype),
-            image_concepts=jax.ShapeDtypeStruct((len(images), width), jnp.float32),
-            text_of_caption=captions if with_texts else None,
-        ),
-        jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-    )
-    return jax.tree.map(
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        shapes,
-        places(layout, with_texts),
-    )
-
-
-def size_of(examples: ResidentExamples) -> int:
-    """Returns the bytes that tables, or their shapes, take on each device."""
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(examples))
+    captions, images = len(examples.captions), len(examples.images)
+    concepts = examples.word_concepts.shape[1]
+    numbers = captions * (examples.tokens.shape[1] + 2 + with_texts) + images * concepts
+    pixels = math.prod(examples.images.shape) * examples.images.dtype.itemsize
+    words = math.prod(examples.word_concepts.shape) * examples.word_concepts.dtype.itemsize
+    return pixels + words + numbers * np.dtype(np.int32).itemsize
 
 
 def load(
@@ -150,10 +101,10 @@ def load(
     """Reads a split into the memory of every device; the host never holds all of its images.
 
     Args:
-      examples: the split; of several processes, each has all of it.
-      layout: of the training.
-      chunk_bytes: of images that the host reads at once.
-      text_of_caption: see `ResidentExamples`.
+      examples: The split. Each of several processes has all of it.
+      layout: The layout of the training.
+      chunk_bytes: The size of the images that the host reads at once.
+      text_of_caption: i64[M], see `ResidentExamples`.
     """
     texts = text_of_caption
     put = partial(_put, place=layout.whole)

@@ -12,16 +12,13 @@ import optax
 def alignment_weight(
     step: jax.Array, steps_per_epoch: int, from_epoch: int, weight: float
 ) -> jax.Array:
-    """Weight of the concept alignment: 0 in step 1 of the schedule, `weight` in step 2.
+    """Returns the weight of the concept alignment, f32[]: 0 in step 1 of the schedule.
 
     Args:
-      step: i32[], training steps already taken.
-      steps_per_epoch: of the training split.
-      from_epoch: first epoch of step 2, counted from 0; 11 in the paper's RSICD schedule.
-      weight: of the alignment loss in step 2.
-
-    Returns:
-      f32[].
+      step: i32[], the training steps already taken.
+      steps_per_epoch: The steps of an epoch.
+      from_epoch: The first epoch of step 2, counted from 0; 11 in the paper's RSICD schedule.
+      weight: The weight in step 2.
     """
     first_step = min(from_epoch * steps_per_epoch, jnp.iinfo(jnp.int32).max)
     return jnp.where(step >= first_step, weight, 0.0).astype(jnp.float32)
@@ -30,9 +27,10 @@ def alignment_weight(
 def step_decay(
     initial: float, factor: float, every_epochs: int, steps_per_epoch: int
 ) -> optax.Schedule:
-    """Learning rate multiplied by `factor` at epochs every - 1, 2 * every - 1, ... (from 0).
+    """Returns a learning rate that is multiplied by `factor` every so many epochs.
 
-    The published schedule: with `every_epochs=10` the factor is applied from epoch index 9 on.
+    This is the published schedule: with `every_epochs=10`, the first factor applies from epoch
+    index 9 on, the second from 19 on (epochs count from 0).
     """
 
     def learning_rate(step):
@@ -45,12 +43,8 @@ def step_decay(
 def keep_time(before: optax.OptState, after: optax.OptState) -> optax.OptState:
     """Returns an optimiser's state before an update, but with the time after it.
 
-    Where an update is skipped, its moments and the count of them that Adam divides by stay as they
-    are. The learning rate's count goes on: the schedule is one of steps, as the alignment's is.
-
-    Args:
-      before: the state that the update was given.
-      after: the state that it has returned.
+    A skipped update leaves the moments as they are, and the count of them that Adam divides by. The
+    learning rate's count goes on: its schedule is one of steps, as the alignment's is.
     """
 
     def is_schedule(state) -> bool:

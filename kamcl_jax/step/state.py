@@ -12,24 +12,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kamcl_jax.parallel.mesh import BATCH_AXES, Layout, parameter_spec
 from kamcl_jax.step import momentum
-from kamcl_jax.step.momentum import KeyQueue
+from kamcl_jax.step.key_queue import KeyQueue, random_queue
 
 
 class TrainState(struct.PyTreeNode):
     """The whole state of training; a step maps it to the next one.
 
     Attributes:
-      step: i32[], steps taken.
-      skipped: i32[], of them without an update, as their loss or gradient was no finite number.
-      params: query encoders' parameters.
-      batch_stats: query encoders' BatchNorm statistics; {} where they have none.
-      key_params: key encoders' parameters, the momentum average of `params`.
-      key_batch_stats: key encoders' own BatchNorm statistics.
-      opt_state: the optimiser's state over `params`.
-      image_queue: past image keys, negatives for captions.
-      text_queue: past text keys, negatives for images.
-      rng: u32[2], data of the PRNG key that a step folds its count into; it never changes. (Raw
-        data, since typed keys miss `jit`'s fast path once more on several devices.)
+      step: i32[], the steps taken so far.
+      skipped: i32[], how many of them left the state as it was, as their loss or gradient was not
+        finite.
+      params: The parameters of the query encoders, which are trained.
+      batch_stats: Their BatchNorm statistics; {} for encoders without any.
+      key_params: The parameters of the key encoders, the momentum average of `params`.
+      key_batch_stats: The key encoders' own BatchNorm statistics.
+      opt_state: The optimiser's state for `params`.
+      image_queue: Past image keys, the negatives of captions.
+      text_queue: Past text keys, the negatives of images.
+      rng: u32[2], the data of the PRNG key that each step folds its number into; it never changes.
+        (It is raw data, since typed keys miss `jit`'s fast path once more on several devices.)
     """
 
     step: jax.Array
@@ -39,13 +40,13 @@ class TrainState(struct.PyTreeNode):
     key_params: Any
     key_batch_stats: Any
     opt_state: optax.OptState
-    image_queue: momentum.KeyQueue
-    text_queue: momentum.KeyQueue
+    image_queue: KeyQueue
+    text_queue: KeyQueue
     rng: jax.Array
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The query encoders' variables, as `apply` takes them: those that retrieve."""
+        """The variables of the query encoders, which retrieve, as `apply` takes them."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -64,16 +65,16 @@ def create(
     """Returns the state at step 0; the key encoders start as copies of the query encoders.
 
     Args:
-      seed: of all randomness in training.
-      model: a `DualEncoder`.
-      optimizer: applied to the query parameters.
-      image_size: side of the input images in pixels.
-      num_concepts: width of word concepts.
-      embedding_size: width of the keys.
-      queue_length: keys in each queue.
-      momentum_mask: as in the training step; key parameters that never follow the query's start
-        from random values of their own.
-      queue_ids: whether the queues say which pairs their keys are of.
+      seed: The seed of all randomness in training.
+      model: A `DualEncoder`.
+      optimizer: The optimiser of the query parameters.
+      image_size: The side of the input images, in pixels.
+      num_concepts: The width of word concepts.
+      embedding_size: The width of the keys.
+      queue_length: The number of keys in each queue.
+      momentum_mask: The mask of the training step. Key parameters that never follow the query's
+        start from random values of their own.
+      queue_ids: Whether the queues keep the ids of their keys' pairs.
     """
     init_key, image_key, text_key, _ = _split(seed)
 
@@ -91,9 +92,7 @@ def create(
     else:
         own = init(jax.random.fold_in(init_key, 1))["params"]
         key_params = momentum.average(own, params, 0.0, momentum_mask)
-    queue = partial(
-        momentum.random_queue, length=queue_length, width=embedding_size, with_ids=queue_ids
-    )
+    queue = partial(random_queue, length=queue_length, width=embedding_size, with_ids=queue_ids)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
@@ -114,7 +113,7 @@ def step_rng(seed: int) -> jax.Array:
 
 
 def _split(seed: int) -> jax.Array:
-    """Keys of the initial weights, the image queue, the text queue and the steps."""
+    """Returns keys for the initial weights, the image queue, the text queue and the steps."""
     return jax.random.split(jax.random.key(seed), 4)
 
 
@@ -127,10 +126,10 @@ def state_layout(
     `parameter_spec`; a tensor and its moments have one shape and so one place.
 
     Args:
-      mesh: from `make_mesh`.
-      abstract_state: shapes of the state.
-      fsdp_min_size: entries below which a tensor stays whole.
-      queue: one of `QUEUES`.
+      mesh: From `make_mesh`.
+      abstract_state: The shapes of the state.
+      fsdp_min_size: Tensors with fewer entries stay whole on every device.
+      queue: 'replicated', or 'sharded' for queues that are split over all devices.
     """
     fsdp = mesh.shape["fsdp"]
 

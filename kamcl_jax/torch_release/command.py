@@ -4,7 +4,7 @@ from pathlib import Path
 
 import ml_collections
 
-from kamcl_jax.config import fields
+from kamcl_jax.config import checks
 from kamcl_jax.torch_release import golden_check, golden_writer, live
 from kamcl_jax.torch_release.golden_check import FLOAT64_NOISE_LIMIT, SHARED_NOISE_MULTIPLE
 from kamcl_jax.torch_release.quantities import GoldenRun
@@ -26,7 +26,7 @@ def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision
       GoldenFileError: the file cannot be used.
       ConfigError: the config cannot be.
     """
-    fields.check(config)
+    checks.check_config(config)
     golden = golden_check.read(path)
     run = golden_check.run_of(golden)
     print(f"{path}: {_described(run)}, our arithmetic in {precision}; a few minutes on a CPU")
@@ -65,7 +65,7 @@ def against_original(config: ml_collections.ConfigDict, checkout: Path) -> bool:
       TorchOriginalError: PyTorch or the checkout is missing, or its code fails.
       ConfigError: the config cannot be.
     """
-    fields.check(config)
+    checks.check_config(config)
     rows, stand_ins = live.check(config, checkout)
     _tell_of_stand_ins(stand_ins)
     print(table(rows))

@@ -5,8 +5,9 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from kamcl_jax.config import build, encoders, fields
+from kamcl_jax.config import build, checks, fields
 from kamcl_jax.config.build import Experiment
+from kamcl_jax.config.plugins import TOWERS
 from kamcl_jax.errors import ConfigError, PretrainedError
 from kamcl_jax.parallel import mesh
 from kamcl_jax.runs import folder as run_folder
@@ -69,7 +70,7 @@ def to_torch(config: ml_collections.ConfigDict, workdir: Path, target: Path) -> 
       PretrainedError: the release cannot have such a model, or the file cannot be written.
     """
     _check_towers(config)
-    fields.check(config)
+    checks.check_config(config)
     tensor_files.check_target(target)
     with open_checkpoints(workdir) as checkpoints:
         best = checkpoints.best_or_latest
@@ -86,7 +87,7 @@ def to_torch(config: ml_collections.ConfigDict, workdir: Path, target: Path) -> 
 
 
 def _check_towers(config: ml_collections.ConfigDict) -> None:
-    for tower in encoders.others(config):
+    for tower in [tower for tower in TOWERS if config[tower].module]:
         raise PretrainedError(
             "the release has the package's own encoders alone; "
             f"config.{tower}.module is {config[tower].module!r}"

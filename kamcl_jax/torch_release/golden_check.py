@@ -9,7 +9,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from kamcl_jax.config import fields
+from kamcl_jax.config import checks
 from kamcl_jax.errors import GoldenFileError
 from kamcl_jax.torch_release import golden_inputs, quantities, state_dict
 from kamcl_jax.torch_release.quantities import COVERAGE_OF_MODE, GoldenRun
@@ -232,7 +232,7 @@ def explain(row: Row, golden: Mapping[str, np.ndarray], shown: int = 5) -> str:
 
 
 def _check_run(run: GoldenRun, config: ml_collections.ConfigDict) -> None:
-    fields.check(quantities.config_of_run(config, run))
+    checks.check_config(quantities.config_of_run(config, run))
     state = state_dict.tensor_shapes(
         config, golden_inputs.VOCABULARY_SIZE + 1, golden_inputs.NUM_CONCEPTS
     )

@@ -88,7 +88,7 @@ def _ours(
     gradients = state_dict.gradients_to_torch(jax.device_get(metrics["gradients"]))
     used = state_dict.used_names(state)
     after = {n: t for n, t in state_dict.to_state_dict(state).items() if n in used}
-    compared = metrics["similarities"]
+    compared = metrics["comparison"]
     return {
         **outputs,
         **{f"loss/{name}": np.array([terms[name]]) for name in LOSSES},

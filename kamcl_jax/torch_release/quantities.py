@@ -20,7 +20,7 @@ from kamcl_jax.parallel import mesh
 from kamcl_jax.parallel.mesh import Layout
 from kamcl_jax.step import momentum
 from kamcl_jax.step.losses import Logits
-from kamcl_jax.step.objective import Similarities
+from kamcl_jax.step.objective import Comparison
 from kamcl_jax.step.state import TrainState
 from kamcl_jax.step.train_step import TrainStep, make_train_step
 from kamcl_jax.torch_release import golden_inputs, state_dict
@@ -221,8 +221,8 @@ def _output(captured: Mapping[str, Any], path: Iterable[str]) -> jax.Array:
 def make_observed_step(config: ml_collections.ConfigDict, num_tokens: int) -> TrainStep:
     """Returns the training step on one device, with gradients and similarities in its metrics."""
 
-    def observe(gradients: Any, compared: Similarities) -> dict[str, Any]:
-        return {"gradients": gradients, "similarities": compared}
+    def observe(gradients: Any, compared: Comparison) -> dict[str, Any]:
+        return {"gradients": gradients, "comparison": compared}
 
     return make_train_step(
         build.make_model(config, num_tokens, golden_inputs.NUM_CONCEPTS),
@@ -276,7 +276,7 @@ def training_quantities(
         recorded = [gradients[name] for name in run.gradient_names]
         quantities[f"step{number}/grad_norms"] = np.array([l2(g) for g in recorded])
         if number == 0:
-            quantities |= _first_step(recorded, metrics["similarities"])
+            quantities |= _first_step(recorded, metrics["comparison"])
         if run.records_state_after(number + 1):
             now = {**state_dict.to_state_dict(state), **unused}
             described = describe_state(now, run.tensor_names)
@@ -315,7 +315,7 @@ def loss_terms(config: ml_collections.ConfigDict, metrics: Mapping[str, Any]) ->
     }
 
 
-def _first_step(gradients: list[np.ndarray], compared: Similarities) -> Quantities:
+def _first_step(gradients: list[np.ndarray], compared: Comparison) -> Quantities:
     return {
         "step0/grad_first4": np.stack([first4(gradient) for gradient in gradients]),
         "step0/logits_image_head": concatenated(compared.image_logits),

@@ -18,9 +18,8 @@ import optax
 
 from kamcl_jax.config import build
 from kamcl_jax.errors import PretrainedError
-from kamcl_jax.step import pair_ids
 from kamcl_jax.step import state as train_state
-from kamcl_jax.step.momentum import KeyQueue
+from kamcl_jax.step.key_queue import KeyQueue, PairIds
 from kamcl_jax.step.state import TrainState
 from kamcl_jax.weights.release_layout import query_gradient_layout, state_layout
 from kamcl_jax.weights.resnet_layout import depth_of
@@ -74,7 +73,7 @@ def from_state_dict(
 
     def queue(modality: str, pointer: str) -> KeyQueue:
         keys = tree["queues"][modality]
-        ids = pair_ids.unknown(len(keys)) if build.queue_ids(config) else None
+        ids = PairIds.unknown(len(keys)) if build.queue_ids(config) else None
         return KeyQueue(keys, _pointer(tensors, pointer, source), ids)
 
     state = TrainState(

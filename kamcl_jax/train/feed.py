@@ -1,12 +1,11 @@
 """Where the training split lies, on the host or on the devices, and how a step comes by its batch.
 
-`config.data.residency`: on the devices a batch is a few caption numbers, and the host neither reads
-nor sends an image; on the host the split may be larger than any device.
+On the devices a batch is looked up by a few caption numbers, and the host neither reads nor sends
+an image. On the host the split may be larger than any device. `config.data.residency` decides.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,67 +16,58 @@ from kamcl_jax.config.build import Experiment
 from kamcl_jax.parallel import compiled_step, mesh
 from kamcl_jax.parallel.compiled_step import GB
 from kamcl_jax.step import resident_batch
-from kamcl_jax.step.resident_batch import CaptionNumbers
+from kamcl_jax.step.encoding import Batch
 
 SHARE_OF_MEMORY = 0.6
-"""Of a device, that 'auto' lets a step take with the training split beside it: evaluation and
-fragments need their room, too."""
+"""The share of a device that 'auto' lets a step take with the training split beside it: evaluation
+and fragments need their room, too."""
 
-Fetch = Callable[[int], Any]
-"""Step number -> what the step takes beside the state."""
+Fetch = Callable[[int], Batch]
+"""The number of a step -> its batch, on the devices."""
 
 
 @dataclasses.dataclass(frozen=True)
-class StepInput:
-    """How a step comes by its batch.
+class Feed:
+    """How a training comes by its batches.
 
     Attributes:
-      resident: whether the training split lies on the devices (`make_train_step`'s argument).
-      abstract: shapes, dtypes and places of what the step takes beside the state.
-      table_bytes: of the training split on each device.
-      limit: bytes that the step may take on each device; None: whatever there is.
-      open: reads what has to be there before the first step, and returns how to fetch a step's
-        input.
+      table_bytes: The size of the training split on each device; 0 where the host reads it.
+      open: Reads what has to be there before the first step, and returns how to fetch a batch.
     """
 
-    resident: bool
-    abstract: Any
     table_bytes: int
-    limit: int | None
     open: Callable[[], Fetch]
-
-    def fits(self, peak: int) -> bool:
-        """Whether a step that takes `peak` bytes on each device is within the limit."""
-        return self.limit is None or peak <= self.limit
 
     def describe(self) -> str:
         """Returns the sentence that says where the training split lies."""
-        if self.resident:
+        if self.table_bytes:
             return f"training data: {self.table_bytes / GB:.2f} GB in the memory of each device"
         return "training data: read by the host, a batch at a time"
 
 
-def candidates(experiment: Experiment) -> list[StepInput]:
-    """Returns what the config allows; the first one whose step fits is to be taken.
+def choose(experiment: Experiment, step_bytes: int) -> Feed:
+    """Returns the feed that the config asks for; 'auto' takes the devices if there is room.
 
     Args:
-      experiment: its `config.data.residency` decides.
+      experiment: The training.
+      step_bytes: What the step itself takes of each device.
     """
     choice = experiment.config.data.residency
-    if choice == "device":
-        return [_on_devices(experiment, None)]
-    if choice == "host":
-        return [_on_host(experiment)]
+    masks = experiment.config.loss.mask_false_negatives
+    table_bytes = resident_batch.table_bytes(experiment.data.train, with_texts=masks)
+    if choice == "device" or (choice == "auto" and _there_is_room(step_bytes + table_bytes)):
+        return Feed(table_bytes, lambda: _from_devices(experiment))
+    return Feed(0, lambda: _from_host(experiment))
+
+
+def _there_is_room(needed: int) -> bool:
     available = compiled_step.available_memory()
     # A CPU says nothing of its memory: that is the host's, where images are mapped, not read.
     # Several processes must choose alike, though their devices may have different room; and each
     # would read all images, where on the host it reads those of its own rows.
     if available is None or jax.process_count() > 1:
-        return [_on_host(experiment)]
-    on_devices = _on_devices(experiment, int(SHARE_OF_MEMORY * available))
-    # Compiled only if there is a chance.
-    tried = [on_devices] if on_devices.fits(on_devices.table_bytes) else []
-    return [*tried, _on_host(experiment)]
+        return False
+    return needed <= SHARE_OF_MEMORY * available
 
 
 def _captions(experiment: Experiment) -> Callable[[int], np.ndarray]:
@@ -89,34 +79,21 @@ def _captions(experiment: Experiment) -> Callable[[int], np.ndarray]:
     ]
 
 
-def _text_of_caption(experiment: Experiment) -> np.ndarray | None:
-    return build.text_of_caption(experiment.config, experiment.data)
-
-
-def _on_host(experiment: Experiment) -> StepInput:
-    examples, layout = experiment.data.train, experiment.layout
-
-    def open_() -> Fetch:
-        captions, texts = _captions(experiment), _text_of_caption(experiment)
-        return lambda step: mesh.put_batch(
-            layout, batches.make_batch(examples, captions(step), texts)
-        )
-
-    return StepInput(False, experiment.abstract_batch(), 0, None, open_)
-
-
-def _on_devices(experiment: Experiment, limit: int | None) -> StepInput:
-    examples, layout = experiment.data.train, experiment.layout
-    config = experiment.config
-    abstract = resident_batch.abstract(
-        examples, config.batch_size, layout, config.loss.mask_false_negatives
+def _from_host(experiment: Experiment) -> Fetch:
+    train, layout = experiment.data.train, experiment.layout
+    captions, texts = (
+        _captions(experiment),
+        build.text_of_caption(experiment.config, experiment.data),
     )
+    return lambda step: mesh.put_batch(layout, batches.make_batch(train, captions(step), texts))
 
-    def open_() -> Fetch:
-        captions, texts = _captions(experiment), _text_of_caption(experiment)
-        tables = resident_batch.load(examples, layout, text_of_caption=texts)
-        return lambda step: CaptionNumbers(
-            tables, mesh.put_batch(layout, captions(step).astype(np.int32))
-        )
 
-    return StepInput(True, abstract, resident_batch.size_of(abstract.examples), limit, open_)
+def _from_devices(experiment: Experiment) -> Fetch:
+    train, layout = experiment.data.train, experiment.layout
+    captions, texts = (
+        _captions(experiment),
+        build.text_of_caption(experiment.config, experiment.data),
+    )
+    tables = resident_batch.load(train, layout, text_of_caption=texts)
+    look_up = resident_batch.make_look_up(layout)
+    return lambda step: look_up(tables, mesh.put_batch(layout, captions(step).astype(np.int32)))

@@ -42,7 +42,7 @@ def train_folds(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, A
       DivergedError: a fold's loss is not finite.
     """
     run_folder.check_writable(workdir)
-    fields.check_data(config)
+    fields.check_fields(config)
     prepared = data.open_data(config)
     if "validation" in prepared.sizes and config.data.validation != "random":
         raise ConfigError(

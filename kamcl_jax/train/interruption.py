@@ -10,27 +10,6 @@ import jax
 import orbax.checkpoint as ocp
 
 
-class Stopped(Exception):  # noqa: N818
-    """A training that a signal has ended early; the same command goes on from there.
-
-    Attributes:
-      signal: that was received.
-      step: the last one taken.
-    """
-
-    def __init__(self, received: signal.Signals, step: int):
-        super().__init__(
-            f"stopped by {received.name} after step {step}; the same command goes on from there"
-        )
-        self.signal = received
-        self.step = step
-
-    @property
-    def exit_status(self) -> int:
-        """What a shell expects of a program that a signal has ended."""
-        return 128 + self.signal
-
-
 class StopRequest:
     """Remembers the first SIGTERM or SIGINT while its `with` block runs; a second ends it at once.
 

@@ -12,7 +12,7 @@ from input_pipeline.splits import batches as loader
 from kamcl_jax.config import build
 from kamcl_jax.config import fields as config_check
 from kamcl_jax.config.build import Experiment
-from kamcl_jax.errors import CheckpointError, DamagedCheckpointError, DivergedError
+from kamcl_jax.errors import CheckpointError, DamagedCheckpointError, DivergedError, Stopped
 from kamcl_jax.evaluate import evaluate
 from kamcl_jax.inference.embed import Encoders
 from kamcl_jax.parallel import compiled_step, hosts
@@ -23,8 +23,8 @@ from kamcl_jax.runs.record import History
 from kamcl_jax.step.state import TrainState
 from kamcl_jax.step.train_step import TrainStep, make_train_step
 from kamcl_jax.train import feed, step_metrics
-from kamcl_jax.train.feed import StepInput
-from kamcl_jax.train.interruption import Stopped, StopRequest
+from kamcl_jax.train.feed import Feed
+from kamcl_jax.train.interruption import StopRequest
 from kamcl_jax.train.progress import Progress
 from kamcl_jax.train.step_metrics import StepMetrics
 from kamcl_jax.weights import starting_weights
@@ -130,26 +130,18 @@ def write_config(experiment: Experiment, workdir: Path) -> None:
         (workdir / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
 
 
-def _compiled_step(experiment: Experiment) -> tuple[TrainStep, StepInput]:
-    """Returns the compiled step and where its batches come from."""
+def _compile_step(experiment: Experiment) -> tuple[TrainStep, Feed]:
+    """Compiles the step, and chooses where its batches come from."""
     layout = experiment.layout
-    for step_input in feed.candidates(experiment):
-        step = make_train_step(
-            experiment.model,
-            experiment.optimizer,
-            experiment.settings,
-            layout,
-            resident=step_input.resident,
-        )
-        compiled = compiled_step.compile_step(
-            step, experiment.abstract_state, step_input.abstract, layout
-        )
-        taken = compiled_step.memory(compiled)
-        if step_input.fits(taken.peak):
-            break
-    hosts.say(step_input.describe())
-    hosts.say(compiled_step.describe(taken, layout, step_input.table_bytes))
-    return compiled, step_input
+    step = make_train_step(experiment.model, experiment.optimizer, experiment.settings, layout)
+    compiled = compiled_step.compile_step(
+        step, experiment.abstract_state, experiment.abstract_batch(), layout
+    )
+    taken = compiled_step.memory(compiled)
+    chosen = feed.choose(experiment, taken.peak)
+    hosts.say(chosen.describe())
+    hosts.say(compiled_step.describe(taken, layout, chosen.table_bytes))
+    return compiled, chosen
 
 
 def _run_steps(
@@ -165,8 +157,8 @@ def _run_steps(
     started = time.perf_counter() - history.seconds
     metrics = StepMetrics(history.pending)
     with StopRequest() as stop:
-        train_step, step_input = _compiled_step(experiment)
-        batches = loader.prefetched(step_input.open(), range(first_step, last_step))
+        train_step, chosen = _compile_step(experiment)
+        batches = loader.prefetched(chosen.open(), range(first_step, last_step))
         progress = Progress(
             workdir, first_step=first_step, last_step=last_step, shown=hosts.is_first()
         )

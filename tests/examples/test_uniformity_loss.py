@@ -41,5 +41,5 @@ def test_the_config_adds_it():
     config = tiny_config()
     config.loss.extra_terms = uniformity_config.get_config().loss.extra_terms
     build.check_with_devices(config)
-    (term,) = build.make_settings(config, steps_per_epoch=1).objective.extra_terms
-    assert (term.name, term.function) == ("uniformity", uniformity)
+    *_, term = build.loss_terms(config, steps_per_epoch=1)
+    assert (term.name, term.weight) == ("uniformity", config.loss.extra_terms.uniformity.weight)

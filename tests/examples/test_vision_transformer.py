@@ -11,7 +11,7 @@ from tiny_model import tiny_config
 
 from examples import vision_transformer
 from examples.vision_transformer import VisionTransformer
-from kamcl_jax.config import encoders
+from kamcl_jax.config.plugins import check_encoders, make_model
 
 PATCH = 16
 
@@ -69,6 +69,6 @@ def test_it_computes_in_bfloat16_and_trains_where_the_config_names_it():
     config = tiny_config()
     config.image_encoder.module = "examples.vision_transformer:VisionTransformer"
     config.image_encoder.options.depth = 2
-    encoders.check(config, jnp.bfloat16)
-    made = encoders.make_model(config, num_tokens=5, num_concepts=4).image
+    check_encoders(config, jnp.bfloat16)
+    made = make_model(config, num_tokens=5, num_concepts=4).image
     assert made == VisionTransformer(4, config.embedding_size, depth=2)

@@ -2,12 +2,11 @@
 
 import math
 
-import numpy as np
+from numpy.random import Generator
 
 from input_pipeline.datasets.synthetic import drawing
-from input_pipeline.datasets.synthetic.attributes import Attributes
 from input_pipeline.datasets.synthetic.drawing import Canvas, Colour
-from input_pipeline.datasets.synthetic.registry import kind
+from input_pipeline.datasets.synthetic.kinds import kind
 
 
 @kind(
@@ -18,10 +17,8 @@ from input_pipeline.datasets.synthetic.registry import kind
     grounds=("soil", "concrete"),
     open_sides=True,
 )
-def _storage_tanks(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
-    centres, length, width = drawing.slots(attributes.count, generator)
+def _storage_tanks(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
+    centres, length, width = drawing.slots(count, generator)
     yard = drawing.vary((158, 150, 136), generator)
     radius = min(length, width, 0.46) / 2 * generator.uniform(0.82, 0.94)
     for centre in centres:
@@ -36,7 +33,6 @@ def _storage_tanks(
         stair = generator.uniform(0, 2 * math.pi)
         ends = drawing.place(((0.2, 0.0), (0.9, 0.0)), centre, radius, stair)
         canvas.line(ends, drawing.shade(tint, 0.7), 0.008)
-    return attributes.count
 
 
 @kind(
@@ -46,10 +42,8 @@ def _storage_tanks(
     neighbours=("trees", "road", "river", "parking lot", "bare land", "railway"),
     grounds=("concrete", "asphalt"),
 )
-def _industrial(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
-    centres, length, width = drawing.slots(attributes.count, generator, (0.07, 0.05, 0.93, 0.77))
+def _industrial(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
+    centres, length, width = drawing.slots(count, generator, (0.07, 0.05, 0.93, 0.77))
     for centre in centres:
         along = min(length, 0.62) * generator.uniform(0.86, 0.98)
         across = min(width, 0.44) * generator.uniform(0.8, 0.96)
@@ -63,7 +57,6 @@ def _industrial(
         for vent in (-0.25, 0.25):
             spot = (centre[0] + along * 0.5 / bays, centre[1] + vent * across)
             canvas.box(spot, 0.03, 0.03, (214, 216, 216), height=0.012)
-    return attributes.count
 
 
 @kind(
@@ -73,14 +66,12 @@ def _industrial(
     neighbours=("trees", "road", "river", "parking lot", "meadow", "railway"),
     grounds=("concrete",),
 )
-def _dense_residential(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
+def _dense_residential(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
     # Rows stand back to back with a street after each; all of them lie within the picture.
-    pitch = 0.76 / attributes.count
+    pitch = 0.76 / count
     house_width = min(0.13, pitch * 0.62)
     start = generator.uniform(-0.3, -0.2)
-    for row in range(attributes.count):
+    for row in range(count):
         v = 0.05 + pitch * row
         canvas.line([(-0.3, v), (1.3, v)], (120, 122, 126), min(0.045, pitch * 0.26))
         u = start
@@ -90,7 +81,6 @@ def _dense_residential(
             middle = v + pitch * 0.54
             drawing.house(canvas, (u + length / 2, middle), length, house_width, roof)
             u += length + 0.022
-    return attributes.count
 
 
 @kind(
@@ -101,10 +91,8 @@ def _dense_residential(
     grounds=("grass",),
     open_sides=True,
 )
-def _sparse_residential(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
-    centres, length, width = drawing.slots(attributes.count, generator)
+def _sparse_residential(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
+    centres, length, width = drawing.slots(count, generator)
     track = drawing.vary((206, 190, 156), generator)
     for u, v in centres:
         canvas.line([(u, v), (u + 0.04, 0.79)], track, 0.03)
@@ -118,4 +106,3 @@ def _sparse_residential(
         roof = drawing.vary(colour, generator, 5.0)
         drawing.house(canvas, wing, size * 0.62, size * 0.36, roof, angle + math.pi / 2)
         drawing.house(canvas, centre, size, size * 0.5, roof, angle)
-    return attributes.count

@@ -1,4 +1,4 @@
-"""The grammar that words the captions of a scene from its attributes.
+"""The grammar that words the captions of a scene from its facts.
 
 A caption is a template filled with a phrase for the scene's objects, one for its neighbour and a
 relation between the two. Pictures are turned and cropped in training, so no template speaks of
@@ -10,14 +10,16 @@ import dataclasses
 import itertools
 import re
 
-import numpy as np
+from numpy.random import Generator
 
-from input_pipeline.datasets.synthetic.attributes import MANY, Attributes, pick
-from input_pipeline.datasets.synthetic.registry import REGISTRY
+from input_pipeline.datasets.synthetic.kinds import KINDS, Facts, pick
 
 CAPTIONS_PER_IMAGE = 5
 
-NUMBERS: tuple[str, ...] = ("no", "one", "two", "three", "four", "five", "six", "seven")
+MANY = 8
+"""Counts from this number on are told as "many", smaller ones by their number."""
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")
 """The word of each count below `MANY`."""
 
 _MANY_WORDS = ("many", "lots of", "many")
@@ -44,13 +46,14 @@ class Wording:
     """How the scenes of one kind are told.
 
     Attributes:
-        objects: patterns of the object phrase, with {count}, {colour} and nouns in the form
-            "singular|plural"; what stands in brackets is left out together with the colour.
-        places: phrases of the whole scene, each with its article.
-        verbs: what the objects do, as "singular|plural".
-        extras: short sentences that hold for every scene of the kind.
-        preposition: how the objects lie in the places.
-        number: the grammatical number of the object phrase where it isn't the count's.
+      objects: Patterns of the object phrase, with {count}, {colour} and nouns in the form
+        "singular|plural". What stands in brackets is left out together with the colour. A pattern
+        without braces follows "{count} {colour}".
+      places: Phrases of the whole scene, each with its article.
+      verbs: What the objects do, as "singular|plural".
+      extras: Short sentences that hold for every scene of the kind.
+      preposition: How the objects lie in the places.
+      number: The grammatical number of the object phrase where it isn't the count's.
     """
 
     objects: tuple[str, ...]
@@ -63,11 +66,7 @@ class Wording:
 
 _WORDINGS: dict[str, Wording] = {
     "airport": Wording(
-        (
-            "{count} {colour} plane|planes",
-            "{count} {colour} airplane|airplanes",
-            "{count} {colour} aircraft|aircraft",
-        ),
+        ("plane|planes", "airplane|airplanes", "aircraft|aircraft"),
         ("an airport", "the airport"),
         ("is parked|are parked", "stops|stop", "is|are"),
         ("the terminal of the airport is long", "a gray runway is in the airport"),
@@ -76,29 +75,21 @@ _WORDINGS: dict[str, Wording] = {
         (
             "{count} baseball field|fields [with {colour} soil]",
             "{count} baseball diamond|diamonds [with {colour} soil]",
-            "{count} {colour} baseball field|fields",
+            "baseball field|fields",
         ),
         ("a sports ground", "a grassland"),
         ("is|are", "lies|lie", "is built|are built"),
         ("the baseball ground has the shape of a fan", "white lines mark the baseball ground"),
     ),
     "beach": Wording(
-        (
-            "{count} {colour} umbrella|umbrellas",
-            "{count} {colour} parasol|parasols",
-            "{count} round {colour} umbrella|umbrellas",
-        ),
+        ("umbrella|umbrellas", "parasol|parasols", "{count} round {colour} umbrella|umbrellas"),
         ("a beach", "a sandy beach", "the beach"),
         ("is open|are open", "stands|stand", "is|are"),
         ("white waves roll onto the beach", "the blue sea meets the sandy beach"),
         preposition="on",
     ),
     "bridge": Wording(
-        (
-            "{count} {colour} bridge|bridges",
-            "{count} straight {colour} bridge|bridges",
-            "{count} {colour} bridge|bridges",
-        ),
+        ("bridge|bridges", "{count} straight {colour} bridge|bridges", "bridge|bridges"),
         ("a wide river", "a river", "the river"),
         ("is built|are built", "is|are", "lies|lie"),
         ("the water of the river flows slowly", "a road crosses the water by bridge"),
@@ -122,11 +113,7 @@ _WORDINGS: dict[str, Wording] = {
         number=1,
     ),
     "farmland": Wording(
-        (
-            "{count} piece|pieces of {colour} farmland",
-            "{count} {colour} farmland field|fields",
-            "{count} {colour} crop field|fields",
-        ),
+        ("{count} piece|pieces of {colour} farmland", "farmland field|fields", "crop field|fields"),
         ("a farm", "the countryside"),
         ("lies|lie", "is|are", "is planted|are planted"),
         ("the farmland is divided neatly", "crops grow in lines"),
@@ -139,19 +126,15 @@ _WORDINGS: dict[str, Wording] = {
         number=1,
     ),
     "harbour": Wording(
-        (
-            "{count} {colour} boat|boats",
-            "{count} {colour} ship|ships",
-            "{count} {colour} boat|boats",
-        ),
+        ("boat|boats", "ship|ships", "boat|boats"),
         ("a harbour", "a port", "the harbour"),
         ("is docked|are docked", "stops|stop", "is|are"),
         ("the pier of the harbour reaches into the water", "the water in the harbour is dark blue"),
     ),
     "industrial": Wording(
         (
-            "{count} {colour} factory|factories",
-            "{count} {colour} workshop|workshops",
+            "factory|factories",
+            "workshop|workshops",
             "{count} factory|factories [with {colour} roof|roofs]",
         ),
         ("an industrial area", "the industrial area"),
@@ -162,18 +145,11 @@ _WORDINGS: dict[str, Wording] = {
         ("a {colour} mountain", "a rugged {colour} mountain", "a range of {colour} mountains"),
         ("a mountain region", "a wild region"),
         ("rises", "is", "lies"),
-        (
-            "the mountain has sharp ridges and deep valleys",
-            "one side of the mountain is in shadow",
-        ),
+        ("the mountain has sharp ridges and deep valleys", "one side of the mountain is in shadow"),
         number=1,
     ),
     "parking": Wording(
-        (
-            "{count} {colour} car|cars",
-            "{count} {colour} vehicle|vehicles",
-            "{count} small {colour} car|cars",
-        ),
+        ("car|cars", "vehicle|vehicles", "{count} small {colour} car|cars"),
         ("a parking lot", "a car park", "the parking lot"),
         ("is parked|are parked", "stops|stop", "is|are"),
         ("white lines divide the parking lot", "the parking lot is marked with white lines"),
@@ -189,21 +165,13 @@ _WORDINGS: dict[str, Wording] = {
         ("the playground has a striped lawn", "green grass grows on the playground"),
     ),
     "pond": Wording(
-        (
-            "{count} {colour} pond|ponds",
-            "{count} pond|ponds [of {colour} water]",
-            "{count} {colour} lake|lakes",
-        ),
+        ("pond|ponds", "{count} pond|ponds [of {colour} water]", "lake|lakes"),
         ("a park", "the park", "a grassland"),
         ("lies|lie", "is|are", "is located|are located"),
         ("a path winds through the park", "the water of the pond is still"),
     ),
     "railway_station": Wording(
-        (
-            "{count} {colour} train|trains",
-            "{count} long {colour} train|trains",
-            "{count} {colour} train|trains",
-        ),
+        ("train|trains", "{count} long {colour} train|trains", "train|trains"),
         ("a railway station", "a train station", "the station"),
         ("stops|stop", "waits|wait", "is|are"),
         ("many parallel rails are in the station", "a narrow platform is between the tracks"),
@@ -230,11 +198,7 @@ _WORDINGS: dict[str, Wording] = {
         number=1,
     ),
     "sparse_residential": Wording(
-        (
-            "{count} {colour} house|houses",
-            "{count} house|houses [with {colour} roof|roofs]",
-            "{count} {colour} villa|villas",
-        ),
+        ("house|houses", "{count} house|houses [with {colour} roof|roofs]", "villa|villas"),
         ("a sparse residential area", "the sparse residential area", "the countryside"),
         ("stands|stand", "is|are", "is located|are located"),
         ("a path leads to the sparse residential area", "each house has a lawn"),
@@ -251,20 +215,16 @@ _WORDINGS: dict[str, Wording] = {
         number=1,
     ),
     "storage_tanks": Wording(
-        (
-            "{count} {colour} storage tank|tanks",
-            "{count} {colour} oil tank|tanks",
-            "{count} round {colour} storage tank|tanks",
-        ),
+        ("storage tank|tanks", "oil tank|tanks", "{count} round {colour} storage tank|tanks"),
         ("an oil depot", "a storage area"),
         ("stands|stand", "is|are", "is placed|are placed"),
         ("each tank is round", "each storage tank has a flat roof"),
     ),
     "tennis_courts": Wording(
         (
-            "{count} {colour} tennis court|courts",
+            "tennis court|courts",
             "{count} tennis court|courts [with {colour} ground]",
-            "{count} {colour} tennis court|courts",
+            "tennis court|courts",
         ),
         ("a sports ground", "a park", "a sports centre"),
         ("is|are", "lies|lie", "is arranged|are arranged"),
@@ -301,35 +261,27 @@ _WITHOUT_NEIGHBOUR: tuple[str, ...] = (
     "{extra} and there {be} {objects} .",
     "this is {place} with {objects} .",
 )
-_IN_BRACKETS = re.compile(r"\[.*?\]")
 
 
-def compose(attributes: Attributes, generator: np.random.Generator) -> tuple[str, ...]:
-    """Word five different captions of a scene.
+def compose(facts: Facts, generator: Generator) -> tuple[str, ...]:
+    """Words five different captions of a scene.
 
     Args:
-        attributes: the facts to tell.
-        generator: picks templates, synonyms and the facts left out.
+      facts: What the captions tell.
+      generator: Picks templates, synonyms and the facts that are left out.
 
     Returns:
-        five lower-case captions, each of one or two sentences ending in " .".
+      Five lower-case captions of one or two sentences, each ending in " .".
     """
-    kind = REGISTRY[attributes.kind]
     templates = _WITH_NEIGHBOUR
-    if attributes.neighbour == "trees" and kind.open_sides:
+    if facts.neighbour == "trees" and KINDS[facts.kind].open_sides:
         templates = _SURROUNDED + templates[:6]
     order = generator.permutation(len(templates))[: CAPTIONS_PER_IMAGE - 1].tolist()
     chosen = [templates[place] for place in order] + [pick(_WITHOUT_NEIGHBOUR, generator)]
     # The last caption leaves the neighbour out; one other leaves the count, one the colour.
     without_count, without_colour = generator.integers(CAPTIONS_PER_IMAGE - 1, size=2).tolist()
     captions = [
-        _fill(
-            template,
-            attributes,
-            generator,
-            tell_count=number != without_count,
-            tell_colour=number != without_colour,
-        )
+        _fill(template, facts, generator, number == without_count, number == without_colour)
         for number, template in enumerate(chosen)
     ]
     shuffled = generator.permutation(CAPTIONS_PER_IMAGE).tolist()
@@ -337,21 +289,15 @@ def compose(attributes: Attributes, generator: np.random.Generator) -> tuple[str
 
 
 def _fill(
-    template: str,
-    attributes: Attributes,
-    generator: np.random.Generator,
-    *,
-    tell_count: bool,
-    tell_colour: bool,
+    template: str, facts: Facts, generator: Generator, without_count: bool, without_colour: bool
 ) -> str:
-    """One caption: the template with its phrases put in."""
-    wording = _WORDINGS[attributes.kind]
-    number = attributes.count if wording.number is None else wording.number
-    singular = number == 1
-    neighbour_plural, neighbours = _NEIGHBOURS[attributes.neighbour]
+    """Returns a template with its phrases put in."""
+    wording = _WORDINGS[facts.kind]
+    singular = (facts.count if wording.number is None else wording.number) == 1
+    neighbour_plural, neighbours = _NEIGHBOURS[facts.neighbour]
     place = pick(wording.places, generator)
     return template.format(
-        objects=_objects(attributes, generator, tell_count=tell_count, tell_colour=tell_colour),
+        objects=_objects(facts, generator, without_count, without_colour),
         place=place,
         in_place=f"{wording.preposition} {place}",
         act=_inflect(pick(wording.verbs, generator), singular),
@@ -363,35 +309,30 @@ def _fill(
     )
 
 
-def _objects(
-    attributes: Attributes, generator: np.random.Generator, *, tell_count: bool, tell_colour: bool
-) -> str:
-    """The phrase of the scene's objects, such as "four white storage tanks"."""
-    count = attributes.count
-    pattern = pick(_WORDINGS[attributes.kind].objects, generator)
-    if not tell_colour:
-        pattern = _IN_BRACKETS.sub("", pattern)
-    pattern = pattern.replace("[", "").replace("]", "")
-    if count >= MANY:
+def _objects(facts: Facts, generator: Generator, without_count: bool, without_colour: bool) -> str:
+    """Returns the phrase of the scene's objects, such as "four white storage tanks"."""
+    pattern = pick(_WORDINGS[facts.kind].objects, generator)
+    if "{" not in pattern:
+        pattern = f"{{count}} {{colour}} {pattern}"
+    pattern = re.sub(r"\[.*?\]" if without_colour else r"[\[\]]", "", pattern)
+    if facts.count >= MANY:
         number = pick(_MANY_WORDS, generator)
-    elif tell_count:
-        number = NUMBERS[count]
+    elif not without_count:
+        number = NUMBERS[facts.count]
     else:
-        number = "a" if count == 1 else "some"
-    colour = attributes.colour if tell_colour else ""
-    words = pattern.format(count=number, colour=colour).split()
-    return _with_articles(" ".join(_inflect(word, count == 1) for word in words))
+        number = "a" if facts.count == 1 else "some"
+    words = pattern.format(count=number, colour="" if without_colour else facts.colour).split()
+    return _with_articles([_inflect(word, facts.count == 1) for word in words])
 
 
 def _inflect(forms: str, singular: bool) -> str:
-    """The wanted form of "singular|plural"; text without a bar stays as it is."""
+    """Returns the wanted form of "singular|plural"; text without a bar stays as it is."""
     first, _, second = forms.partition("|")
     return first if singular or not second else second
 
 
-def _with_articles(text: str) -> str:
-    """The text with every "a" before a vowel made "an"."""
-    words = text.split()
+def _with_articles(words: list[str]) -> str:
+    """Joins words, with "an" for every "a" before a vowel."""
     for place, (word, following) in enumerate(itertools.pairwise(words)):
         if word in ("a", "an"):
             words[place] = "an" if following[0] in "aeio" else "a"

@@ -6,13 +6,16 @@ that do not depend on the image size: one seed gives one scene at every size.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
+Region = tuple[float, float, float, float]
+"""The least u and v and the greatest u and v."""
 
 # Where the light comes from is the same all over a picture; lengths are per unit of height.
 SHADOW: Point = (0.7, 0.9)
@@ -20,40 +23,39 @@ _SHADOW_INK = (18, 22, 30, 120)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """The colour made darker (factor < 1) or lighter (factor > 1), within 0..255."""
-    red, green, blue = (min(255, max(0, round(channel * factor))) for channel in colour)
-    return red, green, blue
+    """Makes a colour darker (factor < 1) or lighter (factor > 1)."""
+    return _clipped(channel * factor for channel in colour)
 
 
-def vary(colour: Colour, generator: np.random.Generator, spread: float = 7.0) -> Colour:
-    """The colour a little lighter or darker, by a standard deviation of `spread`, and tinted."""
+def vary(colour: Colour, generator: Generator, spread: float = 7.0) -> Colour:
+    """Makes a colour a little lighter or darker, with a standard deviation of `spread`."""
     light, *tint = generator.normal(0.0, spread, 4).tolist()
     # Mostly light: a tinted white would soon be a pink.
-    noise = [light + 0.35 * part for part in tint]
-    red, green, blue = (
-        min(255, max(0, round(channel + change)))
-        for channel, change in zip(colour, noise, strict=True)
-    )
+    changes = [light + 0.35 * part for part in tint]
+    return _clipped(channel + change for channel, change in zip(colour, changes, strict=True))
+
+
+def _clipped(channels: Iterable[float]) -> Colour:
+    red, green, blue = (min(255, max(0, round(channel))) for channel in channels)
     return red, green, blue
 
 
-def _noise(generator: np.random.Generator, cells: int, size: int) -> np.ndarray:
-    """Smooth noise float32[size, size] of unit variance at its cells x cells grid points."""
+def smooth_noise(generator: Generator, cells: int, size: int) -> np.ndarray:
+    """Returns smooth noise f32[size, size], of unit variance at its cells x cells grid points."""
     grid = generator.standard_normal((cells, cells), dtype=np.float32)
-    resized = Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(resized)
+    return np.asarray(Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC))
 
 
 class Canvas:
     """A supersampled picture that is drawn on in unit coordinates of a turned layout.
 
     Args:
-        size: side of the finished picture in pixels.
-        ground: colour of the ground, to which mottles are added.
-        generator: source of the mottles, the grain, the light and the turn.
+      size: The side of the finished picture in pixels.
+      ground: The colour of the ground, to which mottles are added.
+      generator: Decides the mottles, the grain, the light and the turn.
     """
 
-    def __init__(self, size: int, ground: Colour, generator: np.random.Generator):
+    def __init__(self, size: int, ground: Colour, generator: Generator):
         self._size = size
         # Small pictures need the smoother edges most, large ones the speed.
         self._oversampling = 4 if size <= 64 else 3 if size <= 128 else 2
@@ -68,13 +70,15 @@ class Canvas:
         self.texture(ground)
 
     def texture(self, ground: Colour, strength: float = 9.0, cells: int = 12) -> None:
-        """Cover the whole picture with the ground colour in soft mottles of the given strength."""
-        noise = _noise(self._generator, cells, 48) + 0.6 * _noise(self._generator, 40, 48)
+        """Covers the whole picture with the ground colour in soft mottles."""
+        noise = smooth_noise(self._generator, cells, 48) + 0.6 * smooth_noise(
+            self._generator, 40, 48
+        )
         tint = np.array([1.1, 1.0, 0.8], np.float32)
         self.paste(np.asarray(ground, np.float32) + strength * noise[:, :, None] * tint)
 
     def paste(self, pixels: np.ndarray) -> None:
-        """Cover the whole picture with `pixels`, float[rows, columns, 3] in 0..255, resized."""
+        """Covers the whole picture with `pixels`, float[rows, columns, 3] in 0..255, resized."""
         small = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
         self._image.paste(small.resize((self._side, self._side), Image.Resampling.BILINEAR))
 
@@ -85,33 +89,34 @@ class Canvas:
             (u * self._sine + v * self._cosine + 0.5) * self._side,
         )
 
+    def _shadow(self, height: float) -> Point:
+        return height * self._side * SHADOW[0], height * self._side * SHADOW[1]
+
     def polygon(self, points: Sequence[Point], colour: Colour, height: float = 0.0) -> None:
-        """A filled polygon; one with a height (in units) throws a shadow."""
+        """Draws a filled polygon; one with a height (in units) throws a shadow."""
         pixels = [self._pixel(point) for point in points]
         if height:
-            right, down = (height * self._side * part for part in SHADOW)
+            right, down = self._shadow(height)
             self._draw.polygon([(x + right, y + down) for x, y in pixels], fill=_SHADOW_INK)
         self._draw.polygon(pixels, fill=colour)
 
     def line(self, points: Sequence[Point], colour: Colour, width: float) -> None:
-        """A line through the points, `width` units wide."""
+        """Draws a line through the points, `width` units wide."""
         pixels = [self._pixel(point) for point in points]
         self._draw.line(pixels, fill=colour, width=max(1, round(width * self._side)), joint="curve")
 
     def circle(
         self, centre: Point, radius: float, colour: Colour, height: float = 0.0, lift: float = 0.0
     ) -> None:
-        """A filled circle, with a shadow if it has a height; `lift` moves it towards the light."""
+        """Draws a filled circle; a height throws a shadow, `lift` moves it towards the light."""
         x, y = self._pixel(centre)
         x -= lift * SHADOW[0] * self._side
         y -= lift * SHADOW[1] * self._side
         reach = radius * self._side
         if height:
-            right, down = (height * self._side * part for part in SHADOW)
-            self._draw.ellipse(
-                (x - reach + right, y - reach + down, x + reach + right, y + reach + down),
-                fill=_SHADOW_INK,
-            )
+            right, down = self._shadow(height)
+            corners = (x - reach + right, y - reach + down, x + reach + right, y + reach + down)
+            self._draw.ellipse(corners, fill=_SHADOW_INK)
         self._draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colour)
 
     def box(
@@ -123,16 +128,18 @@ class Canvas:
         angle: float = 0.0,
         height: float = 0.0,
     ) -> None:
-        """A filled rectangle, `length` along u and `width` along v before it turns by `angle`."""
+        """Draws a rectangle, `length` along u and `width` along v before it turns by `angle`."""
         corners = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
         shape = [(along * length, across * width) for along, across in corners]
         self.polygon(place(shape, centre, 1.0, angle), colour, height)
 
     def finish(self) -> np.ndarray:
-        """The picture as uint8[size, size, 3], with grain and a touch of weather added."""
+        """Returns the picture, u8[size, size, 3], with grain and a touch of weather added."""
         generator = self._generator
         small = np.asarray(self._image.reduce(self._oversampling), np.float32)
-        grain = 2.5 * _noise(generator, 112, self._size) + 3.0 * _noise(generator, 7, self._size)
+        grain = 2.5 * smooth_noise(generator, 112, self._size) + 3.0 * smooth_noise(
+            generator, 7, self._size
+        )
         # Another day, another light: gain, haze and a tint that keeps colour words true.
         gain = generator.uniform(0.9, 1.06) * generator.uniform(0.98, 1.02, 3)
         shifted = small * gain.astype(np.float32) + np.float32(generator.uniform(-6, 8))
@@ -140,7 +147,7 @@ class Canvas:
 
 
 def place(shape: Sequence[Point], centre: Point, scale: float, angle: float) -> list[Point]:
-    """The points of a shape about the origin scaled, turned by `angle` and moved to `centre`."""
+    """Scales a shape about the origin, turns it by `angle` and moves it to `centre`."""
     cosine, sine = math.cos(angle) * scale, math.sin(angle) * scale
     return [
         (centre[0] + u * cosine - v * sine, centre[1] + u * sine + v * cosine) for u, v in shape
@@ -148,49 +155,41 @@ def place(shape: Sequence[Point], centre: Point, scale: float, angle: float) -> 
 
 
 def ellipse(centre: Point, along: float, across: float, corners: int = 32) -> list[Point]:
-    """Points of an ellipse with half axes `along` u and `across` v."""
+    """Returns an ellipse with half axes `along` u and `across` v."""
     angles = [2 * math.pi * corner / corners for corner in range(corners)]
-    return [
-        (centre[0] + along * math.cos(angle), centre[1] + across * math.sin(angle))
-        for angle in angles
-    ]
+    return [(centre[0] + along * math.cos(a), centre[1] + across * math.sin(a)) for a in angles]
 
 
 def capsule(centre: Point, length: float, width: float) -> list[Point]:
-    """Points of a running track's outline: a rectangle whose short ends are half circles."""
+    """Returns a running track's outline: a rectangle whose short ends are half circles."""
     radius = width / 2
     straight = max(0.0, length / 2 - radius)
     points = []
     for side, start in ((1.0, -math.pi / 2), (-1.0, math.pi / 2)):
         for step in range(13):
             angle = start + math.pi * step / 12
-            points.append(
-                (
-                    centre[0] + side * straight + radius * math.cos(angle),
-                    centre[1] + radius * math.sin(angle),
-                )
-            )
+            u = centre[0] + side * straight + radius * math.cos(angle)
+            points.append((u, centre[1] + radius * math.sin(angle)))
     return points
 
 
 def blob(
-    centre: Point, along: float, across: float, generator: np.random.Generator, rough: float = 0.12
+    centre: Point, along: float, across: float, generator: Generator, rough: float = 0.12
 ) -> list[Point]:
-    """Points of a smooth irregular closed shape, about an ellipse of the given half axes."""
+    """Returns a smooth irregular closed shape, about an ellipse of the given half axes."""
     angles = np.arange(40) * (2 * np.pi / 40)
     radius = np.ones(40)
     for wave in (2, 3, 5):
-        radius += (
-            rough / wave * 2 * generator.normal() * np.cos(wave * angles + 6 * generator.random())
-        )
+        depth = rough / wave * 2 * generator.normal()
+        radius += depth * np.cos(wave * angles + 6 * generator.random())
     radius = np.clip(radius, 0.72, 1.25)
     u = centre[0] + along * radius * np.cos(angles)
     v = centre[1] + across * radius * np.sin(angles)
     return list(zip(u.tolist(), v.tolist(), strict=True))
 
 
-def wavy(v: float, amplitude: float, generator: np.random.Generator) -> list[Point]:
-    """Points of a gently waving line along u at height v, from beyond one edge to the other."""
+def wavy(v: float, amplitude: float, generator: Generator) -> list[Point]:
+    """Returns a gently waving line along u at height v, from beyond one edge to the other."""
     u = np.linspace(-0.3, 1.3, 25)
     phases = generator.uniform(0, 2 * np.pi, 2)
     wave = np.sin(5 * u + phases[0]) + 0.5 * np.sin(11 * u + phases[1])
@@ -198,13 +197,13 @@ def wavy(v: float, amplitude: float, generator: np.random.Generator) -> list[Poi
 
 
 def band(middle: Sequence[Point], width: float) -> list[Point]:
-    """The outline of a band along a line that runs along u; quicker to fill than a wide line."""
+    """Returns a band's outline along a line along u; it is quicker to fill than a wide line."""
     near = [(u, v - width / 2) for u, v in middle]
     return near + [(u, v + width / 2) for u, v in reversed(middle)]
 
 
 def grow(shape: Sequence[Point], centre: Point, margin: float) -> list[Point]:
-    """The shape with every point moved away from `centre` by `margin`, for rims and banks."""
+    """Moves every point of a shape away from `centre` by `margin`, for rims and banks."""
     grown = []
     for u, v in shape:
         along, across = u - centre[0], v - centre[1]
@@ -217,32 +216,29 @@ TREE_GREENS: tuple[Colour, ...] = ((44, 92, 44), (56, 108, 50), (38, 80, 46), (7
 
 
 def tree(canvas: Canvas, centre: Point, radius: float, colour: Colour) -> None:
-    """A crown lit from one side, with its shadow."""
+    """Draws a crown lit from one side, with its shadow."""
     canvas.circle(centre, radius, shade(colour, 0.8), height=radius * 0.6)
     canvas.circle(centre, radius * 0.62, shade(colour, 1.22), lift=radius * 0.25)
 
 
 def trees(
     canvas: Canvas,
-    region: tuple[float, float, float, float],
+    region: Region,
     count: int,
-    generator: np.random.Generator,
+    generator: Generator,
     radius: float = 0.036,
 ) -> None:
-    """Scatter green trees over a region (least u, least v, greatest u, greatest v)."""
-    spots = generator.random((count, 4)).tolist()
-    for u, v, size, tone in spots:
-        centre = (
-            region[0] + u * (region[2] - region[0]),
-            region[1] + v * (region[3] - region[1]),
-        )
+    """Scatters green trees over a region."""
+    left, near, right, far = region
+    for u, v, size, tone in generator.random((count, 4)).tolist():
+        centre = (left + u * (right - left), near + v * (far - near))
         tree(canvas, centre, radius * (0.7 + 0.6 * size), TREE_GREENS[int(tone * 4)])
 
 
 def house(
     canvas: Canvas, centre: Point, length: float, width: float, roof: Colour, angle: float = 0.0
 ) -> None:
-    """A house with a gabled roof: one slope in the light, one darker, a ridge between."""
+    """Draws a house with a gabled roof: one slope in the light, one darker, a ridge between."""
     canvas.box(centre, length, width, roof, angle, height=width * 0.28)
     dark = place([(0.0, width / 4)], centre, 1.0, angle)[0]
     canvas.box(dark, length, width / 2, shade(roof, 0.72), angle)
@@ -251,7 +247,7 @@ def house(
 
 
 def car(canvas: Canvas, centre: Point, length: float, body: Colour, angle: float) -> None:
-    """A car: its body and two dark windows."""
+    """Draws a car: its body and two dark windows."""
     canvas.box(centre, length, length * 0.48, body, angle, height=length * 0.09)
     for along, glass_length in ((0.17, 0.13), (-0.3, 0.09)):
         spot = place([(along * length, 0.0)], centre, 1.0, angle)[0]
@@ -259,24 +255,20 @@ def car(canvas: Canvas, centre: Point, length: float, body: Colour, angle: float
 
 
 def road(canvas: Canvas, start: Point, end: Point, width: float) -> None:
-    """A straight road with pale kerbs and a dashed middle line."""
+    """Draws a straight road with pale kerbs and a dashed middle line."""
     canvas.line([start, end], (176, 174, 166), width * 1.22)
     canvas.line([start, end], (104, 106, 112), width)
     dashes = max(2, round(math.dist(start, end) / 0.09))
     for dash in range(dashes):
-        here, there = dash / dashes, (dash + 0.5) / dashes
-        canvas.line(
-            [
-                (start[0] + part * (end[0] - start[0]), start[1] + part * (end[1] - start[1]))
-                for part in (here, there)
-            ],
-            (226, 224, 212),
-            width * 0.09,
-        )
+        ends = [
+            (start[0] + part * (end[0] - start[0]), start[1] + part * (end[1] - start[1]))
+            for part in (dash / dashes, (dash + 0.5) / dashes)
+        ]
+        canvas.line(ends, (226, 224, 212), width * 0.09)
 
 
 def rails(canvas: Canvas, v: float, width: float = 0.05) -> None:
-    """One railway track along u at height v: gravel, sleepers and two rails."""
+    """Draws a railway track along u at height v: gravel, sleepers and two rails."""
     canvas.line([(-0.3, v), (1.3, v)], (112, 104, 98), width)
     for sleeper in range(32):
         u = -0.3 + sleeper * 0.05
@@ -287,15 +279,15 @@ def rails(canvas: Canvas, v: float, width: float = 0.05) -> None:
 
 def slots(
     count: int,
-    generator: np.random.Generator,
-    region: tuple[float, float, float, float] = (0.1, 0.08, 0.9, 0.75),
+    generator: Generator,
+    region: Region = (0.1, 0.08, 0.9, 0.75),
     columns: int | None = None,
 ) -> tuple[list[Point], float, float]:
-    """Places for `count` things in even rows over a region.
+    """Places `count` things in even rows over a region.
 
     Returns:
-        the centres, with some jitter, and the length (along u) and width of the free cell that
-        each centre has to itself.
+      The centres, with some jitter, and the length (along u) and the width of the free cell that
+      each centre has to itself.
     """
     if columns is None:
         columns = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3}.get(count, math.ceil(math.sqrt(count)))
@@ -310,10 +302,6 @@ def slots(
         in_row = min(columns, count - row * columns)
         # A row that is not full stands in the middle.
         column_centre = (columns - in_row) / 2 + column + 0.5
-        centres.append(
-            (
-                region[0] + (column_centre + jitter[item][0]) * length,
-                region[1] + (row + 0.5 + jitter[item][1]) * width,
-            )
-        )
+        u = region[0] + (column_centre + jitter[item][0]) * length
+        centres.append((u, region[1] + (row + 0.5 + jitter[item][1]) * width))
     return centres, length * 0.88, width * 0.88

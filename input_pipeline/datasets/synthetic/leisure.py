@@ -2,19 +2,18 @@
 
 import math
 
-import numpy as np
+from numpy.random import Generator
 
 from input_pipeline.datasets.synthetic import drawing
-from input_pipeline.datasets.synthetic.attributes import Attributes
 from input_pipeline.datasets.synthetic.drawing import Canvas, Colour, Point
-from input_pipeline.datasets.synthetic.registry import kind
+from input_pipeline.datasets.synthetic.kinds import kind
 
 _WHITE: Colour = (238, 238, 234)
 _FREE_STANDING = ("trees", "road", "houses", "buildings", "parking lot", "river")
 
 
 def _sector(radius: float, half_angle: float = math.pi / 4) -> list[Point]:
-    """A slice of a disc about the origin that opens towards +u."""
+    """Returns a slice of a disc about the origin that opens towards +u."""
     angles = [half_angle * (step / 8 - 1) for step in range(17)]
     return [(0.0, 0.0), *((radius * math.cos(a), radius * math.sin(a)) for a in angles)]
 
@@ -27,10 +26,8 @@ def _sector(radius: float, half_angle: float = math.pi / 4) -> list[Point]:
     grounds=("grass",),
     open_sides=True,
 )
-def _baseball_field(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
-    centres, length, width = drawing.slots(attributes.count, generator)
+def _baseball_field(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
+    centres, length, width = drawing.slots(count, generator)
     turn = generator.uniform(0, 2 * math.pi)
     for number, centre in enumerate(centres):
         size = min(length, width, 0.6) * generator.uniform(0.97, 1.08)
@@ -49,7 +46,6 @@ def _baseball_field(
         for side in (-1.0, 1.0):
             line = drawing.place(((0.0, 0.0), (0.7, side * 0.7)), home, size, angle)
             canvas.line(line, _WHITE, 0.008)
-    return attributes.count
 
 
 @kind(
@@ -60,10 +56,8 @@ def _baseball_field(
     grounds=("grass", "soil"),
     open_sides=True,
 )
-def _tennis_courts(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
-    centres, length, width = drawing.slots(attributes.count, generator, (0.12, 0.08, 0.88, 0.74))
+def _tennis_courts(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
+    centres, length, width = drawing.slots(count, generator, (0.12, 0.08, 0.88, 0.74))
     size = min(length / 0.62, width, 0.56)
     surround = drawing.vary((128, 134, 138), generator)
     for u, v in centres:
@@ -83,7 +77,6 @@ def _tennis_courts(
             canvas.line([(u - across * 0.36, y), (u + across * 0.36, y)], _WHITE, thick)
         canvas.line([(u, v - along * 0.27), (u, v + along * 0.27)], _WHITE, thick)
         canvas.line([(u - across * 0.58, v), (u + across * 0.58, v)], (50, 54, 60), 0.013)
-    return attributes.count
 
 
 @kind(
@@ -94,11 +87,9 @@ def _tennis_courts(
     grounds=("grass", "soil", "concrete"),
     open_sides=True,
 )
-def _playground(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
+def _playground(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
     region = (0.08, 0.08, 0.92, 0.75)
-    centres, length, width = drawing.slots(attributes.count, generator, region, columns=1)
+    centres, length, width = drawing.slots(count, generator, region, columns=1)
     width = min(width, 0.46) * generator.uniform(0.92, 1.0)
     length = min(length, width * 1.75)
     for centre in centres:
@@ -124,7 +115,6 @@ def _playground(
             depth = u + away * along * 0.16
             low, high = centre[1] - across * 0.27, centre[1] + across * 0.27
             canvas.line([(u, low), (depth, low), (depth, high), (u, high)], _WHITE, 0.008)
-    return attributes.count
 
 
 @kind(
@@ -134,9 +124,7 @@ def _playground(
     grounds=("grass", "soil", "concrete"),
     open_sides=True,
 )
-def _stadium(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
+def _stadium(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
     centre = (0.5 + generator.uniform(-0.03, 0.03), 0.42)
     along, across = generator.uniform(0.36, 0.4), generator.uniform(0.29, 0.33)
     canvas.polygon(drawing.ellipse(centre, along, across), (196, 196, 194), height=0.06)
@@ -155,10 +143,8 @@ def _stadium(
         u = centre[0] + (stripe - 2.5) / 6 * length
         green = (96, 172, 82) if stripe % 2 else (80, 152, 72)
         canvas.box((u, centre[1]), length / 6 + 0.002, width, green)
-    canvas.line(
-        [(centre[0], centre[1] - width / 2), (centre[0], centre[1] + width / 2)], _WHITE, 0.008
-    )
-    return attributes.count
+    ends = [(centre[0], centre[1] - width / 2), (centre[0], centre[1] + width / 2)]
+    canvas.line(ends, _WHITE, 0.008)
 
 
 @kind(
@@ -169,16 +155,14 @@ def _stadium(
     grounds=("grass", "sand"),
     open_sides=True,
 )
-def _resort(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
+def _resort(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
     terrace = drawing.vary((220, 206, 180), generator)
     canvas.polygon([(0.08, 0.05), (0.92, 0.05), (0.92, 0.78), (0.08, 0.78)], terrace)
     # An L of buildings keeps two sides; the pools have the rest of the terrace.
     for centre, length, width in (((0.5, 0.1), 0.8, 0.1), ((0.145, 0.45), 0.1, 0.52)):
         canvas.box(centre, length, width, drawing.shade(colour, 0.86), height=0.04)
         canvas.box(centre, length - 0.04, width - 0.04, colour)
-    centres, length, width = drawing.slots(attributes.count, generator, (0.24, 0.2, 0.9, 0.76))
+    centres, length, width = drawing.slots(count, generator, (0.24, 0.2, 0.9, 0.76))
     for centre in centres:
         along = min(length, 0.42) * 0.46
         across = min(width, 0.42) * generator.uniform(0.3, 0.4)
@@ -190,7 +174,6 @@ def _resort(
             spot = (centre[0] + u * along, centre[1] + math.copysign(across + 0.035, v))
             canvas.circle(spot, 0.02, (246, 244, 238), height=0.012)
             canvas.circle(spot, 0.009, (214, 206, 190))
-    return attributes.count
 
 
 def _umbrella(canvas: Canvas, centre: Point, radius: float, colour: Colour) -> None:
@@ -209,9 +192,7 @@ def _umbrella(canvas: Canvas, centre: Point, radius: float, colour: Colour) -> N
     neighbours=("trees", "road", "houses", "buildings", "meadow", "parking lot"),
     grounds=("sand",),
 )
-def _beach(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
+def _beach(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
     shore = generator.uniform(0.24, 0.3)
     edge = drawing.wavy(0.0, 0.016, generator)
     # From the wet sand out to the deep water, each band over the one before.
@@ -228,11 +209,10 @@ def _beach(
     surf = [(u, v * 1.2 + shore - 0.05) for u, v in edge]
     canvas.line(surf, (206, 232, 230), 0.012)
     region = (0.1, 0.38, 0.9, 0.76)
-    columns = min(attributes.count, 3 if attributes.count < 9 else 5)
-    centres, length, width = drawing.slots(attributes.count, generator, region, columns)
+    columns = min(count, 3 if count < 9 else 5)
+    centres, length, width = drawing.slots(count, generator, region, columns)
     radius = min(0.085, length * 0.42, width * 0.42)
     for centre in centres:
         towel = (centre[0] + radius * 1.05, centre[1] + radius * 0.5)
         canvas.box(towel, radius * 0.5, radius * 1.1, (246, 240, 226), 0.4)
         _umbrella(canvas, centre, radius, colour)
-    return attributes.count

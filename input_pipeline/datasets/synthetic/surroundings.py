@@ -6,6 +6,7 @@ A neighbour fills the strip v > 0.8 of the layout, which scene kinds leave free.
 from collections.abc import Callable
 
 import numpy as np
+from numpy.random import Generator
 
 from input_pipeline.datasets.synthetic import drawing
 from input_pipeline.datasets.synthetic.drawing import Canvas, Colour
@@ -25,21 +26,21 @@ STRIP = 0.8
 """Height v in the layout at which the neighbour's strip begins."""
 
 
-def _cover(canvas: Canvas, colour: Colour, generator: np.random.Generator) -> None:
-    """Fill the strip with another ground, its edge a little wavy."""
+def _cover(canvas: Canvas, colour: Colour, generator: Generator) -> None:
+    """Fills the strip with another ground, its edge a little wavy."""
     edge = drawing.wavy(STRIP + 0.02, 0.008, generator)
     canvas.polygon([*edge, (1.3, 1.4), (-0.3, 1.4)], colour)
 
 
-def _trees(canvas: Canvas, generator: np.random.Generator) -> None:
+def _trees(canvas: Canvas, generator: Generator) -> None:
     drawing.trees(canvas, (-0.2, 0.83, 1.2, 1.15), 62, generator, 0.042)
 
 
-def _road(canvas: Canvas, generator: np.random.Generator) -> None:
+def _road(canvas: Canvas, generator: Generator) -> None:
     drawing.road(canvas, (-0.3, 0.885), (1.3, 0.885), generator.uniform(0.09, 0.12))
 
 
-def _river(canvas: Canvas, generator: np.random.Generator) -> None:
+def _river(canvas: Canvas, generator: Generator) -> None:
     middle = drawing.wavy(0.91, 0.012, generator)
     width = generator.uniform(0.13, 0.16)
     canvas.polygon(drawing.band(middle, width + 0.03), (196, 184, 146))
@@ -50,7 +51,7 @@ def _river(canvas: Canvas, generator: np.random.Generator) -> None:
         canvas.line([(u, v), (u + 0.06, v)], ripple, 0.006)
 
 
-def _houses(canvas: Canvas, generator: np.random.Generator) -> None:
+def _houses(canvas: Canvas, generator: Generator) -> None:
     _cover(canvas, drawing.vary((150, 152, 120), generator), generator)
     for column in range(9):
         for v in (0.89, 1.04):
@@ -59,7 +60,7 @@ def _houses(canvas: Canvas, generator: np.random.Generator) -> None:
             drawing.house(canvas, (-0.14 + column * 0.16, v), 0.12, width, roof)
 
 
-def _buildings(canvas: Canvas, generator: np.random.Generator) -> None:
+def _buildings(canvas: Canvas, generator: Generator) -> None:
     _cover(canvas, drawing.vary((178, 178, 172), generator), generator)
     for column in range(6):
         centre = (-0.12 + column * 0.25 + generator.uniform(-0.02, 0.02), 0.93)
@@ -69,7 +70,7 @@ def _buildings(canvas: Canvas, generator: np.random.Generator) -> None:
         canvas.box((centre[0] + 0.03, centre[1]), 0.04, 0.03, drawing.shade(roof, 0.7))
 
 
-def _parking(canvas: Canvas, generator: np.random.Generator) -> None:
+def _parking(canvas: Canvas, generator: Generator) -> None:
     canvas.polygon([(-0.3, 0.81), (1.3, 0.81), (1.3, 1.4), (-0.3, 1.4)], (108, 110, 116))
     bodies = ((222, 222, 220), (60, 62, 68), (150, 152, 158), (120, 44, 44), (60, 80, 120))
     for bay in range(20):
@@ -80,7 +81,7 @@ def _parking(canvas: Canvas, generator: np.random.Generator) -> None:
             drawing.car(canvas, (u + 0.0375, 0.9), 0.11, body, np.pi / 2)
 
 
-def _meadow(canvas: Canvas, generator: np.random.Generator) -> None:
+def _meadow(canvas: Canvas, generator: Generator) -> None:
     green = drawing.vary((126, 176, 80), generator)
     _cover(canvas, green, generator)
     for u, v, size, tone in generator.random((45, 4)).tolist():
@@ -88,24 +89,22 @@ def _meadow(canvas: Canvas, generator: np.random.Generator) -> None:
         canvas.circle((-0.15 + 1.3 * u, 0.85 + 0.25 * v), 0.01 + 0.018 * size, patch)
 
 
-def _bare_land(canvas: Canvas, generator: np.random.Generator) -> None:
+def _bare_land(canvas: Canvas, generator: Generator) -> None:
     soil = drawing.vary((184, 148, 108), generator)
     _cover(canvas, soil, generator)
     for u, v, size, tone in generator.random((40, 4)).tolist():
-        patch = drawing.shade(soil, 0.88 + 0.2 * tone)
-        canvas.polygon(
-            drawing.ellipse((-0.15 + 1.3 * u, 0.85 + 0.25 * v), 0.02 + 0.04 * size, 0.008, 10),
-            patch,
-        )
+        centre = (-0.15 + 1.3 * u, 0.85 + 0.25 * v)
+        patch = drawing.ellipse(centre, 0.02 + 0.04 * size, 0.008, 10)
+        canvas.polygon(patch, drawing.shade(soil, 0.88 + 0.2 * tone))
 
 
-def _railway(canvas: Canvas, generator: np.random.Generator) -> None:
+def _railway(canvas: Canvas, generator: Generator) -> None:
     canvas.line([(-0.3, 0.91), (1.3, 0.91)], drawing.vary((146, 136, 124), generator), 0.17)
     for v in (0.875, 0.945):
         drawing.rails(canvas, v, 0.06)
 
 
-def _pond(canvas: Canvas, generator: np.random.Generator) -> None:
+def _pond(canvas: Canvas, generator: Generator) -> None:
     u = generator.uniform(0.35, 0.65)
     shape = drawing.blob((u, 0.92), 0.24, 0.075, generator, 0.06)
     canvas.polygon(drawing.grow(shape, (u, 0.92), 0.015), (196, 184, 146))
@@ -113,7 +112,7 @@ def _pond(canvas: Canvas, generator: np.random.Generator) -> None:
     canvas.polygon(drawing.ellipse((u - 0.04, 0.91), 0.1, 0.02), drawing.shade(WATER, 1.15))
 
 
-NEIGHBOURS: dict[str, Callable[[Canvas, np.random.Generator], None]] = {
+NEIGHBOURS: dict[str, Callable[[Canvas, Generator], None]] = {
     "trees": _trees,
     "road": _road,
     "river": _river,
@@ -125,10 +124,10 @@ NEIGHBOURS: dict[str, Callable[[Canvas, np.random.Generator], None]] = {
     "railway": _railway,
     "pond": _pond,
 }
-"""Painter of each thing that can lie beside a scene."""
+"""The painter of each thing that can lie beside a scene."""
 
 
-def surround_with_trees(canvas: Canvas, generator: np.random.Generator) -> None:
-    """Trees on the three sides of the layout that the neighbour's strip does not cover."""
+def surround_with_trees(canvas: Canvas, generator: Generator) -> None:
+    """Draws trees on the three sides of the layout that the neighbour's strip does not cover."""
     for region in ((-0.2, -0.1, 0.06, 0.85), (0.94, -0.1, 1.2, 0.85), (0.06, -0.15, 0.94, 0.03)):
         drawing.trees(canvas, region, 24, generator, 0.04)

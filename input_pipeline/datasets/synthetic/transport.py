@@ -2,25 +2,16 @@
 
 import math
 
-import numpy as np
+from numpy.random import Generator
 
 from input_pipeline.datasets.synthetic import drawing
-from input_pipeline.datasets.synthetic.attributes import Attributes
 from input_pipeline.datasets.synthetic.drawing import Canvas, Colour, Point
-from input_pipeline.datasets.synthetic.registry import kind
+from input_pipeline.datasets.synthetic.kinds import kind
 
 # A plane of unit length, its nose towards +u: one half of the outline, mirrored for the other.
 _PLANE_HALF: tuple[Point, ...] = (
-    (0.5, 0.0),
-    (0.44, 0.05),
-    (0.14, 0.06),
-    (-0.12, 0.48),
-    (-0.22, 0.48),
-    (-0.1, 0.06),
-    (-0.34, 0.04),
-    (-0.44, 0.19),
-    (-0.5, 0.19),
-    (-0.46, 0.0),
+    *((0.5, 0.0), (0.44, 0.05), (0.14, 0.06), (-0.12, 0.48), (-0.22, 0.48)),
+    *((-0.1, 0.06), (-0.34, 0.04), (-0.44, 0.19), (-0.5, 0.19), (-0.46, 0.0)),
 )
 _PLANE = [*_PLANE_HALF, *((u, -v) for u, v in reversed(_PLANE_HALF))]
 
@@ -29,9 +20,8 @@ def _plane(canvas: Canvas, centre: Point, length: float, colour: Colour, angle: 
     canvas.polygon(drawing.place(_PLANE, centre, length, angle), colour, height=length * 0.07)
     body = drawing.place(((0.42, 0.0), (-0.46, 0.0)), centre, length, angle)
     canvas.line(body, drawing.shade(colour, 1.12), length * 0.07)
-    canvas.line(
-        body[1:] + drawing.place(((-0.34, 0.0),), centre, length, angle), (60, 70, 90), 0.01
-    )
+    tail = drawing.place(((-0.34, 0.0),), centre, length, angle)
+    canvas.line(body[1:] + tail, (60, 70, 90), 0.01)
 
 
 @kind(
@@ -41,9 +31,7 @@ def _plane(canvas: Canvas, centre: Point, length: float, colour: Colour, angle: 
     neighbours=("trees", "road", "river", "houses", "parking lot", "meadow", "bare land"),
     grounds=("soil", "grass"),
 )
-def _airport(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
+def _airport(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
     runway = generator.uniform(0.0, 0.05)
     canvas.line([(-0.3, runway), (1.3, runway)], (86, 88, 94), 0.11)
     for dash in range(16):
@@ -55,7 +43,6 @@ def _airport(
     terminal = drawing.vary((196, 188, 176), generator)
     canvas.box((0.5, 0.725), 0.86, 0.08, terminal, height=0.04)
     canvas.box((0.5, 0.715), 0.8, 0.025, drawing.shade(terminal, 0.72))
-    count = attributes.count
     centres, length, width = drawing.slots(
         count, generator, (0.1, 0.17, 0.9, 0.67), count if count <= 4 else math.ceil(count / 2)
     )
@@ -66,18 +53,11 @@ def _airport(
             canvas.line([(u, 0.69), (u, v + size * 0.42)], drawing.shade(terminal, 0.85), 0.02)
         nose = math.pi / 2 + generator.normal(0.0, 0.06)
         _plane(canvas, (u, v), size, drawing.vary(colour, generator, 4.0), nose)
-    return count
 
 
 _HULL: tuple[Point, ...] = (
-    (0.5, 0.0),
-    (0.32, 0.15),
-    (0.05, 0.2),
-    (-0.46, 0.18),
-    (-0.5, 0.0),
-    (-0.46, -0.18),
-    (0.05, -0.2),
-    (0.32, -0.15),
+    *((0.5, 0.0), (0.32, 0.15), (0.05, 0.2), (-0.46, 0.18)),
+    *((-0.5, 0.0), (-0.46, -0.18), (0.05, -0.2), (0.32, -0.15)),
 )
 
 
@@ -96,20 +76,18 @@ def _boat(canvas: Canvas, centre: Point, length: float, colour: Colour, angle: f
     neighbours=("trees", "road", "houses", "buildings", "parking lot", "meadow"),
     grounds=("concrete",),
 )
-def _harbour(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
+def _harbour(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
     canvas.texture(drawing.vary((44, 92, 120), generator), 7.0)
     quay = drawing.vary((186, 180, 166), generator)
     pier_u = generator.uniform(0.46, 0.54)
     canvas.polygon([(-0.3, 0.71), (1.3, 0.71), (1.3, 1.4), (-0.3, 1.4)], quay, 0.02)
     canvas.line([(-0.3, 0.72), (1.3, 0.72)], drawing.shade(quay, 0.7), 0.02)
     canvas.box((pier_u, 0.4), 0.055, 0.66, drawing.shade(quay, 0.92), height=0.015)
-    rows = math.ceil(attributes.count / 2)
+    rows = math.ceil(count / 2)
     spacing = min(0.18, 0.6 / rows)
     length = min(0.32, spacing * 1.9)
     top = 0.4 - spacing * (rows - 1) / 2 + generator.uniform(-0.03, 0.03)
-    for boat in range(attributes.count):
+    for boat in range(count):
         row, side = divmod(boat, 2)
         away = 1.0 if side else -1.0
         v = top + row * spacing
@@ -120,7 +98,6 @@ def _harbour(
         u = pier_u + away * (0.05 + length / 2 + generator.uniform(0.0, 0.02))
         angle = (0.0 if side else math.pi) + generator.normal(0.0, 0.03)
         _boat(canvas, (u, v), length, drawing.vary(colour, generator, 4.0), angle)
-    return attributes.count
 
 
 @kind(
@@ -130,9 +107,7 @@ def _harbour(
     neighbours=("trees", "road", "houses", "buildings", "meadow", "bare land"),
     grounds=("grass", "soil"),
 )
-def _bridge(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
+def _bridge(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
     middle = drawing.wavy(0.38, 0.015, generator)
     width = generator.uniform(0.36, 0.44)
     canvas.polygon(drawing.band(middle, width + 0.05), (198, 184, 148))
@@ -141,11 +116,11 @@ def _bridge(
     for u, v in generator.random((26, 2)).tolist():
         spot = (-0.1 + 1.2 * u, 0.38 + (v - 0.5) * width * 0.85)
         canvas.line([spot, (spot[0] + 0.07, spot[1])], drawing.shade(water, 1.14), 0.006)
-    gap = 0.62 / attributes.count
+    gap = 0.62 / count
     shift = generator.uniform(-0.06, 0.06)
     lean = generator.uniform(-0.04, 0.04)
-    for number in range(attributes.count):
-        u = 0.5 + shift + (number - (attributes.count - 1) / 2) * gap
+    for number in range(count):
+        u = 0.5 + shift + (number - (count - 1) / 2) * gap
         deck = min(0.13, gap * 0.5)
         drawing.road(canvas, (u - lean, -0.3), (u + lean, 0.79), deck * 0.62)
         canvas.box((u, 0.38), deck, width + 0.08, colour, height=0.05)
@@ -153,7 +128,6 @@ def _bridge(
         for side in (-0.42, 0.42):
             ends = [(u + side * deck, 0.34 - width / 2), (u + side * deck, 0.42 + width / 2)]
             canvas.line(ends, drawing.shade(colour, 0.62), 0.009)
-    return attributes.count
 
 
 @kind(
@@ -163,10 +137,8 @@ def _bridge(
     neighbours=("trees", "road", "river", "buildings", "houses", "meadow"),
     grounds=("asphalt",),
 )
-def _parking(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
-    columns, rows = (8, 3) if attributes.count > 12 else (6, 2)
+def _parking(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
+    columns, rows = (8, 3) if count > 12 else (6, 2)
     bay, depth = 0.8 / columns, 0.46 / rows
     lane = (0.68 - rows * depth) / max(1, rows - 1)
     bays = []
@@ -180,12 +152,11 @@ def _parking(
     for arrow in range(3):
         u = 0.25 + arrow * 0.25
         canvas.line([(u - 0.05, 0.4), (u + 0.05, 0.4)], (200, 200, 194), 0.008)
-    taken = sorted(generator.permutation(len(bays))[: attributes.count].tolist())
+    taken = sorted(generator.permutation(len(bays))[:count].tolist())
     for spot in taken:
         angle = math.pi / 2 * (1 if generator.integers(2) else -1) + generator.normal(0.0, 0.03)
         length = min(bay * 1.5, depth * 0.84) * generator.uniform(0.94, 1.04)
         drawing.car(canvas, bays[spot], length, drawing.vary(colour, generator, 5.0), angle)
-    return attributes.count
 
 
 @kind(
@@ -196,28 +167,24 @@ def _parking(
     grounds=("grass", "soil"),
     open_sides=True,
 )
-def _roundabout(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
+def _roundabout(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
     centre = (0.5 + generator.uniform(-0.03, 0.03), 0.42)
     radius = generator.uniform(0.2, 0.24)
     first = generator.uniform(0, 2 * math.pi)
-    for arm in range(attributes.count):
-        angle = first + 2 * math.pi * (arm + generator.uniform(-0.08, 0.08)) / attributes.count
+    for arm in range(count):
+        angle = first + 2 * math.pi * (arm + generator.uniform(-0.08, 0.08)) / count
         end = drawing.place([(1.0, 0.0)], centre, 1.0, angle)[0]
         drawing.road(canvas, centre, end, 0.085)
     canvas.circle(centre, radius + 0.012, (186, 184, 176))
     canvas.circle(centre, radius, (104, 106, 112))
     for dash in range(20):
-        ends = drawing.place(
-            ((radius * 0.81, 0.0), (radius * 0.8, 0.03)), centre, 1.0, dash * math.pi / 10
-        )
+        dashed = ((radius * 0.81, 0.0), (radius * 0.8, 0.03))
+        ends = drawing.place(dashed, centre, 1.0, dash * math.pi / 10)
         canvas.line(ends, (226, 224, 212), 0.007)
     canvas.circle(centre, radius * 0.62, (206, 204, 196))
     canvas.circle(centre, radius * 0.57, colour)
     canvas.circle(centre, radius * 0.36, drawing.shade(colour, 1.2))
     canvas.circle(centre, radius * 0.2, drawing.shade(colour, 0.85))
-    return attributes.count
 
 
 @kind(
@@ -227,9 +194,7 @@ def _roundabout(
     neighbours=("trees", "road", "houses", "buildings", "parking lot", "bare land"),
     grounds=("soil", "concrete"),
 )
-def _railway_station(
-    canvas: Canvas, attributes: Attributes, colour: Colour, generator: np.random.Generator
-) -> int:
+def _railway_station(canvas: Canvas, count: int, colour: Colour, generator: Generator) -> None:
     canvas.polygon([(-0.3, 0.0), (1.3, 0.0), (1.3, 0.58), (-0.3, 0.58)], (140, 130, 120))
     tracks = [0.07 + track * 0.093 for track in range(6)]
     for track in tracks:
@@ -240,10 +205,9 @@ def _railway_station(
     canvas.box((0.5, 0.685), 0.62, 0.13, hall, height=0.04)
     canvas.box((0.5, 0.72), 0.62, 0.06, drawing.shade(hall, 0.78))
     canvas.box((0.5, 0.66), 0.16, 0.2, drawing.shade(hall, 0.92), height=0.02)
-    for track in sorted(generator.permutation(len(tracks))[: attributes.count].tolist()):
+    for track in sorted(generator.permutation(len(tracks))[:count].tolist()):
         start = generator.uniform(0.1, 0.26)
         for carriage in range(3):
             centre = (start + 0.11 + carriage * 0.215, tracks[track])
             canvas.box(centre, 0.205, 0.056, drawing.vary(colour, generator, 4.0), height=0.014)
             canvas.box(centre, 0.17, 0.014, drawing.shade(colour, 0.75))
-    return attributes.count

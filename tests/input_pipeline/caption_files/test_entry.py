@@ -3,17 +3,18 @@
 from pathlib import Path
 
 import pytest
+from refusals import refusal
 
-from input_pipeline.caption_files import Entry, entry
-from input_pipeline.errors import DataError
+from input_pipeline.caption_files import Entry
+from input_pipeline.caption_files.entry import EntryParser
 
 FILE = Path("captions.csv")
+PLACE = "line 3"
 
 
-def refusal(check, *arguments):
-    with pytest.raises(DataError) as caught:
-        check(*arguments, FILE, "line 3")
-    return str(caught.value)
+@pytest.fixture
+def parser():
+    return EntryParser(FILE)
 
 
 @pytest.mark.parametrize(
@@ -26,39 +27,50 @@ def refusal(check, *arguments):
         ("b//./a.jpg", "b/a.jpg"),
         ("...a..jpg", "...a..jpg"),
         ("飛行場_1.jpg", "飛行場_1.jpg"),
-        ("x" * entry.MAX_NAME, "x" * entry.MAX_NAME),
     ],
 )
-def test_names_get_their_plain_form(name, plain):
-    assert entry.checked_name(name, FILE, "line 3") == plain
+def test_names_get_their_plain_form(parser, name, plain):
+    assert parser.name(name, PLACE) == plain
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
         ("", "there is no file name."),
-        (" \n", "there is no file name."),
         (None, "there is no file name."),
         ("./.", "there is no file name."),
         (7, "a file name must be text, not a number."),
         (["a.jpg"], "a file name must be text, not a list."),
         ("/a.jpg", "'/a.jpg' lies outside of the image folder."),
-        ("\\\\host\\a.jpg", "'//host/a.jpg' lies outside of the image folder."),
-        ("C:/a.jpg", "'C:/a.jpg' lies outside of the image folder."),
+        ("\\\\host\\a.jpg", "'/host/a.jpg' lies outside of the image folder."),
         (".\\C:\\a.jpg", "'./C:/a.jpg' lies outside of the image folder."),
         ("c:a.jpg", "'c:a.jpg' lies outside of the image folder."),
-        ("b/../../a.jpg", "'b/../../a.jpg' lies outside of the image folder."),
         ("b\\..\\a.jpg", "'b/../a.jpg' lies outside of the image folder."),
         ("a\0.jpg", r"the file name 'a\x00.jpg' has a character that is no text."),
         ("a\n.jpg", r"the file name 'a\n.jpg' has a character that is no text."),
         ("a\x9b.jpg", r"the file name 'a\x9b.jpg' has a character that is no text."),
         ("a\u2028.jpg", r"the file name 'a\u2028.jpg' has a character that is no text."),
         ("a\ud800.jpg", r"the file name 'a\ud800.jpg' has a character that is no text."),
-        ("x" * 1025, "the file name is longer than 1024 characters."),
     ],
 )
-def test_names_that_lead_out_of_the_folder_or_are_none_are_refused(name, sentence):
-    assert refusal(entry.checked_name, name) == f"captions.csv, line 3: {sentence}"
+def test_names_that_lead_out_of_the_folder_or_are_none_are_refused(parser, name, sentence):
+    assert refusal(parser.name, name, PLACE) == f"captions.csv, line 3: {sentence}"
+
+
+def test_absolute_paths_in_the_image_folder_become_relative_to_it(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to("images")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("images", "link", f"{tmp_path}/images"):
+        parser = EntryParser(FILE, image_folder=Path(folder))
+        assert parser.name(f"{tmp_path}/images/sub//a.jpg", PLACE) == "sub/a.jpg"
+        assert parser.name("b.jpg", PLACE) == "b.jpg"
+        for name in ("/a.jpg", f"{tmp_path}/images2/a.jpg", f"{tmp_path}/images"):
+            expected = f"captions.csv, line 3: '{name}' lies outside of the image folder {tmp_path}"
+            assert refusal(parser.name, name, PLACE).startswith(expected)
+            assert "--config.data.options.images=" in refusal(parser.name, name, PLACE)
+        name = f"{tmp_path}/images/../a.jpg"
+        assert refusal(parser.name, name, PLACE).endswith("lies outside of the image folder.")
 
 
 @pytest.mark.parametrize(
@@ -73,29 +85,46 @@ def test_names_that_lead_out_of_the_folder_or_are_none_are_refused(name, sentenc
         ("große 飛行場", "große 飛行場"),
     ],
 )
-def test_captions_become_one_line(text, plain):
-    assert entry.checked_caption(text, False, FILE, "line 3") == plain
+def test_captions_become_one_line(parser, text, plain):
+    assert parser.caption(text, PLACE) == plain
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "fault"),
     [
-        ("", "a caption is empty."),
-        (" \t\u2003", "a caption is empty."),
-        (None, "a caption must be text, not null."),
-        (False, "a caption must be text, not false."),
-        (1.5, "a caption must be text, not a number."),
-        ({}, "a caption must be text, not an object."),
-        ("a\ud800", "a caption has a character that is no text."),
-        ("a\0b", "a caption has a character that is no text."),
+        (None, "must be text, not null."),
+        (False, "must be text, not false."),
+        (1.5, "must be text, not a number."),
+        ({}, "must be text, not an object."),
+        ("a\ud800", "has a character that is no text."),
+        ("a\0b", "has a character that is no text."),
     ],
 )
-def test_captions_that_are_no_text_are_refused(text, sentence):
-    assert refusal(entry.checked_caption, text, False) == f"captions.csv, line 3: {sentence}"
+def test_captions_that_are_no_text_are_refused(parser, text, fault):
+    assert refusal(parser.caption, text, PLACE) == f"captions.csv, line 3: a caption {fault}"
 
 
-def test_blank_captions_can_be_accepted():
-    assert entry.checked_caption(" \t", True, FILE, "line 3") == ""
+@pytest.mark.parametrize(
+    ("count", "sentence"),
+    [
+        (1, "captions.csv, line 1: a caption is empty."),
+        (3, "captions.csv: 3 captions are empty: line 1, line 2, line 3."),
+        (
+            13,
+            "captions.csv: 13 captions are empty: line 1, line 2, line 3, line 4, line 5, line 6, "
+            "line 7, line 8, line 9, line 10 and 3 more.",
+        ),
+    ],
+)
+def test_all_empty_captions_are_told_unless_they_are_accepted(parser, count, sentence):
+    accepting = EntryParser(FILE, blank_captions=True)
+    for number in range(1, count + 1):
+        for each in (parser, accepting):
+            assert each.caption(" \t\u2003", f"line {number}") == ""
+            assert each.caption("a pond", PLACE) == "a pond"
+    entries = [Entry("a.jpg", "", ("",) * count)]
+    assert refusal(parser.check, entries, [PLACE]) == sentence
+    assert accepting.check(entries, [PLACE]) == entries
 
 
 @pytest.mark.parametrize(
@@ -107,41 +136,48 @@ def test_blank_captions_can_be_accepted():
         (["", "  ", None], ""),
     ],
 )
-def test_splits_have_several_names(names, split):
-    assert {entry.checked_split(name, FILE, "line 3") for name in names} == {split}
+def test_splits_have_several_names(parser, names, split):
+    assert {parser.split(name, PLACE) for name in names} == {split}
 
 
-def test_unknown_splits_are_refused():
+def test_unknown_splits_are_refused(parser):
     names = "train, restval, val, valid, validation, dev, test"
-    assert refusal(entry.checked_split, "trian") == (
+    assert refusal(parser.split, "trian", PLACE) == (
         f"captions.csv, line 3: the split 'trian' is not one of {names}."
     )
-    assert refusal(entry.checked_split, ["train"]) == (
+    assert refusal(parser.split, ["train"], PLACE) == (
         "captions.csv, line 3: the split must be text, not a list."
     )
 
 
-def test_entries_are_checked_together():
-    a, b = Entry("a.jpg", "train", ("x",)), Entry("b.jpg", "test", ("y", "z"))
-    places = ["line 2", "line 3", "line 4"]
-    assert entry.checked_entries([a, b], places[:2], FILE) == [a, b]
-    for wrong, sentence in [
+A, B, C = (
+    Entry("a.jpg", "train", ("x",)),
+    Entry("b.jpg", "test", ("y",)),
+    Entry("c.jpg", "", ("z",)),
+)
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
         ([], "captions.csv lists no image."),
         (
-            [a, b, Entry("a.jpg", "test", ("z",))],
+            [A, B, Entry("a.jpg", "test", ("z",))],
             "captions.csv, line 4: the file name 'a.jpg' is listed for two images, first in "
             "line 2.",
         ),
-        ([a, Entry("b.jpg", "test", ())], "captions.csv, line 3: 'b.jpg' has no caption."),
+        ([A, Entry("b.jpg", "test", ())], "captions.csv, line 3: 'b.jpg' has no caption."),
         (
-            [a, b, Entry("c.jpg", "", ("z",))],
+            [A, B, C],
             "captions.csv, line 4: some images have a split and others, like 'c.jpg', have none.",
         ),
         (
-            [Entry("c.jpg", "", ("z",)), a],
+            [C, A],
             "captions.csv, line 3: some images have a split and others, like 'c.jpg', have none.",
         ),
-    ]:
-        with pytest.raises(DataError) as caught:
-            entry.checked_entries(wrong, places[: len(wrong)], FILE)
-        assert str(caught.value) == sentence
+    ],
+)
+def test_entries_are_checked_together(parser, entries, sentence):
+    places = ["line 2", "line 3", "line 4"]
+    assert parser.check([A, B], places[:2]) == [A, B]
+    assert refusal(parser.check, entries, places[: len(entries)]) == sentence

@@ -1,11 +1,12 @@
 """The JSON that RSICD, RSITMD, UCM-Captions and Sydney-Captions come in."""
 
 import json
+from pathlib import Path
 
 import pytest
+from refusals import refusal
 
 from input_pipeline.caption_files import Entry, karpathy_json
-from input_pipeline.errors import DataError
 
 
 def image(name="a.jpg", split="train", raw=("one .", "two ."), **fields):
@@ -14,23 +15,15 @@ def image(name="a.jpg", split="train", raw=("one .", "two ."), **fields):
 
 
 @pytest.fixture
-def read(tmp_path):
-    def read(images, content=None, **options):
-        path = tmp_path / "dataset.json"
-        path.write_text(json.dumps({"images": images, "dataset": "x"} if images else content))
-        return karpathy_json.read(path, tmp_path, **options)
+def read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def read(images, **options):
+        content = {"images": images, "dataset": "x"}
+        Path("dataset.json").write_text(json.dumps(content))
+        return karpathy_json.read(Path("dataset.json"), tmp_path, **options)
 
     return read
-
-
-@pytest.fixture
-def refusal(read):
-    def refusal(images, content=None):
-        with pytest.raises(DataError) as caught:
-            read(images, content)
-        return "dataset.json" + str(caught.value).split("dataset.json")[1]
-
-    return refusal
 
 
 def test_images_are_read_in_the_order_of_the_file(read):
@@ -46,7 +39,7 @@ def test_images_are_read_in_the_order_of_the_file(read):
     ]
 
 
-def test_filepath_is_the_folder_of_the_file(read, refusal):
+def test_filepath_is_the_folder_of_the_file(read):
     images = [
         image("a.jpg", filepath="val2014"),
         image("b\\a.jpg", filepath="./x\\y/"),
@@ -55,65 +48,49 @@ def test_filepath_is_the_folder_of_the_file(read, refusal):
     ]
     names = ["val2014/a.jpg", "x/y/b/a.jpg", "c.jpg", "d.jpg"]
     assert [entry.file_name for entry in read(images)] == names
-    for name, folder, end in [
-        ("/a.jpg", "x", "'/a.jpg' lies outside of the image folder."),
-        ("a.jpg", "..", "'..' lies outside of the image folder."),
-        ("a.jpg", 0, "a file name must be text, not a number."),
-        ("a.jpg", [], "a file name must be text, not a list."),
-        ("a" * 600, "b" * 600, "the file name is longer than 1024 characters."),
-    ]:
-        assert refusal([image(name, filepath=folder)]) == f"dataset.json, images[0]: {end}"
+    for name, folder in [("/a.jpg", "x"), ("a.jpg", "..")]:
+        assert "lies outside of the image folder" in refusal(read, [image(name, filepath=folder)])
 
 
-def test_tokens_stand_in_for_the_text(read, refusal):
+def test_tokens_stand_in_for_the_text(read):
     sentences = [{"tokens": ["two", "planes"]}, {"raw": "a plane .", "tokens": ["a", "plane"]}]
     assert read([image(sentences=sentences)])[0].captions == ("two planes", "a plane .")
     end = "images[0].sentences[0]: it needs a text 'raw' or a list of texts 'tokens'."
     for sentence in ({}, {"tokens": "a b"}, {"tokens": ["a", 1]}, {"tokens": None}):
-        assert refusal([image(sentences=[sentence])]) == f"dataset.json, {end}"
+        assert refusal(read, [image(sentences=[sentence])]) == f"dataset.json, {end}"
 
 
-def test_splits_are_on_all_images_or_on_none(read, refusal):
-    without = [{k: v for k, v in image(n).items() if k != "split"} for n in ("a.jpg", "b.jpg")]
-    assert [entry.split for entry in read(without)] == ["", ""]
-    assert refusal([without[0], image("c.jpg")]) == (
-        "dataset.json, images[1]: some images have a split and others, like 'a.jpg', have none."
-    )
-
-
-def test_blank_captions_are_refused_unless_asked_for(read, refusal):
-    images = [image(), image("b.jpg", raw=["x", " "])]
-    assert refusal(images) == "dataset.json, images[1].sentences[1]: a caption is empty."
-    assert read(images, blank_captions=True)[1].captions == ("x", "")
-
-
-def test_a_name_that_occurs_twice_is_told_with_both_places(refusal):
-    assert refusal([image("x//a.jpg"), image("b.jpg"), image("a.jpg", filepath="x")]) == (
+def test_a_name_that_occurs_twice_is_told_with_both_places(read):
+    assert refusal(read, [image("x//a.jpg"), image("b.jpg"), image("a.jpg", filepath="x")]) == (
         "dataset.json, images[2]: the file name 'x/a.jpg' is listed for two images, first in "
         "images[0]."
     )
 
 
-@pytest.mark.parametrize("content", [[], 3, None, "x", {}, {"images": {}}, {"images": None}])
-def test_files_without_a_list_of_images_are_refused(refusal, content):
-    end = " must be a JSON object with a list 'images'."
-    assert refusal(None, content) == f"dataset.json{end}"
+def test_blank_captions_are_refused_unless_asked_for(read):
+    images = [image("a.jpg", raw=[""]), image("b.jpg", raw=["x", " "])]
+    places = "images[0].sentences[0], images[1].sentences[1]"
+    assert refusal(read, images) == f"dataset.json: 2 captions are empty: {places}."
+    assert read(images, blank_captions=True)[1].captions == ("x", "")
+
+
+@pytest.mark.parametrize("images", [{}, None, 3])
+def test_files_without_a_list_of_images_are_refused(read, images):
+    assert refusal(read, images) == "dataset.json must be a JSON object with a list 'images'."
+    assert refusal(read, []) == "dataset.json lists no image."
 
 
 @pytest.mark.parametrize(
     ("wrong", "end"),
     [
-        (7, ": it must be an object."),
+        (7, ": it must be an object, not a number."),
         (image(sentences=None), ": it must have a list 'sentences'."),
-        (image(sentences={"raw": "x"}), ": it must have a list 'sentences'."),
         (image(sentences=[]), ": 'a.jpg' has no caption."),
         (image(sentences=["x"]), ".sentences[0]: it must be an object, not text."),
         (image(raw=["x"]) | {"filename": None}, ": there is no file name."),
         (image(sentences=[{"raw": None}]), ".sentences[0]: a caption must be text, not null."),
-        (image(raw=["\ud800"]), ".sentences[0]: a caption has a character that is no text."),
         (image(split=["train"]), ": the split must be text, not a list."),
     ],
 )
-def test_the_place_of_a_wrong_value_is_told(refusal, wrong, end):
-    assert refusal([image("b.jpg"), wrong]) == f"dataset.json, images[1]{end}"
-    assert refusal(None, {"images": []}) == "dataset.json lists no image."
+def test_the_place_of_a_wrong_value_is_told(read, wrong, end):
+    assert refusal(read, [image("b.jpg"), wrong]) == f"dataset.json, images[1]{end}"

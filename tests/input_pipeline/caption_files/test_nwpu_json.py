@@ -1,11 +1,12 @@
 """The JSON of NWPU-Captions: images by class."""
 
 import json
+from pathlib import Path
 
 import pytest
+from refusals import refusal
 
 from input_pipeline.caption_files import Entry, nwpu_json
-from input_pipeline.errors import DataError
 
 
 def image(name, split="train", **captions):
@@ -13,23 +14,14 @@ def image(name, split="train", **captions):
 
 
 @pytest.fixture
-def read(tmp_path):
+def read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
     def read(content, **options):
-        path = tmp_path / "dataset_nwpu.json"
-        path.write_text(json.dumps(content))
-        return nwpu_json.read(path, tmp_path, **options)
+        Path("dataset_nwpu.json").write_text(json.dumps(content))
+        return nwpu_json.read(Path("dataset_nwpu.json"), tmp_path, **options)
 
     return read
-
-
-@pytest.fixture
-def refusal(read):
-    def refusal(content):
-        with pytest.raises(DataError) as caught:
-            read(content)
-        return "dataset_nwpu.json" + str(caught.value).split("dataset_nwpu.json")[1]
-
-    return refusal
 
 
 def test_images_are_read_class_by_class_with_captions_in_the_order_of_their_numbers(read):
@@ -46,9 +38,9 @@ def test_images_are_read_class_by_class_with_captions_in_the_order_of_their_numb
     ]
 
 
-def test_blank_captions_are_refused_unless_asked_for(read, refusal):
+def test_blank_captions_are_refused_unless_asked_for(read):
     content = {"ship": [image("a.jpg", raw="x", raw_1="")]}
-    assert refusal(content) == "dataset_nwpu.json, ship[0].raw_1: a caption is empty."
+    assert refusal(read, content) == "dataset_nwpu.json, ship[0].raw_1: a caption is empty."
     assert read(content, blank_captions=True)[0].captions == ("x", "")
 
 
@@ -57,15 +49,10 @@ def test_blank_captions_are_refused_unless_asked_for(read, refusal):
     [
         ([], " must be a JSON object with a list of images for each class."),
         ({}, " lists no image."),
-        ({"ship": []}, " lists no image."),
         ({"ship": {}}, ", 'ship': it must be a list of images, not an object."),
-        ({"ship": [3]}, ", ship[0]: it must be an object."),
-        ({" \nship ": {}}, ", 'ship': it must be a list of images, not an object."),
-        ({" \nship ": [3]}, ", ship[0]: it must be an object."),
+        ({"ship": [3]}, ", ship[0]: it must be an object, not a number."),
         ({"..": []}, ", its keys: '..' lies outside of the image folder."),
-        ({"": []}, ", its keys: there is no file name."),
         ({"a/b": []}, ": the class 'a/b' is not the name of one folder."),
-        ({"a\\b": []}, ": the class 'a\\\\b' is not the name of one folder."),
         ({"ship": [image("a.jpg")]}, ", ship[0]: 'a.jpg' has no caption."),
         ({"ship": [image("a.jpg", raw=[])]}, ", ship[0].raw: a caption must be text, not a list."),
         ({"ship": [image(None, raw="x")]}, ", ship[0]: there is no file name."),
@@ -73,11 +60,7 @@ def test_blank_captions_are_refused_unless_asked_for(read, refusal):
             {"ship": [image("a.jpg", raw="x")], "port": [image("a.jpg", raw="x")]},
             ", port[0]: the file name 'a.jpg' is listed for two images, first in ship[0].",
         ),
-        (
-            {"ship": [image("a.jpg", raw="x"), image("b.jpg", None, raw="x")]},
-            ", ship[1]: some images have a split and others, like 'b.jpg', have none.",
-        ),
     ],
 )
-def test_the_place_of_a_wrong_value_is_told(refusal, content, end):
-    assert refusal(content) == f"dataset_nwpu.json{end}"
+def test_the_place_of_a_wrong_value_is_told(read, content, end):
+    assert refusal(read, content) == f"dataset_nwpu.json{end}"

@@ -1,15 +1,11 @@
 """Text and JSON are read as they are meant, or refused with the place of the fault."""
 
 import codecs
-import os
-import threading
-import time
 
 import pytest
+from refusals import refusal
 
-from input_pipeline.caption_files import text_file
 from input_pipeline.caption_files.text_file import parse_json, read_json, read_text
-from input_pipeline.errors import DataError
 
 HALF_A_LETTER = "飛".encode()[:2]
 
@@ -19,12 +15,6 @@ def folder(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     return folder
-
-
-def refusal(path, root):
-    with pytest.raises(DataError) as caught:
-        read_text(path, root)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -58,74 +48,38 @@ def test_bom_and_line_ends_are_those_of_plain_text(folder, content, text):
 def test_what_is_not_utf8_text_is_refused(folder, content, end):
     path = folder / "a.txt"
     path.write_bytes(content)
-    assert refusal(path, folder) == f"The file {path}{end}"
+    assert refusal(read_text, path, folder) == f"The file {path}{end}"
 
 
-def test_what_is_not_there_or_not_a_file_is_refused(folder):
-    path = folder / "a.txt"
-    assert refusal(path, folder) == f"The file {path} can't be read: No such file or directory."
-    path.symlink_to(folder / "nowhere.txt")
-    assert refusal(path, folder) == f"The file {path} can't be read: No such file or directory."
+def test_what_cannot_be_read_is_refused(folder):
+    (folder / "dangling").symlink_to(folder / "nowhere")
     (folder / "circle").symlink_to(folder / "circle")
-    assert "circle can't be read: Too many levels of symb" in refusal(folder / "circle", folder)
-    assert refusal(folder / "a\0b", folder).endswith(" can't be read: it has no proper name.")
-    (folder / "b.txt").mkdir()
-    assert (
-        refusal(folder / "b.txt", folder) == f"{folder / 'b.txt'} can't be read: it is not a file."
-    )
-    device = refusal(type(folder)("/dev/zero"), type(folder)("/"))
-    assert device == "/dev/zero can't be read: it is not a file."
+    (folder / "folder").mkdir()
+    for name, reason in [
+        ("missing", "No such file or directory"),
+        ("dangling", "No such file or directory"),
+        ("circle", "Too many levels of symbolic links"),
+        ("folder", "Is a directory"),
+    ]:
+        sentence = f"The file {folder / name} can't be read: {reason}."
+        assert refusal(read_text, folder / name, folder) == sentence
 
 
-def test_a_pipe_is_not_waited_for(folder):
-    path = folder / "a.txt"
-    os.mkfifo(path)
-    # Whoever opens the pipe would get this text, and the test fail rather than wait.
-    writer = threading.Thread(target=lambda: path.write_text("a plane"), daemon=True)
-    writer.start()
-    time.sleep(0.05)
-    assert refusal(path, folder) == f"{path} can't be read: it is not a file."
-    assert path.read_text() == "a plane"
-    writer.join()
-
-
-def test_a_file_that_may_not_be_read_is_refused(folder, monkeypatch):
-    path = folder / "a.txt"
-    path.write_text("a plane")
-
-    def denied(_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(type(path), "read_bytes", denied)
-    assert refusal(path, folder) == f"The file {path} can't be read: Permission denied."
-
-
-def test_a_file_of_more_than_a_gibibyte_is_refused_unread(folder):
-    path = folder / "a.txt"
-    path.write_text("a plane")
-    os.truncate(path, 2**30 + 1)
-    assert refusal(path, folder) == f"The file {path} is larger than {2**30} bytes."
-
-
-def test_a_file_of_the_largest_size_is_read(folder, monkeypatch):
-    monkeypatch.setattr(text_file, "MAX_BYTES", 7)
-    (folder / "a.txt").write_text("a plane")
-    assert read_text(folder / "a.txt", folder) == "a plane"
-
-
-def test_nothing_outside_of_the_data_folder_is_read(folder, tmp_path):
-    (tmp_path / "outside.txt").write_text("a secret")
-    (tmp_path / "data_2").mkdir()
-    (tmp_path / "data_2" / "outside.txt").write_text("a secret")
-    path = folder / "a.txt"
-    end = f"lies outside of {folder}: nothing outside of the data folder is read."
-    for target in (tmp_path / "outside.txt", tmp_path / "data_2" / "outside.txt"):
-        path.unlink(missing_ok=True)
-        path.symlink_to(target)
-        assert refusal(path, folder) == f"The file {path} {end}"
-    (folder / "linked").symlink_to(tmp_path / "data_2")
-    for path in (folder / "linked" / "outside.txt", folder / ".." / "outside.txt"):
-        assert refusal(path, folder) == f"The file {path} {end}"
+def test_nothing_outside_of_the_data_folder_is_read_unless_it_is_named(folder, tmp_path):
+    target = tmp_path / "data_2" / "outside.txt"
+    target.parent.mkdir()
+    target.write_text("a secret")
+    (folder / "a.txt").symlink_to(target)
+    (folder / "linked").symlink_to(target.parent)
+    for name in ("a.txt", "linked/outside.txt", "../data_2/outside.txt"):
+        path = folder / name
+        start = f"The file {path} leads to {target}, outside of {folder}. If you mean that file, "
+        assert (
+            refusal(read_text, path, folder)
+            == f"{start}write --config.data.options.captions={target}."
+        )
+        assert refusal(read_text, path, folder, remedy="copy it there") == f"{start}copy it there."
+        assert read_text(path, None) == "a secret"
 
 
 def test_links_within_the_folder_and_a_folder_that_is_a_link_are_followed(folder, tmp_path):
@@ -149,16 +103,9 @@ def test_json_is_read(folder):
         ('{\n"a": "x\n', "is not JSON: Invalid control character at line 2, column 8."),
         ('["x', "is not JSON: Unterminated string starting at column 2."),
         ("[1] 2", "is not JSON: Extra data at column 5."),
-        ("[NaN]", "is not JSON: it has the number NaN."),
-        ("[-Infinity]", "is not JSON: it has the number -Infinity."),
-        ("[" * 100_000 + "]" * 100_000, "is nested too deeply."),
-        ('{"a":' * 100_000 + "1" + "}" * 100_000, "is nested too deeply."),
-        ("[" + "9" * 5000 + "]", "has a number of too many digits."),
         ('{"a": {"b": 1, "c": 2, "b": 3}}', "has the key 'b' twice in one object."),
         ('{"\\ud800": 1, "\\ud800": 2}', r"has the key '\ud800' twice in one object."),
     ],
 )
 def test_what_is_not_json_is_refused(text, end):
-    with pytest.raises(DataError) as caught:
-        parse_json(text, "a.json")
-    assert str(caught.value) == f"a.json {end}"
+    assert refusal(parse_json, text, "a.json") == f"a.json {end}"

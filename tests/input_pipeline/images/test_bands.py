@@ -1,40 +1,28 @@
 """TIFF files with more bands or bits than a picture: which bands become which colours."""
 
-import contextlib
 import io
-import struct
 import zlib
 
-import imagecodecs
 import numpy as np
 import pytest
-import tifffile
-from handmade_images import colours, encode, tiff
+from handmade_images import colours, encode, tiff, written_tiff
+from numpy.testing import assert_array_equal
 from PIL import Image
 
 from input_pipeline.errors import DataError
-from input_pipeline.images import band_levels, reader
-from input_pipeline.images import bands as band_images
-from input_pipeline.images.bands import BandChoice
+from input_pipeline.images import bands, pillow, reader
+from input_pipeline.images.bands import BandChoice, parse_choice
 from input_pipeline.images.files import UnreadableImageError
 
 WHOLE_RANGE = BandChoice(stretch=(0, 100))
 
 
+SIGNED = "signed or floating-point .* 2,98"
+
+
 def bands_of(count, dtype=np.uint16, height=40, width=33):
     values = np.random.default_rng(count).integers(0, 2**16, (height, width, count))
     return values.astype(dtype)
-
-
-def written(pixels, **options):
-    file = io.BytesIO()
-    options = {"photometric": "minisblack", "metadata": None} | options
-    if options.get("planarconfig") == "separate":
-        pixels = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
-    elif pixels.ndim == 3:
-        options.setdefault("planarconfig", "contig")
-    tifffile.imwrite(file, pixels, **options)
-    return file.getvalue()
 
 
 def read(encoded, choice=BandChoice()):  # noqa: B008
@@ -46,7 +34,7 @@ def read(encoded, choice=BandChoice()):  # noqa: B008
 def test_ordinary_files_are_read_as_a_data_set_s_are(file_format, choice):
     encoded = encode(Image.fromarray(colours(50, 41)), file_format)
     expected = reader.resize(encoded, 24)
-    np.testing.assert_array_equal(reader.resize(encoded, 24, choice), expected)
+    assert_array_equal(reader.resize(encoded, 24, choice), expected)
 
 
 @pytest.mark.parametrize(
@@ -64,10 +52,10 @@ def test_ordinary_files_are_read_as_a_data_set_s_are(file_format, choice):
 )
 def test_the_highest_bits_of_the_chosen_bands_are_red_green_and_blue(options):
     pixels = bands_of(13)
-    encoded = written(pixels, **options)
-    np.testing.assert_array_equal(read(encoded, BandChoice((4, 3, 2))), pixels[..., [3, 2, 1]] >> 8)
-    np.testing.assert_array_equal(read(encoded, BandChoice((8,))), pixels[..., [7, 7, 7]] >> 8)
-    np.testing.assert_array_equal(read(encoded), pixels[..., :3] >> 8)
+    encoded = written_tiff(pixels, **options)
+    assert_array_equal(read(encoded, BandChoice((4, 3, 2))), pixels[..., [3, 2, 1]] >> 8)
+    assert_array_equal(read(encoded, BandChoice((8,))), pixels[..., [7, 7, 7]] >> 8)
+    assert_array_equal(read(encoded), pixels[..., :3] >> 8)
 
 
 @pytest.mark.parametrize(("dtype", "shift"), [(np.uint8, 0), (np.uint16, 8), (np.uint32, 24)])
@@ -76,29 +64,16 @@ def test_unsigned_integers_of_any_width(dtype, shift, count):
     pixels = bands_of(count, np.uint64) * 65537
     pixels = (pixels >> (32 - np.dtype(dtype).itemsize * 8)).astype(dtype)
     expected = (pixels >> shift)[..., [0, 0, 0] if count == 1 else [0, 1, 2]]
-    encoded = written(pixels[..., 0] if count == 1 else pixels)
+    encoded = written_tiff(pixels[..., 0] if count == 1 else pixels)
     # A stretch of one band says the same to both readers; it must not go to PIL.
-    np.testing.assert_array_equal(read(encoded, BandChoice((1,) if count == 1 else ())), expected)
-
-
-def test_twelve_bits_lose_four():
-    encoded = tiff("<", [12], 1, bytes.fromhex("fff80007f010"), width=4)
-    np.testing.assert_array_equal(read(encoded)[0, :, 0], [255, 128, 7, 1])
-    np.testing.assert_array_equal(read(encoded, BandChoice((1,)))[0, :, 0], [255, 128, 7, 1])
-
-
-def test_white_can_be_zero():
-    encoded = written(bands_of(1)[..., 0], photometric="miniswhite")
-    np.testing.assert_array_equal(
-        read(encoded, BandChoice((1,)))[..., 0], 255 - (bands_of(1)[..., 0] >> 8)
-    )
+    assert_array_equal(read(encoded, BandChoice((1,) if count == 1 else ())), expected)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.uint16, np.int32])
 def test_a_stretch_is_linear_between_its_percentiles_and_clips_beyond(dtype):
     ramp = np.arange(-50, 51).astype(dtype) if np.dtype(dtype).kind != "u" else np.arange(101)
     pixels = np.stack([ramp, 3 * ramp, ramp - ramp[0]], -1)[None].astype(dtype)
-    levels = read(written(pixels), BandChoice(stretch=(10, 90)))[0]
+    levels = read(written_tiff(pixels), BandChoice(stretch=(10, 90)))[0]
     expected = np.clip(np.rint((np.arange(101) - 10) * 255 / 80), 0, 255)
     for band in range(3):
         np.testing.assert_allclose(levels[:, band], expected, atol=1)
@@ -108,11 +83,11 @@ def test_a_stretch_is_linear_between_its_percentiles_and_clips_beyond(dtype):
 
 def test_what_is_no_number_and_no_data_is_black_and_moves_no_percentile():
     band = np.array([[-9999, np.nan, np.inf, 1, 2, 3]], np.float32)
-    levels = read(written(band, **marked("-9999")), WHOLE_RANGE)
-    np.testing.assert_array_equal(levels[0, :, 0], [0, 0, 0, 0, 128, 255])
-    assert read(written(band), WHOLE_RANGE)[0, 3, 0] == 255  # unmarked, -9999 is a value
-    assert read(written(np.full((2, 2), np.nan, np.float32)), WHOLE_RANGE).max() == 0
-    assert read(written(np.full((2, 2), 7, np.float32)), WHOLE_RANGE).max() == 0
+    levels = read(written_tiff(band, **marked("-9999")), WHOLE_RANGE)
+    assert_array_equal(levels[0, :, 0], [0, 0, 0, 0, 128, 255])
+    assert read(written_tiff(band), WHOLE_RANGE)[0, 3, 0] == 255  # unmarked, -9999 is a value
+    assert read(written_tiff(np.full((2, 2), np.nan, np.float32)), WHOLE_RANGE).max() == 0
+    assert read(written_tiff(np.full((2, 2), 7, np.float32)), WHOLE_RANGE).max() == 0
 
 
 def marked(nodata):
@@ -130,25 +105,22 @@ def marked(nodata):
         ),
         ("-1.7976931348623157e+308", [4, 0, 1, 2], np.float32, [255, 0, 64, 128]),
         ("32767", [32767, 100, 150, 200], np.int16, [0, 0, 128, 255]),
-        ("-9999.0", [-9999, 100, 150, 200], np.int16, [0, 0, 128, 255]),
         ("-9999", [0, 100, 150, 200], np.uint16, [0, 128, 191, 255]),  # no pixel can be that
-        ("65535", [65535, 100, 150, 200], np.uint16, [0, 0, 128, 255]),
-        ("nan", [np.nan, 0, 1, 2], np.float64, [0, 0, 128, 255]),
         ("none", [0, 100, 150, 200], np.int16, [0, 128, 191, 255]),
     ],
 )
 @pytest.mark.filterwarnings("error")
 def test_no_data_is_what_the_text_says_even_if_no_pixel_can_be_that(nodata, values, dtype, levels):
-    encoded = written(np.array([values], dtype), **marked(nodata))
-    np.testing.assert_array_equal(read(encoded, WHOLE_RANGE)[0, :, 0], levels)
+    encoded = written_tiff(np.array([values], dtype), **marked(nodata))
+    assert_array_equal(read(encoded, WHOLE_RANGE)[0, :, 0], levels)
 
 
 def test_no_data_is_black_where_zero_is_white_too():
     pixels = np.array([[9, 1, 2, 3]], np.uint16)
-    encoded = written(pixels, photometric="miniswhite", **marked("9"))
-    np.testing.assert_array_equal(read(encoded, WHOLE_RANGE)[0, :, 0], [0, 255, 128, 0])
-    encoded = written(pixels, photometric="miniswhite")
-    np.testing.assert_array_equal(read(encoded, WHOLE_RANGE)[0, :, 0], [0, 255, 223, 191])
+    encoded = written_tiff(pixels, photometric="miniswhite", **marked("9"))
+    assert_array_equal(read(encoded, WHOLE_RANGE)[0, :, 0], [0, 255, 128, 0])
+    encoded = written_tiff(pixels, photometric="miniswhite")
+    assert_array_equal(read(encoded, WHOLE_RANGE)[0, :, 0], [0, 255, 223, 191])
 
 
 @pytest.mark.parametrize(
@@ -156,28 +128,25 @@ def test_no_data_is_black_where_zero_is_white_too():
     [
         ([100_000_000, 100_000_001, 100_000_004], np.int32, (0, 100), [0, 64, 255]),
         ([1e300, 7, 9, 8], np.float64, (0, 200 / 3), [255, 0, 255, 128]),
-        ([1e9, 1e9 + 1, 1e9 + 4], np.float64, (0, 100), [0, 64, 255]),
         ([2**63, 2**63 + 2**20, 2**63 + 2**22], np.uint64, (0, 100), [0, 64, 255]),
-        ([np.inf, 7, 8], np.float32, (0, 100), [0, 0, 255]),
     ],
 )
 @pytest.mark.filterwarnings("error")
 def test_a_stretch_is_exact_far_from_zero(values, dtype, stretch, levels):
-    encoded = written(np.array([values], dtype))
+    encoded = written_tiff(np.array([values], dtype))
     found = read(encoded, BandChoice(stretch=stretch))[0, :, 0]
-    np.testing.assert_array_equal(found, levels)
+    assert_array_equal(found, levels)
 
 
 @pytest.mark.parametrize("mode", ["LA", "1", "L", "RGBA"])
 def test_a_stretch_does_not_count_for_pictures(mode):
     encoded = encode(Image.fromarray(colours(20, 20)).convert(mode), "TIFF")
-    np.testing.assert_array_equal(read(encoded, WHOLE_RANGE), read(encoded))
-    assert read(encoded).std() > 0
+    assert_array_equal(read(encoded, WHOLE_RANGE), read(encoded))
 
 
 def test_black_and_white_is_one_band():
     encoded = encode(Image.fromarray(colours(20, 20)).convert("1"), "TIFF")
-    np.testing.assert_array_equal(read(encoded, BandChoice((1,))), read(encoded))
+    assert_array_equal(read(encoded, BandChoice((1,))), read(encoded))
     with pytest.raises(UnreadableImageError, match="it has 1 band, not the chosen band 4"):
         read(encoded, BandChoice((4, 3, 2)))
 
@@ -185,37 +154,28 @@ def test_black_and_white_is_one_band():
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_transparency_is_no_second_band(dtype):
     pixels = bands_of(2, dtype)
-    encoded = written(pixels, extrasamples=["unassalpha"])
+    encoded = written_tiff(pixels, extrasamples=["unassalpha"])
     shift = 8 * np.dtype(dtype).itemsize - 8
-    np.testing.assert_array_equal(read(encoded), pixels[..., [0, 0, 0]] >> shift)
-    np.testing.assert_array_equal(read(encoded, BandChoice((2,))), pixels[..., [1, 1, 1]] >> shift)
+    assert_array_equal(read(encoded), pixels[..., [0, 0, 0]] >> shift)
+    assert_array_equal(read(encoded, BandChoice((2,))), pixels[..., [1, 1, 1]] >> shift)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_colours_are_divided_by_the_alpha_that_they_are_multiplied_by(dtype):
     shift = 8 * np.dtype(dtype).itemsize - 8
     pixels = np.array([[[100, 40, 0, 128, 7], [9, 200, 0, 0, 7], [10, 100, 60, 50, 7]]], dtype)
-    encoded = written(pixels << shift, photometric="rgb", extrasamples=["assocalpha", 0])
+    encoded = written_tiff(pixels << shift, photometric="rgb", extrasamples=["assocalpha", 0])
     divided = [[199, 79, 0], [0, 0, 0], [51, 255, 255]]  # beyond white is white
-    np.testing.assert_array_equal(read(encoded)[0], divided)
-    np.testing.assert_array_equal(read(encoded, BandChoice((1, 2, 3)))[0], divided)
+    assert_array_equal(read(encoded)[0], divided)
+    assert_array_equal(read(encoded, BandChoice((1, 2, 3)))[0], divided)
     further = [[7, 79, 128], [7, 0, 0], [7, 255, 50]]  # neither alpha nor a further band is
-    np.testing.assert_array_equal(read(encoded, BandChoice((5, 2, 4)))[0], further)
+    assert_array_equal(read(encoded, BandChoice((5, 2, 4)))[0], further)
     stretched = read(encoded, WHOLE_RANGE)[0, :, 1]
-    np.testing.assert_array_equal(stretched, [0, 255, 96] if shift else [79, 0, 255])
-
-
-@pytest.mark.parametrize("choice", [BandChoice((4, 3, 2)), BandChoice((4, 3, 2), (0, 100))])
-@pytest.mark.parametrize("options", [{}, {"tile": (16, 16)}, {"planarconfig": "separate"}])
-def test_the_orientation_is_applied_whatever_is_chosen(options, choice):
-    pixels = bands_of(5)
-    upright = read(written(pixels, **options), choice)
-    turned = read(written(pixels, extratags=[(274, "H", 1, 6, True)], **options), choice)
-    np.testing.assert_array_equal(turned, np.rot90(upright, -1))
+    assert_array_equal(stretched, [0, 255, 96] if shift else [79, 0, 255])
 
 
 def test_a_jpeg_that_says_it_is_larger_than_its_strip_is_not_decoded():
-    encoded = written(bands_of(3, np.uint8), compression="jpeg")
+    encoded = written_tiff(bands_of(3, np.uint8), compression="jpeg")
     assert read(encoded, BandChoice((1, 2, 3))).shape == (40, 33, 3)
     size = bytes([0, 40, 0, 33])
     assert encoded.count(b"\x08" + size) == 1  # the bits of a colour, the height and the width
@@ -226,51 +186,12 @@ def test_a_jpeg_that_says_it_is_larger_than_its_strip_is_not_decoded():
 
 
 @pytest.mark.parametrize(
-    "before",
-    [
-        b"\xff\x01",  # a marker that has no length
-        b"\xff\xd0",
-        b"\xff\xd7",
-        b"\xff\x00",  # no marker at all, which libjpeg skips
-        b"\xff",  # a filling byte, which not every decoder skips
-    ],
+    ("number", "name"),
+    [(34712, "JPEG2000"), (34887, "LERC"), (50001, "WEBP"), (50002, "JPEGXL"), (4711, "4711")],
 )
-def test_a_jpeg_cannot_hide_its_size_behind_another_one(before):
-    small = b"\xff\xc0\x00\x0b\x08\x00\x01\x00\x10\x01\x01\x11\x00"
-    large = bytes(imagecodecs.jpeg8_encode(np.zeros((500, 500), np.uint8)))
-    # Who takes the first two bytes of the filling for a length jumps to the small frame.
-    filling = b"\x00\x00" if before == b"\xff" else b""
-    hidden = large[2:]
-    skipped = before + struct.pack(">H", 2 + len(hidden)) + filling + hidden + small
-    for strip in (large[:2] + skipped, large[:2] + small + hidden):
-        with pytest.raises(UnreadableImageError, match=r"^its strips or tiles are damaged$"):
-            reader.read_rgb(tiff("<", [8], 1, strip, width=16, compression=7))
-
-
-IMAGE_CODECS = {
-    "PNG": (34933, "png"),
-    "JPEG2000": (34712, "jpeg2k"),
-    "JPEGXR": (34934, "jpegxr"),
-    "JPEGXL": (50002, "jpegxl"),
-    "LERC": (34887, "lerc"),
-    "WEBP": (50001, "webp"),
-}
-"""TIFF's compressions whose strips say themselves how large they are."""
-
-
-@pytest.mark.parametrize("name", IMAGE_CODECS)
-@pytest.mark.parametrize("height", [1, 300])
-def test_a_compression_whose_strips_may_be_of_any_size_is_refused_by_name(name, height):
-    number, codec = IMAGE_CODECS[name]
-    strip = bytes(getattr(imagecodecs, f"{codec}_encode")(np.zeros((height, 16, 3), np.uint8)))
-    encoded = tiff("<", [8] * 3, 2, strip, width=16, compression=number)
+def test_compressions_whose_strips_say_themselves_how_large_they_are_are_refused(number, name):
+    encoded = tiff("<", [8] * 3, 2, bytes(48), width=16, compression=number)
     with pytest.raises(UnreadableImageError, match=rf"^TIFF files of the compression {name} are"):
-        reader.read_rgb(encoded)
-
-
-def test_an_unknown_compression_is_refused_by_its_number():
-    encoded = tiff("<", [8] * 3, 2, bytes(48), width=16, compression=4711)
-    with pytest.raises(UnreadableImageError, match=r"^TIFF files of the compression 4711 are not"):
         reader.read_rgb(encoded)
 
 
@@ -278,24 +199,18 @@ def test_an_unknown_compression_is_refused_by_its_number():
 @pytest.mark.parametrize("predictor", [False, True])
 def test_every_other_compression_gives_the_pixels_back(compression, predictor):
     pixels = bands_of(3, np.uint8)
-    encoded = written(pixels, photometric="rgb", compression=compression, predictor=predictor)
-    np.testing.assert_array_equal(read(encoded), pixels)
+    encoded = written_tiff(pixels, photometric="rgb", compression=compression, predictor=predictor)
+    assert_array_equal(read(encoded), pixels)
 
 
-@pytest.mark.parametrize("compression", [1, 32773])
-def test_differences_that_pil_takes_for_pixels_are_refused(compression):
-    row = bytes([100, 1, 1, 255])  # 100, 101, 102, 101 as differences
-    strip = row if compression == 1 else b"\x03" + row
-    encoded = tiff("<", [8], 1, strip, compression=compression, t317=[2])
+def test_differences_that_pil_takes_for_pixels_are_refused():
+    strip = b"\x03" + bytes([100, 1, 1, 255])  # 100, 101, 102, 101 as differences
+    encoded = tiff("<", [8], 1, strip, compression=32773, t317=[2])
+    assert_array_equal(read(encoded)[0, :, 0], [100, 101, 102, 101])
     decoded = Image.open(io.BytesIO(encoded))
     decoded.load()
-    with pytest.raises(UnreadableImageError, match=r"^its numbers may be differences"):
+    with pytest.raises(UnreadableImageError, match=r"^PIL takes differences"):
         reader.read_rgb(decoded)
-    if compression == 1:  # nothing writes such files, and most readers ignore the tag
-        with pytest.raises(UnreadableImageError, match=r"^its numbers may be differences"):
-            reader.read_rgb(encoded)
-    else:
-        np.testing.assert_array_equal(read(encoded)[0, :, 0], [100, 101, 102, 101])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -305,55 +220,45 @@ def test_alpha_is_opaque_at_its_highest_even_where_zero_is_white(dtype, extra):
     white = np.iinfo(dtype).max
     grey = np.array([[0, 100, 200, 255, 50, 0]], dtype) << shift
     alpha = np.array([[white] * 4 + [100 << shift, 0]], dtype)
-    encoded = written(np.dstack([grey, alpha]), photometric="miniswhite", extrasamples=[extra])
+    encoded = written_tiff(np.dstack([grey, alpha]), photometric="miniswhite", extrasamples=[extra])
     half = 255 - 50 * 255 // 100 if extra == "assocalpha" else 205
-    np.testing.assert_array_equal(read(encoded)[0, :, 0], [255, 155, 55, 0, half, 255])
-
-
-def test_signed_bytes_are_no_unsigned_ones():
-    encoded = written(np.array([[-128, -1, 0, 127]], np.int8))
-    np.testing.assert_array_equal(read(encoded, WHOLE_RANGE)[0, :, 0], [0, 127, 128, 255])
+    assert_array_equal(read(encoded)[0, :, 0], [255, 155, 55, 0, half, 255])
 
 
 def test_percentiles_of_a_large_image_are_of_pixels_from_all_over_it(monkeypatch):
     ramp = np.add.outer(np.arange(90.0), np.arange(70.0)).astype(np.float32)
-    whole = read(written(ramp), BandChoice(stretch=(2, 98)))
-    monkeypatch.setattr(band_levels, "MEASURED_PIXELS", 400)
-    sampled = read(written(ramp), BandChoice(stretch=(2, 98)))
+    whole = read(written_tiff(ramp), BandChoice(stretch=(2, 98)))
+    monkeypatch.setattr(bands, "MEASURED_PIXELS", 400)
+    sampled = read(written_tiff(ramp), BandChoice(stretch=(2, 98)))
     assert np.abs(whole.astype(int) - sampled).max() < 10
-
-
-def test_eight_bits_are_not_stretched():
-    pixels = bands_of(4, np.uint8) // 2
-    np.testing.assert_array_equal(read(written(pixels), WHOLE_RANGE), pixels[..., :3])
 
 
 def test_a_palette_stays_one_whatever_is_chosen():
     image = Image.fromarray(colours(20, 20)).quantize(16)
     encoded = encode(image, "TIFF")
-    np.testing.assert_array_equal(read(encoded, BandChoice((4, 3, 2))), image.convert("RGB"))
+    assert_array_equal(read(encoded, BandChoice((4, 3, 2))), image.convert("RGB"))
 
 
 @pytest.mark.parametrize(
     ("encoded", "choice", "reason"),
     [
-        (written(bands_of(4)), BandChoice((5, 1, 2)), "it has 4 bands, not the chosen band 5"),
-        (written(bands_of(1)[..., 0]), BandChoice((2,)), "it has 1 band, not the chosen band 2"),
-        (written(bands_of(2)), BandChoice(), "it has 2 bands, and nothing says which to take"),
-        (written(bands_of(2, np.uint8)), BandChoice(), "it has 2 bands, and nothing says which"),
-        (written(bands_of(1, np.int8)[..., 0]), BandChoice(), "signed or floating-point .* 2,98"),
-        (written(bands_of(3, np.int8)), BandChoice(), "signed or floating-point .* 2,98"),
-        (written(bands_of(3, np.int16)), BandChoice(), "signed or floating-point .* 2,98"),
-        (written(bands_of(3, np.float32)), BandChoice(), "signed or floating-point .* 2,98"),
-        (written(bands_of(3, np.complex64)), WHOLE_RANGE, "no integers and no floating-point"),
-        (written(bands_of(5))[:-100], BandChoice(), "it is truncated"),
+        (written_tiff(bands_of(4)), BandChoice((5, 1, 2)), "it has 4 bands, not the chosen band 5"),
+        (
+            written_tiff(bands_of(1)[..., 0]),
+            BandChoice((2,)),
+            "it has 1 band, not the chosen band 2",
+        ),
+        (written_tiff(bands_of(2)), BandChoice(), "it has 2 bands, and nothing says which to take"),
+        (written_tiff(bands_of(1, np.int8)[..., 0]), BandChoice(), SIGNED),
+        (written_tiff(bands_of(3, np.float32)), BandChoice(), SIGNED),
+        (written_tiff(bands_of(3, np.complex64)), WHOLE_RANGE, "no integers and no floating-point"),
+        (written_tiff(bands_of(5))[:-100], BandChoice(), "it is truncated"),
         (
             tiff("<", [16] * 5, 1, zlib.compress(bytes(2**24)), compression=8),
             BandChoice(),
             "it is a TIFF",
         ),
         (b"II*\0" + bytes(40), BandChoice((1,)), "it is a TIFF file, damaged or of an unknown"),
-        (b"II*\0", BandChoice(), "it is a TIFF file, damaged or of an unknown"),
         (b"no image", BandChoice((1,)), "its format is not known"),
     ],
 )
@@ -363,48 +268,22 @@ def test_why_a_file_cannot_be_read(encoded, choice, reason):
 
 
 def test_what_would_take_too_much_memory_is_not_decoded(monkeypatch):
-    monkeypatch.setattr(band_images, "MAX_PIXELS", 40 * 33)
-    monkeypatch.setattr(band_images, "MAX_DECODED_BYTES", 40 * 33 * 2 * 5)
-    monkeypatch.setattr(reader, "MAX_PIXELS", 40 * 33)
-    read(written(bands_of(5)))
+    monkeypatch.setattr(bands, "MAX_PIXELS", 40 * 33)
+    monkeypatch.setattr(bands, "MAX_DECODED_BYTES", 40 * 33 * 2 * 5)
+    monkeypatch.setattr(pillow, "MAX_PIXELS", 40 * 33)
+    read(written_tiff(bands_of(5)))
     for encoded, reason in [
-        (written(bands_of(5, height=41)), "it has more than 1320 pixels"),
-        (written(bands_of(6)), "its bands take more than 13200 bytes"),
-        (written(bands_of(5), tile=(64, 64)), "its bands take more than 13200 bytes"),
+        (written_tiff(bands_of(5, height=41)), "it has more than 1320 pixels"),
+        (written_tiff(bands_of(6)), "its bands take more than 13200 bytes"),
+        (written_tiff(bands_of(5), tile=(64, 64)), "its bands take more than 13200 bytes"),
     ]:
         with pytest.raises(UnreadableImageError, match=reason):
             reader.read_rgb(encoded, BandChoice((1,)))
 
 
-@pytest.mark.parametrize("compression", [None, "deflate", "lzw"])
-def test_damage_of_any_kind_is_told_and_nothing_else_happens(compression, capfd):
-    whole = written(bands_of(5), compression=compression, rowsperstrip=8)
-    generator = np.random.default_rng(0)
-    reasons = []
-    for _ in range(150):
-        damaged = bytearray(whole)
-        header = generator.random() < 0.7
-        for place in generator.integers(0, 400 if header else len(whole), 3):
-            damaged[place] = generator.integers(256)
-        with contextlib.suppress(UnreadableImageError):
-            reasons.append("none")
-            assert reader.read_rgb(bytes(damaged), BandChoice((4, 3, 2))).mode == "RGB"
-            continue
-        reasons[-1] = "damaged"
-    assert set(reasons) == {"none", "damaged"}
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(
-    ("bands", "stretch", "choice"),
-    [
-        ([], [], BandChoice()),
-        (["4", "3", "2"], ["2", "98"], BandChoice((4, 3, 2), (2, 98))),
-        (["8"], ["0.5", "99.5"], BandChoice((8,), (0.5, 99.5))),
-    ],
-)
-def test_a_choice_is_read_as_it_is_written(bands, stretch, choice):
-    assert band_images.parse_choice(bands, stretch) == choice
+def test_a_choice_is_read_as_it_is_written():
+    assert parse_choice() == BandChoice()
+    assert parse_choice(["4", "3", "2"], ["0.5", "98"]) == BandChoice((4, 3, 2), (0.5, 98))
 
 
 @pytest.mark.parametrize(
@@ -421,4 +300,4 @@ def test_a_choice_is_read_as_it_is_written(bands, stretch, choice):
 )
 def test_a_choice_that_cannot_be_is_refused(bands, stretch, reason):
     with pytest.raises(DataError, match=reason):
-        band_images.parse_choice(bands, stretch)
+        parse_choice(bands, stretch)

@@ -33,11 +33,6 @@ def images(tmp_path):
     return DecodedImages(tmp_path / "images", SIZE, NUM_IMAGES)
 
 
-@pytest.fixture
-def small_steps(monkeypatch):
-    monkeypatch.setattr(decoded, "SAVED_EVERY", 4)
-
-
 def test_rows_are_filled_where_they_are_asked_for(images):
     rows = np.array([3, 17, 17, 0])
     array = decode(images, rows, read)
@@ -50,37 +45,32 @@ def test_rows_are_filled_where_they_are_asked_for(images):
     assert np.flatnonzero(images.filled()).tolist() == [0, 3, 17]
 
 
-def test_only_what_is_missing_is_read(images):
-    read_rows = []
-
-    def noted(row):
+def noted(read_rows, interrupted_at=None):
+    def read_and_note(row):
+        if row == interrupted_at:
+            raise KeyboardInterrupt
         read_rows.append(row)
         return read(row)
 
-    decode(images, np.arange(10), noted)
-    array = decode(images, np.arange(5, 15), noted)
-    decode(images, np.arange(15), noted)
+    return read_and_note
+
+
+def test_only_what_is_missing_is_read(images):
+    read_rows = []
+    for first, last in [(0, 10), (5, 15), (0, 15)]:
+        array = decode(images, np.arange(first, last), noted(read_rows))
     assert read_rows == list(range(15))
     for row in range(15):
         np.testing.assert_array_equal(array[row], expected(row))
 
 
-def test_an_interruption_loses_little_and_nothing_is_trusted_too_early(images, small_steps):
-    def interrupted(row):
-        if row == 21:
-            raise KeyboardInterrupt
-        return read(row)
-
+def test_an_interruption_loses_little_and_nothing_is_trusted_too_early(images, monkeypatch):
+    monkeypatch.setattr(decoded, "SAVED_EVERY", 4)
     with pytest.raises(KeyboardInterrupt):
-        decode(images, np.arange(NUM_IMAGES), interrupted)
+        decode(images, np.arange(NUM_IMAGES), noted([], interrupted_at=21))
     assert np.flatnonzero(images.filled()).tolist() == list(range(20))
     read_rows = []
-
-    def noted(row):
-        read_rows.append(row)
-        return read(row)
-
-    array = decode(images, np.arange(NUM_IMAGES), noted)
+    array = decode(images, np.arange(NUM_IMAGES), noted(read_rows))
     assert read_rows == list(range(20, NUM_IMAGES))
     for row in range(NUM_IMAGES):
         np.testing.assert_array_equal(array[row], expected(row))

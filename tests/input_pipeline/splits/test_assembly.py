@@ -11,7 +11,7 @@ from input_pipeline.datasets import open_prepared
 from input_pipeline.errors import DataError
 from input_pipeline.language.concepts import count_words
 from input_pipeline.language.texts import Texts
-from input_pipeline.language.vocabulary import tokenize
+from input_pipeline.language.tokens import tokenize
 from input_pipeline.splits import assembly
 from input_pipeline.splits.loading import load_prepared
 from input_pipeline.splits.settings import DataSettings
@@ -24,17 +24,19 @@ def test_ids_of_the_splits_are_disjoint_and_complete(load_small):
     assert data.test.image_ids.tolist() == [10, 11, 12]
 
 
+def labels_of(captions, words):
+    counts = count_words(captions)
+    return np.float32([counts.get(word, 0) / max(counts.values()) for word in words])
+
+
 @pytest.mark.parametrize("vocabulary_from", ["train", "train_and_test"])
 def test_each_training_image_has_the_labels_of_its_own_captions(load_small, vocabulary_from):
     data = load_small(vocabulary_from=vocabulary_from, seed=3)
-    seen = set()
     for image_id, labels in zip(data.train.image_ids, data.train.image_concepts, strict=True):
-        counts = count_words([caption(image_id, number) for number in range(5)])
-        expected = [counts.get(word, 0) / max(counts.values()) for word in data.concepts.words]
-        np.testing.assert_array_equal(labels, np.float32(expected))
+        captions = [caption(image_id, number) for number in range(5)]
+        np.testing.assert_array_equal(labels, labels_of(captions, data.concepts.words))
         assert labels.any()
-        seen.add(labels.tobytes())
-    assert len(seen) > 4
+    assert len(np.unique(data.train.image_concepts, axis=0)) > 4
     assert not data.validation.image_concepts.any()
     assert not data.test.image_concepts.any()
 
@@ -44,52 +46,38 @@ def caption_of_its_own(image, number):
     return f"{caption(image, number)} {WORDS[number]} word{image} ."
 
 
-@pytest.fixture
-def load_forty(tmp_path):
+def test_labels_by_position_are_mostly_those_of_other_images(tmp_path):
     write_source(tmp_path / "forty", 40, caption_of_its_own)
-    return partial(load_from, tmp_path / "forty", train_size=8, image_size=8)
-
-
-@pytest.mark.parametrize("vocabulary_from", ["train", "train_and_test"])
-def test_labels_by_position_are_mostly_those_of_other_images(load_forty, vocabulary_from):
-    own = load_forty(vocabulary_from=vocabulary_from, seed=5)
-    data = load_forty(vocabulary_from=vocabulary_from, seed=5, labels_by="position")
+    load_forty = partial(load_from, tmp_path / "forty", train_size=8, image_size=8, seed=5)
+    own = load_forty()
+    data = load_forty(labels_by="position")
     # As the release does it: shuffle the file, keep 80 %, give position p the labels of row p.
     shuffled = np.random.default_rng(5).permutation(40)[: int(40 * 0.8)]
     giver = {image: position for position, image in enumerate(shuffled.tolist())}
     assert sorted(giver) == data.train.image_ids.tolist() == own.train.image_ids.tolist()
     for image, labels in zip(data.train.image_ids, data.train.image_concepts, strict=True):
-        counts = count_words([caption_of_its_own(giver[image], number) for number in range(5)])
-        expected = [counts.get(word, 0) / max(counts.values()) for word in data.concepts.words]
-        np.testing.assert_array_equal(labels, np.float32(expected))
+        captions = [caption_of_its_own(giver[image], number) for number in range(5)]
+        np.testing.assert_array_equal(labels, labels_of(captions, data.concepts.words))
     kept = (data.train.image_concepts == own.train.image_concepts).all(axis=1)
     assert kept.sum() == sum(image == position for image, position in giver.items()) < 4
-    assert not data.validation.image_concepts.any()
-    assert not data.test.image_concepts.any()
-    # Nothing but the labels differs.
+    # Nothing but the labels differs, and by default they are the image's own.
     assert data.concepts.words == own.concepts.words
     np.testing.assert_array_equal(data.train.tokens, own.train.tokens)
     np.testing.assert_array_equal(data.train.word_concepts, own.train.word_concepts)
-
-
-def test_labels_by_image_is_the_default(load_forty):
-    default, by_image = load_forty(), load_forty(labels_by="image")
-    np.testing.assert_array_equal(default.train.image_concepts, by_image.train.image_concepts)
-    columns = [default.concepts.words.index(f"word{image}") for image in default.train.image_ids]
-    assert default.train.image_concepts[np.arange(32), columns].all()
+    columns = [own.concepts.words.index(f"word{image}") for image in own.train.image_ids]
+    assert own.train.image_concepts[np.arange(32), columns].all()
 
 
 def test_tokens_and_word_concepts_belong_to_their_caption(load_small):
     data = load_small()
     for examples in (data.train, data.validation, data.test):
-        for row, text in enumerate(examples.captions):
+        for row, words in enumerate(map(tokenize, examples.captions)):
             length = examples.lengths[row]
-            np.testing.assert_array_equal(
-                examples.tokens[row, :length], data.vocabulary.encode(text)
-            )
+            ids = data.vocabulary.encode(words)
+            np.testing.assert_array_equal(examples.tokens[row, :length], ids)
             assert not examples.tokens[row, length:].any()
             marked = {data.concepts.words[i] for i in np.flatnonzero(examples.word_concepts[row])}
-            assert marked == set(tokenize(text)) & set(data.concepts.words)
+            assert marked == set(words) & set(data.concepts.words)
 
 
 def test_padded_concepts_are_added_columns_of_zeros(load_small):
@@ -102,27 +90,18 @@ def test_padded_concepts_are_added_columns_of_zeros(load_small):
         for field in dataclasses.fields(plain):
             expected, array = getattr(plain, field.name), getattr(wide, field.name)
             if field.name in ("word_concepts", "image_concepts"):
-                assert array.shape == (len(expected), 40)
-                assert array.dtype == expected.dtype
+                assert (array.shape, array.dtype) == ((len(expected), 40), expected.dtype)
                 assert not array[:, count:].any()
                 array = array[:, :count]
             np.testing.assert_array_equal(array, expected)
-    assert padded.train.word_concepts.any()
-    assert padded.train.image_concepts.any()
-
-
-def test_nothing_is_padded_where_there_are_concepts_enough(load_small):
-    data, padded = load_small(num_concepts=3), load_small(num_concepts=3, pad_concepts=True)
-    assert data.num_concepts == padded.num_concepts == len(padded.concepts) == 3
-    np.testing.assert_array_equal(padded.train.image_concepts, data.train.image_concepts)
+    # Where there are enough concepts, nothing is padded.
+    assert load_small(num_concepts=3, pad_concepts=True).num_concepts == 3
 
 
 def test_long_captions_are_cut_when_asked(load_small):
     data = load_small(max_tokens=4)
     assert data.train.tokens.shape[1] == data.train.lengths.max() == 4
-    assert (
-        load_small(max_tokens=500).train.tokens.shape[1] == load_small().train.tokens.shape[1] == 11
-    )
+    assert load_small(max_tokens=500).train.tokens.shape[1] == 11
 
 
 def test_what_is_cut_off_is_not_read_however_wide_the_arrays_are(load_small):
@@ -131,16 +110,14 @@ def test_what_is_cut_off_is_not_read_however_wide_the_arrays_are(load_small):
     arrays = partial(assembly.caption_arrays, texts, data.vocabulary, data.concepts, width=40)
     whole = arrays(max_tokens=0, length=11)
     for max_tokens in (1, 4, 7):
-        cut = arrays(max_tokens=max_tokens, length=max_tokens)
+        cut, wide = (arrays(max_tokens=max_tokens, length=length) for length in (max_tokens, 16))
         np.testing.assert_array_equal(cut["tokens"], whole["tokens"][:, :max_tokens])
-        for row, words in enumerate(texts.tokens):
-            named = np.zeros(40)
-            named[: len(data.concepts)] = data.concepts.word_concepts(words[:max_tokens])
-            np.testing.assert_array_equal(cut["word_concepts"][row], named)
-        wide = arrays(max_tokens=max_tokens, length=16)
         np.testing.assert_array_equal(wide["tokens"][:, :max_tokens], cut["tokens"])
         assert not wide["tokens"][:, max_tokens:].any()
         np.testing.assert_array_equal(wide["lengths"], cut["lengths"])
+        for row, words in enumerate(texts.tokens):
+            named = set(data.concepts.columns_of(words[:max_tokens]))
+            assert set(np.flatnonzero(cut["word_concepts"][row])) == named
         np.testing.assert_array_equal(wide["word_concepts"], cut["word_concepts"])
     with pytest.raises(ValueError, match="shape"):  # padding never cuts
         arrays(max_tokens=0, length=4)
@@ -166,19 +143,6 @@ def test_captions_of_punctuation_are_one_unknown_word_each(load_small, small_sou
     assert not data.test.word_concepts[:5].any()
 
 
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"vocabulary_from": "all"}, "vocabulary_from"),
-        ({"labels_by": "row"}, "labels_by"),
-        ({"train_size": 0}, "train_size"),
-    ],
-)
-def test_values_that_make_no_sense_are_refused(load_small, change, word):
-    with pytest.raises(DataError, match=word):
-        load_small(**change)
-
-
 SPLIT = {"train": 12, "validation": 4, "test": 4, "size": 32}
 
 
@@ -190,46 +154,34 @@ def load_synthetic(folder, **changes):
 @pytest.mark.parametrize("validation", ["auto", "published"])
 def test_a_published_validation_split_is_taken(tmp_path, validation):
     data = load_synthetic(tmp_path, validation=validation)
-    parts = (data.train, data.validation, data.test)
-    assert [part.image_ids.tolist() for part in parts] == [
-        list(range(12)),
-        [12, 13, 14, 15],
-        [16, 17, 18, 19],
-    ]
+    ids = [part.image_ids.tolist() for part in (data.train, data.validation, data.test)]
+    assert ids == [list(range(12)), [12, 13, 14, 15], [16, 17, 18, 19]]
     assert data.train.images.shape == (12, 32, 32, 3)
     assert len(data.concepts) > 0
-    assert (data.train.lengths > 0).all()
     # Nothing is shuffled, so a label's position is its image's.
     by_position = load_synthetic(tmp_path, labels_by="position")
     np.testing.assert_array_equal(by_position.train.image_concepts, data.train.image_concepts)
 
 
-def test_a_random_split_is_drawn_from_training_and_validation_images(tmp_path):
+def test_a_random_split_is_drawn_from_training_and_validation_images(tmp_path, load_small):
     data = load_synthetic(tmp_path, validation="random", validation_fraction=0.5, seed=1)
     assert sorted([*data.train.image_ids, *data.validation.image_ids]) == list(range(16))
     assert set(data.train.image_ids) & {12, 13, 14, 15}
     assert data.test.image_ids.tolist() == [16, 17, 18, 19]
     for examples in (data.train, data.validation):
-        assert [name.split("_")[-1] for name in examples.file_names] == [
-            f"{image_id:06d}.png" for image_id in examples.image_ids
-        ]
-
-
-def test_a_validation_split_that_is_not_there_is_missed(load_small):
+        numbers = [int(name[-10:-4]) for name in examples.file_names]
+        assert numbers == examples.image_ids.tolist()
     with pytest.raises(DataError, match="no validation split"):
         load_small(validation="published")
 
 
 def test_stop_words_of_ones_own_and_lemmas(load_small):
-    plain = load_small()
-    assert (
-        "near" in load_small(stop_words=()).concepts.words
-        or "the" in load_small(stop_words=()).concepts.words
-    )
+    plain, every = load_small(), load_small(stop_words=())
+    assert {"near", "the"} & set(every.concepts.words)
     without = load_small(stop_words=("silo",))
     assert "silo" in plain.concepts.words
     assert "silo" not in without.concepts.words
     assert without.vocabulary == plain.vocabulary
     pytest.importorskip("simplemma")
     lemmas = load_small(lemmatize=True, stop_words=())
-    assert "be" in lemmas.concepts.words or "the" in lemmas.concepts.words
+    assert {"be", "the"} & set(lemmas.concepts.words)

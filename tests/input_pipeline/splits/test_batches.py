@@ -1,3 +1,5 @@
+"""Batches are a pure function of seed and step, made ahead in order."""
+
 import time
 
 import numpy as np

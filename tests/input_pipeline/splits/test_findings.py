@@ -17,7 +17,7 @@ TEXTS = Texts(
 
 
 def test_counts_and_repetitions():
-    found = findings.find(TEXTS)
+    found = findings.examine(TEXTS)
     assert (found.images, found.captions, found.fewest, found.most) == (3, 9, 2, 4)
     assert found.repeated_within == 2  # white space makes no difference
     # "a pond ." in images 0 and 2, "a barn by a pond" in 0 and 1, "a silo" in 1 and 2
@@ -26,7 +26,13 @@ def test_counts_and_repetitions():
 
 
 def test_histogram_covers_every_length():
-    lengths = np.array([0, 1, 5, 6, 6, 10, 21])
-    bins = findings.histogram(lengths)
+    bins = findings.histogram(np.array([0, 1, 5, 6, 6, 10, 21]))
     assert bins == [(0, 0, 1), (1, 5, 2), (6, 10, 3), (11, 15, 0), (16, 20, 0), (21, 25, 1)]
     assert findings.histogram(np.array([3]), 2) == [(1, 2, 0), (3, 4, 1)]
+
+
+def test_images_are_counted_and_named():
+    names = ["a.png", "b.png", "c.png", "d.png"]
+    assert findings.count_and_name(names[:1], "left out") == "1 image left out (a.png)"
+    words = "4 images without a caption (a.png, b.png, c.png, ...)"
+    assert findings.count_and_name(names, "without a caption") == words

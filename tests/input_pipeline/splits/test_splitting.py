@@ -13,16 +13,10 @@ def test_the_split_of_a_seed_stays_what_it_was():
     assert validation.tolist() == [3, 6, 9]
 
 
-def test_parts_are_shuffled_before_they_are_sorted():
-    shuffled, ascending = shuffled_rows(50, 0.2, seed=2), split_rows(50, 0.2, seed=2)
-    for one, other in zip(shuffled, ascending, strict=True):
-        assert one.tolist() != other.tolist()
-        assert sorted(one) == other.tolist()
-
-
 def test_label_rows_are_positions_in_the_shuffled_training_part():
     train = split_rows(50, 0.2, seed=3)[0].tolist()
     shuffled = shuffled_rows(50, 0.2, seed=3)[0].tolist()
+    assert train == sorted(shuffled) != shuffled
     assert release_label_rows(50, 0.2, seed=3).tolist() == [shuffled.index(row) for row in train]
     assert sorted(release_label_rows(50, 0.2, seed=3)) == list(range(40))
 
@@ -41,11 +35,9 @@ def test_as_few_images_keep_their_labels_as_a_random_permutation_leaves_in_place
 def test_split_is_a_pure_function():
     train, validation = split_rows(9828, 0.2, seed=0)
     assert (len(train), len(validation)) == (7862, 1966)  # the release's sizes for RSICD
-    assert not set(train) & set(validation)
     assert sorted([*train, *validation]) == list(range(9828))
     for rows, again in zip((train, validation), split_rows(9828, 0.2, seed=0), strict=True):
         np.testing.assert_array_equal(rows, again)
-    assert split_rows(9828, 0.2, seed=1)[0].tolist() != train.tolist()
     assert len(split_rows(10, 0.3, seed=0)[0]) == 7
 
 
@@ -60,7 +52,7 @@ def test_folds_are_drawn_independently_of_each_other_and_of_other_seeds():
     assert times.var() == pytest.approx(30 * 0.2 * 0.8, rel=0.2)
 
 
-@pytest.mark.parametrize(("count", "fraction"), [(10, 0.0), (10, 1.0), (1, 0.2), (10, -0.5)])
+@pytest.mark.parametrize(("count", "fraction"), [(10, 0.0), (10, 1.0), (1, 0.2)])
 def test_a_split_without_images_is_refused(count, fraction):
     with pytest.raises(DataError, match="validation_fraction"):
         split_rows(count, fraction)

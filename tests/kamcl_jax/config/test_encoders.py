@@ -10,7 +10,7 @@ import pytest
 from plain_encoders import Colours, Words
 from tiny_model import CONCEPTS, WORDS, tiny_config
 
-from kamcl_jax.config import build, encoders
+from kamcl_jax.config import build, plugins
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.models.towers import ImageEncoder, TextEncoder
 from kamcl_jax.parallel import mesh as sharding
@@ -27,8 +27,8 @@ def config_with(tower="image_encoder", module="plain_encoders:Colours", **option
 
 def test_a_config_that_names_none_has_the_packages_own():
     config = tiny_config()
-    encoders.check(config, None)
-    model = encoders.make_model(config, num_tokens=5, num_concepts=4)
+    plugins.check_encoders(config, None)
+    model = plugins.make_model(config, num_tokens=5, num_concepts=4)
     assert isinstance(model.image, ImageEncoder)
     assert isinstance(model.text, TextEncoder)
 
@@ -36,8 +36,8 @@ def test_a_config_that_names_none_has_the_packages_own():
 def test_another_encoder_gets_the_sizes_and_its_options():
     config = config_with(widths=(5, 7))
     config.text_encoder.module = "plain_encoders:Words"
-    encoders.check(config, None)
-    model = encoders.make_model(config, num_tokens=5, num_concepts=4)
+    plugins.check_encoders(config, None)
+    model = plugins.make_model(config, num_tokens=5, num_concepts=4)
     sizes = {"num_concepts": 4, "embedding_size": config.embedding_size}
     assert model.image == Colours(**sizes, widths=(5, 7))
     assert model.text == Words(num_tokens=5, **sizes)
@@ -89,20 +89,20 @@ def test_another_encoder_gets_the_sizes_and_its_options():
 )
 def test_another_encoder_that_cannot_be_is_refused_in_one_sentence(config, sentence):
     with pytest.raises(ConfigError, match=re.escape(sentence)) as refused:
-        encoders.check(config, None)
+        plugins.check_encoders(config, None)
     assert "\n" not in str(refused.value)
 
 
 def test_outputs_of_a_weak_type_are_floats_like_others():
-    encoders.check(config_with(module="plain_encoders:Constant"), None)
+    plugins.check_encoders(config_with(module="plain_encoders:Constant"), None)
 
 
 def test_embeddings_and_concepts_stay_in_float32_whatever_the_encoder_computes_in():
-    encoders.check(config_with(), jnp.bfloat16)
+    plugins.check_encoders(config_with(), jnp.bfloat16)
     config = config_with(module="plain_encoders:InHalfPrecision")
-    encoders.check(config, None)
+    plugins.check_encoders(config, None)
     with pytest.raises(ConfigError, match=r"returns \(bfloat16\[2, 16\], bfloat16\[2, 12\]\)"):
-        encoders.check(config, jnp.bfloat16)
+        plugins.check_encoders(config, jnp.bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -119,17 +119,17 @@ def test_embeddings_and_concepts_stay_in_float32_whatever_the_encoder_computes_i
 def test_what_only_the_packages_own_can_do_is_not_asked_of_another(tower, field, value):
     module = {"image_encoder": "plain_encoders:Colours", "text_encoder": "plain_encoders:Words"}
     config = config_with(tower, module[tower])
-    encoders.check(config, None)
+    plugins.check_encoders(config, None)
     config.update_from_flattened_dict({field: value})
     sentence = rf"config.{field}={value!r} is for the package's own {tower}"
     with pytest.raises(ConfigError, match=sentence):
-        encoders.check(config, None)
+        plugins.check_encoders(config, None)
     config[tower].module = ""
-    encoders.check(config, None)
+    plugins.check_encoders(config, None)
 
 
 def test_trying_an_encoder_computes_nothing():
-    encoders.check(config_with(widths=(10**6, 10**6)), None)  # 4 TB of weights
+    plugins.check_encoders(config_with(widths=(10**6, 10**6)), None)  # 4 TB of weights
 
 
 def test_without_statistics_a_step_is_shared_out_and_computes_in_bfloat16(tiny):
@@ -137,7 +137,7 @@ def test_without_statistics_a_step_is_shared_out_and_computes_in_bfloat16(tiny):
         config = config_with()
         config.text_encoder.module = "plain_encoders:Words"
         config.update(fields)
-        model = encoders.make_model(config, WORDS, CONCEPTS)
+        model = plugins.make_model(config, WORDS, CONCEPTS)
 
         def make():
             return build.make_state(config, model, tiny.optimizer, CONCEPTS)

@@ -61,7 +61,7 @@ def compiled_once():
         return remembered
 
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in ((loop, "_compiled_step"), (evaluate, "make_encoders")):
+        for module, name in ((loop, "_compile_step"), (evaluate, "make_encoders")):
             patch.setattr(module, name, once(getattr(module, name)))
         yield
 

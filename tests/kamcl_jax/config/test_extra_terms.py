@@ -9,10 +9,11 @@ import pytest
 from tiny_model import tiny_config
 
 from kamcl_jax.benchmark.step_parts import random_encodings
-from kamcl_jax.config import build, extra_terms
+from kamcl_jax.config import build, plugins
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.step import objective
-from kamcl_jax.step.objective import ExtraTerm
+from kamcl_jax.step.key_queue import KeyQueue
+from kamcl_jax.step.objective import ContrastSettings
 
 
 def config_with(function="named", weight=0.5, name="mine"):
@@ -24,39 +25,55 @@ def config_with(function="named", weight=0.5, name="mine"):
 
 def check(config):
     shapes = build.abstract_batch(config, 3, config.num_concepts)
-    extra_terms.check(config, shapes)
+    plugins.check_extra_terms(config, shapes)
+
+
+def comparison(queries, keys, batch, step):
+    queue = KeyQueue(jnp.eye(7, 4), jnp.int32(0))
+    settings = ContrastSettings(0.1)
+    return objective.compare(queries, keys, batch, queue, queue, jnp.int32(step), settings)
 
 
 def test_terms_are_added_by_their_weights_and_shown_before_them():
     config = config_with()
-    config.loss.extra_terms.another = {
-        "function": "own_terms:named",
-        "weight": -2.0,
-    }
+    config.loss.extra_terms.another = {"function": "own_terms:named", "weight": -2.0}
     check(config)
-    terms = build.make_settings(config, steps_per_epoch=3).objective.extra_terms
-    assert [(term.name, term.weight) for term in terms] == [("another", -2.0), ("mine", 0.5)]
+    terms = build.loss_terms(config, steps_per_epoch=3)
+    assert [term.name for term in terms] == [
+        *("triplet", "contrastive", "alignment"),
+        *("another", "mine"),
+    ]
     queries, keys = (random_encodings(seed, 5, 4, 3) for seed in (0, 1))
-    batch = {"word_concepts": np.eye(5, 3)}
-    added = objective.add_extra_terms(
-        {"loss": 7.0, "triplet": 1.0}, queries, keys, batch, jnp.int32(3), terms
-    )
+    batch = {"word_concepts": np.eye(5, 3), "image_concepts": np.full((5, 3), 0.5)}
+    compared = comparison(queries, keys, batch, step=3)
+    with_them, without = (objective.weighted_sum(some, compared) for some in (terms, terms[:3]))
     cosines = (np.asarray(queries.image) * np.asarray(keys.text)).sum(1)
     value = 3 * cosines[:3].sum() / 5
-    expected = {"loss": 7 + (0.5 - 2) * value, "triplet": 1, "another": value, "mine": value}
-    assert added.keys() == expected.keys()
+    expected = {**without, "another": value, "mine": value}
+    expected["loss"] = without["loss"] + (0.5 - 2) * value
+    assert with_them.keys() == expected.keys()
     for name, number in expected.items():
-        np.testing.assert_allclose(added[name], number, rtol=1e-5)
+        np.testing.assert_allclose(with_them[name], number, rtol=1e-5, err_msg=name)
+
+
+def test_a_term_gets_what_its_parameters_are_called_after():
+    config = config_with("of_logits")
+    check(config)
+    (term,) = plugins.extra_terms(config)
+    queries, keys = (random_encodings(seed, 5, 4, 3) for seed in (0, 1))
+    compared = comparison(queries, keys, {}, step=3)
+    expected = np.mean(compared.image_logits.negatives) + np.mean(compared.cosine)
+    np.testing.assert_allclose(term.function(compared), expected, rtol=1e-6)
 
 
 def test_a_term_moves_the_gradient_by_its_weight():
     queries, keys = (random_encodings(seed, 5, 4, 3) for seed in (0, 1))
-    batch, step = {"word_concepts": jnp.ones((5, 3))}, jnp.int32(2)
+    batch = {"word_concepts": jnp.ones((5, 3))}
 
     def loss(queries, weight):
-        terms = [ExtraTerm("mine", named, weight)]
-        metrics = {"loss": jnp.sum(queries.text)}
-        return objective.add_extra_terms(metrics, queries, keys, batch, step, terms)["loss"]
+        (term,) = plugins.extra_terms(config_with(weight=weight))
+        compared = comparison(queries, keys, batch, step=2)
+        return objective.weighted_sum([term], compared)["loss"]
 
     without, once, twice = (jax.grad(loss)(queries, weight).image for weight in (0.0, 1.0, 2.0))
     assert not np.any(without)
@@ -70,7 +87,7 @@ def test_a_term_moves_the_gradient_by_its_weight():
         (config_with("vector"), "to get a differentiable f32[]: TypeError: Gradient only defined"),
         (config_with("three"), "config.loss.extra_terms.mine.function cannot be called with (quer"),
         (config_with("of_ids"), "KeyError: 'image_id'"),
-        (config_with("nothing"), "config.loss.extra_terms.mine.function is 'test_extra_terms_from"),
+        (config_with("nothing"), "config.loss.extra_terms.mine.function is 'own_terms"),
         (config_with(name="triplet"), "config.loss.extra_terms.triplet cannot be called so"),
         (config_with(weight=float("nan")), "config.loss.extra_terms.mine.weight is nan"),
         (
@@ -99,4 +116,4 @@ def test_ids_are_there_for_terms_where_false_negatives_are_left_out():
 
 
 def test_no_term_can_have_the_name_of_a_metric(trained):
-    assert set(trained.metrics[0]) <= extra_terms.TAKEN
+    assert set(trained.metrics[0]) <= plugins.RESERVED_METRICS

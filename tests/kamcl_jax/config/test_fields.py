@@ -1,9 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 from tiny_model import tiny_config
 
-from kamcl_jax.config import fields
+from kamcl_jax.config import checks, fields
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.runs import record
 
@@ -11,17 +12,25 @@ from kamcl_jax.runs import record
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
-        ("batch_size", 0, r"config.batch_size is 0; it must be at least 1"),
+        ("batch_size", 0, r"config.batch_size is 0; it must be a whole number of at least 1"),
         ("queue_length", 7, r"config.queue_length 7 is smaller than config.batch_size 8"),
         ("dtype", "float16", r"config.dtype is 'float16'; it must be one of 'float32', 'bfloat16'"),
         ("not_finite", "ignore", r"config.not_finite is 'ignore'"),
-        ("mesh.data", 0, r"config.mesh.data is 0; it must be at least 1, or -1 for all"),
+        ("mesh.data", 0, r"config.mesh.data is 0; it must be a whole number of at least 1, or -1"),
         ("mesh.queue", "split", r"config.mesh.queue is 'split'"),
-        ("gradient_accumulation", 0, r"config.gradient_accumulation is 0; it must be at least 1"),
-        ("temperature", 0.0, r"config.temperature is 0.0; it must be above 0"),
+        (
+            "gradient_accumulation",
+            0,
+            r"config.gradient_accumulation is 0; it must be a whole number of at least 1",
+        ),
+        ("temperature", 0.0, r"config.temperature is 0.0; it must be a number above 0"),
         ("temperature", float("nan"), r"config.temperature is nan"),
         ("momentum", 1.0, r"config.momentum is 1.0; it must be at least 0 and below 1"),
-        ("image_encoder.depth", 19, r"config.image_encoder.depth is 19; known are 18, 34, 50, 101"),
+        (
+            "image_encoder.depth",
+            19,
+            r"config.image_encoder.depth is 19; it must be one of 18, 34, ",
+        ),
         (
             "augmentation.resize",
             16,
@@ -40,16 +49,16 @@ def test_a_mistake_is_named_with_its_field_and_value(field, value, sentence):
     config = tiny_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ConfigError, match=sentence):
-        fields.check(config)
+        checks.check_config(config)
 
 
 def test_the_releases_padding_needs_the_whole_batch():
     config = tiny_config()
     config.caption_padding = "release"
-    fields.check(config)
+    checks.check_config(config)
     config.gradient_accumulation = 2
     with pytest.raises(ConfigError, match=r"caption_padding='release' do not go together"):
-        fields.check(config)
+        checks.check_config(config)
 
 
 def test_with_the_releases_padding_scores_need_the_same_batches():
@@ -75,49 +84,49 @@ def test_a_checkpoint_of_before_a_field_was_trained_with_its_default():
 
 def test_devices_must_share_a_batch_evenly():
     config = tiny_config()
-    fields.check_division(config, num_devices=4)
+    checks.check_division(config, num_devices=4)
     with pytest.raises(ConfigError, match=r"batch_size 8 is not a multiple of the 3 devices"):
-        fields.check_division(config, num_devices=3)
+        checks.check_division(config, num_devices=3)
     config.gradient_accumulation = 4
-    with pytest.raises(ConfigError, match=r"multiple of the 4 devices .* in 4 parts"):
-        fields.check_division(config, num_devices=4)
+    with pytest.raises(ConfigError, match=r"multiple of the 4 devices .* in 4 microbatches"):
+        checks.check_division(config, num_devices=4)
 
 
 def test_devices_must_share_a_sharded_queue_evenly():
     config = tiny_config()
     config.queue_length = 18
-    fields.check_division(config, num_devices=4)
+    checks.check_division(config, num_devices=4)
     config.mesh.queue = "sharded"
     with pytest.raises(ConfigError, match=r"queue_length 18 is not a multiple of the 4 devices"):
-        fields.check_division(config, num_devices=4)
+        checks.check_division(config, num_devices=4)
 
 
 @pytest.mark.parametrize(("depth", "width"), [(18, 86), (50, 22)])
 def test_the_kernel_ranks_as_many_maps_as_a_byte_counts(depth, width):
     config = tiny_config()
     config.image_encoder.update({"depth": depth, "width": width})
-    fields.check(config)
+    checks.check_config(config)
     config.image_encoder.pooling_kernel = "pallas"
     with pytest.raises(ConfigError, match=r"pooling_kernel='pallas' ranks up to 256 maps; .* 2"):
-        fields.check(config)
+        checks.check_config(config)
     config.image_encoder.width = width - 1
-    fields.check(config)
+    checks.check_config(config)
 
 
 def test_the_kernel_is_for_one_gpu():
     config = tiny_config()
-    fields.check_kernel(config, "cpu", num_devices=8)
+    checks.check_kernel(config, "cpu", num_devices=8)
     config.image_encoder.pooling_kernel = "pallas"
-    fields.check_kernel(config, "gpu", num_devices=1)
+    checks.check_kernel(config, "gpu", num_devices=1)
     for platform, count in (("cpu", 1), ("gpu", 2), ("tpu", 1)):
         sentence = rf"pooling_kernel='pallas' runs on one GPU; .* {count} of the kind '{platform}'"
         with pytest.raises(ConfigError, match=sentence):
-            fields.check_kernel(config, platform, count)
+            checks.check_kernel(config, platform, count)
 
 
 def test_a_batch_must_fit_into_the_training_split():
     with pytest.raises(ConfigError, match=r"batch_size 8 is larger than the training split of 7"):
-        fields.check_against_data(tiny_config(), num_captions=7)
+        checks.check_against_data(tiny_config(), num_captions=7)
 
 
 def test_a_run_goes_on_with_its_own_config_only():
@@ -147,3 +156,14 @@ def test_options_may_be_tuples_which_a_checkpoint_has_as_lists():
     config.image_encoder.options.widths = (5, (6, 8))
     with pytest.raises(ConfigError, match=r"config.image_encoder.options.widths"):
         fields.check_against_checkpoint(config, trained)
+
+
+def test_the_docs_page_has_the_table():
+    page = Path(__file__).resolve().parents[3] / "docs" / "config.md"
+    assert fields.markdown_table() in page.read_text()
+
+
+def test_every_default_keeps_its_rule_and_its_type():
+    fields.check_fields(fields.default_config())
+    for name, field in fields.FIELDS.items():
+        assert field.about.endswith((".", "...")), name

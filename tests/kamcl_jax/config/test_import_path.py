@@ -3,22 +3,22 @@ import sys
 
 import pytest
 
-from kamcl_jax.config import import_path
+from kamcl_jax.config.plugins import import_named, refuse_code_inside
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.models.towers import ImageEncoder
 
 
 def test_a_path_names_what_is_in_a_module():
     path = "kamcl_jax.models.towers:ImageEncoder"
-    assert import_path.resolve(path, "field") is ImageEncoder
-    assert import_path.resolve(f"{path}.clone", "field") is ImageEncoder.clone
+    assert import_named(path, "field") is ImageEncoder
+    assert import_named(f"{path}.clone", "field") is ImageEncoder.clone
 
 
 def test_modules_are_found_in_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / "found_here.py").write_text("answer = 42\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    assert import_path.resolve("found_here:answer", "field") == 42
+    assert import_named("found_here:answer", "field") == 42
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_path_that_leads_nowhere_is_refused_in_one_sentence(
     (tmp_path / "fails_when_imported.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=re.escape(sentence)) as refused:
-        import_path.resolve(path, "config.x")
+        import_named(path, "config.x")
     assert "\n" not in str(refused.value)
 
 
@@ -67,7 +67,7 @@ def test_code_that_lies_in_a_folder_is_refused_and_not_run(
     monkeypatch.chdir(tmp_path / working_directory)
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(ConfigError, match=f"field is '{path}', which lies in .*model itself"):
-        import_path.check_outside(path, "field", model)
+        refuse_code_inside(model, path, "field")
 
 
 def test_code_beside_a_folder_is_not_of_it(tmp_path, monkeypatch):
@@ -82,4 +82,4 @@ def test_code_beside_a_folder_is_not_of_it(tmp_path, monkeypatch):
         "no",
         "",
     ):
-        import_path.check_outside(path, "field", tmp_path / "model")
+        refuse_code_inside(tmp_path / "model", path, "field")

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from input_pipeline.language import equal_texts
-from input_pipeline.splits.stored_arrays import SelectedRows
+from input_pipeline.language.texts import equal_text_ids
+from input_pipeline.splits.examples import SelectedRows
 from kamcl_jax.config import fields
 from kamcl_jax.evaluate import evaluate, report
 from kamcl_jax.inference import embed
@@ -67,7 +67,7 @@ def test_looking_closer_gives_equal_texts_intervals_and_classes(ties):
     similarity[[0, 1], [2, 0]] = 9  # each port finds the other's caption, which says the same
     closer = evaluate.look_closer(similarity, split, ties)
     official = ranks.both_ways(similarity, image_of_caption, ties)
-    texts = equal_texts.numbered(captions)
+    texts = equal_text_ids(captions)
     equal = ranks.both_ways(similarity, image_of_caption, ties, texts)
     assert closer == {
         "test": metrics.retrieval_metrics(similarity, image_of_caption, ties),

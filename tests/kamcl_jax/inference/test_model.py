@@ -11,7 +11,7 @@ from tiny_model import IMAGE_SIZE, tiny_config
 
 import kamcl_jax
 from input_pipeline.errors import DataError
-from input_pipeline.language.vocabulary import tokenize
+from input_pipeline.language.tokens import tokenize
 from kamcl_jax.config import build
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.evaluate import evaluate

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kamcl_jax.models import gpo as pooling
+from kamcl_jax.models import gpo
 from kamcl_jax.models.gpo import GPO
-from kamcl_jax.step.precision import cast_floats
+from kamcl_jax.step.encoding import cast_floats
 
 GENERATOR = np.random.default_rng(0)
 
@@ -17,31 +17,25 @@ def test_pool_sorted_equals_a_sort_ties_included(levels):
     x = GENERATOR.integers(0, levels, (2, 5, 9)).astype(np.float32)
     w = GENERATOR.random(9).astype(np.float32)
     expected = np.einsum("n,bdn->bd", w, -np.sort(-x, axis=-1))
-    np.testing.assert_allclose(pooling.pool_sorted(x, w), expected, rtol=1e-5)
+    np.testing.assert_allclose(gpo.pool_sorted(x, w), expected, rtol=1e-5)
 
 
-def test_long_lists_rank_as_short_ones_do(monkeypatch):
-    x = GENERATOR.integers(0, 4, (2, 5, 9)).astype(np.float32)
-    counted = pooling.descending_ranks(x)
-    monkeypatch.setattr(pooling, "COUNT_UP_TO", 8)
-    np.testing.assert_array_equal(pooling.descending_ranks(x), counted)
-
-
-@pytest.mark.parametrize("entries", [1, 2 * 4 * 9, 2 * 2 * 9, 2 * 9 * 100])
+@pytest.mark.parametrize(
+    "size",
+    [
+        *({"BLOCK_ENTRIES": entries} for entries in (1, 2 * 4 * 9, 2 * 2 * 9, 2 * 9 * 100)),
+        {"COUNT_UP_TO": 8},  # longer lists are sorted
+    ],
+)
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
-def test_ranks_are_those_of_a_stable_sort_in_blocks_of_any_size(monkeypatch, entries, dtype):
-    monkeypatch.setattr(pooling, "BLOCK_ENTRIES", entries)
+def test_ranks_are_those_of_a_stable_sort_in_blocks_of_any_size(monkeypatch, size, dtype):
+    for name, value in size.items():
+        monkeypatch.setattr(gpo, name, value)
     x = GENERATOR.integers(-3, 4, (2, 5, 9)).astype(np.float32)
     x[0, 0] = [0.0, -0.0, 1, -1, 0.0, np.inf, -np.inf, np.inf, -np.inf]
-    ranks = pooling.descending_ranks(jnp.asarray(x, dtype))
+    ranks = gpo.descending_ranks(jnp.asarray(x, dtype))
     order = np.argsort(-x, axis=-1, kind="stable")
     np.testing.assert_array_equal(ranks, np.argsort(order, axis=-1))
-
-
-def test_the_longest_counted_list_is_ranked_whole():
-    x = GENERATOR.permutation(pooling.COUNT_UP_TO).astype(np.float32)
-    ranks = pooling.descending_ranks(x[None, None])[0, 0]
-    np.testing.assert_array_equal(ranks, np.argsort(np.argsort(-x)))
 
 
 def test_pool_sorted_leaves_out_invalid_items_wherever_they_stand():
@@ -53,7 +47,7 @@ def test_pool_sorted_leaves_out_invalid_items_wherever_they_stand():
         count = keep.sum()
         w[sample, :count] = GENERATOR.random(count)
         expected.append(w[sample, :count] @ -np.sort(-x[sample][:, keep], axis=1).T)
-    np.testing.assert_allclose(pooling.pool_sorted(x, w, valid), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gpo.pool_sorted(x, w, valid), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_are_those_of_the_sort():
@@ -65,7 +59,7 @@ def test_gradients_are_those_of_the_sort():
         return jnp.sum(c * jnp.einsum("n,bdn->bd", w, -jnp.sort(-x, axis=-1)))
 
     def by_rank(x, w):
-        return jnp.sum(c * pooling.pool_sorted(x, w))
+        return jnp.sum(c * gpo.pool_sorted(x, w))
 
     for got, expected in zip(
         jax.grad(by_rank, (0, 1))(x, w), jax.grad(by_sort, (0, 1))(x, w), strict=True
@@ -99,14 +93,14 @@ def numpy_weights(params, count, width=32, temperature=0.1):
 
 
 @pytest.fixture(scope="module")
-def gpo():
+def made():
     module = GPO()
     variables = module.init(jax.random.key(0), jnp.zeros((1, 2, 3)))
     return module, variables
 
 
-def test_weights_of_every_length_equal_the_rule(gpo):
-    module, variables = gpo
+def test_weights_of_every_length_equal_the_rule(made):
+    module, variables = made
     counts = np.array([1, 2, 6, 11])
     weights = module.apply(variables, counts, 11, method="weights")
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
@@ -115,8 +109,8 @@ def test_weights_of_every_length_equal_the_rule(gpo):
         assert not np.any(row[count:])
 
 
-def test_pooling_does_not_depend_on_order_padding_or_neighbours(gpo):
-    module, variables = gpo
+def test_pooling_does_not_depend_on_order_padding_or_neighbours(made):
+    module, variables = made
     x = GENERATOR.normal(size=(2, 4, 5)).astype(np.float32)
     alone = module.apply(variables, x)
     shuffled = module.apply(variables, x[..., ::-1])
@@ -130,13 +124,8 @@ def test_pooling_does_not_depend_on_order_padding_or_neighbours(gpo):
     np.testing.assert_allclose(together[:2], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_position_codes_need_an_even_width():
-    with pytest.raises(ValueError, match="even width, not 5"):
-        pooling.position_codes(3, 5)
-
-
-def test_weights_of_bfloat16_parameters_are_computed_in_float32(gpo):
-    module, variables = gpo
+def test_weights_of_bfloat16_parameters_are_computed_in_float32(made):
+    module, variables = made
     rounded = cast_floats(variables, jnp.bfloat16)
     counts = np.array([1, 2, 6, 11])
     weights = module.apply(rounded, counts, 11, method="weights")
@@ -156,7 +145,7 @@ def test_bfloat16_features_are_pooled_near_float32(masked):
         valid = np.arange(200) < np.array([[150], [200]])
 
     def loss(x, weights):
-        pooled = pooling.pool_sorted(x, weights, valid)
+        pooled = gpo.pool_sorted(x, weights, valid)
         return jnp.sum(pooled.astype(jnp.float32)), pooled
 
     wide = x.astype(jnp.float32)
@@ -172,7 +161,7 @@ def test_bfloat16_features_are_pooled_near_float32(masked):
 def test_nothing_as_large_as_bfloat16_features_is_kept_in_float32():
     features = jax.ShapeDtypeStruct((2, 3, 50), jnp.bfloat16)
     weights = jax.ShapeDtypeStruct((50,), jnp.float32)
-    kept = jax.eval_shape(lambda x, w: jax.vjp(pooling.pool_sorted, x, w)[1], features, weights)
+    kept = jax.eval_shape(lambda x, w: jax.vjp(gpo.pool_sorted, x, w)[1], features, weights)
     large = [x.dtype for x in jax.tree.leaves(kept) if x.size >= 2 * 50 * 3]
     assert jnp.bfloat16 in large
     assert jnp.float32 not in large

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kamcl_jax.models import gpo as pooling
-from kamcl_jax.models import gpo_kernels
+from kamcl_jax.models import gpo, gpo_kernels
 from kamcl_jax.models.gpo import GPO
 from kamcl_jax.models.gpo_kernels import count_ahead
-from kamcl_jax.parallel import mesh as sharding
+from kamcl_jax.parallel.mesh import BATCH_AXES, make_mesh
 
 GENERATOR = np.random.default_rng(0)
 EXTREMES = np.iinfo(np.int32)
@@ -39,16 +38,10 @@ def test_rows_may_fill_the_last_tile_or_not(rows):
     np.testing.assert_array_equal(count_ahead(keys, interpret=True), stable_ranks(keys))
 
 
-def test_more_items_than_a_byte_counts_are_refused():
-    with pytest.raises(ValueError, match="up to 256 items, as a count is a byte, not 257"):
-        count_ahead(jnp.zeros((1, 1, 257), jnp.int32), interpret=True)
-
-
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
 def test_pooling_and_its_gradients_are_the_same(dtype):
     features = jnp.asarray(GENERATOR.integers(-9, 9, (2, 5, 70)), dtype)
-    gpo = GPO()
-    variables = gpo.init(jax.random.key(0), features)
+    variables = GPO().init(jax.random.key(0), features)
 
     def value_and_gradients(kernel):
         def loss(variables, features):
@@ -65,8 +58,8 @@ def test_pooling_and_its_gradients_are_the_same(dtype):
 
 
 def test_each_device_of_a_shard_map_ranks_its_own_samples():
-    mesh = sharding.make_mesh(devices=jax.devices()[:4])
-    split = jax.sharding.PartitionSpec(sharding.BATCH_AXES)
+    mesh = make_mesh(devices=jax.devices()[:4])
+    split = jax.sharding.PartitionSpec(BATCH_AXES)
     ranked = jax.shard_map(
         partial(count_ahead, interpret=True),
         mesh=mesh,
@@ -94,7 +87,7 @@ def test_a_gpu_counts_by_the_kernel_only_if_asked():
     values = jax.ShapeDtypeStruct((2, 64, 192), jnp.float32)
 
     def lowered(kernel):
-        ranks = jax.jit(partial(pooling.descending_ranks, kernel=kernel))
+        ranks = jax.jit(partial(gpo.descending_ranks, kernel=kernel))
         return ranks.trace(values).lower(lowering_platforms=("cuda",)).as_text()
 
     assert "triton" in lowered("pallas")

@@ -7,7 +7,7 @@ import pytest
 
 from kamcl_jax.models import skip_thoughts
 from kamcl_jax.models.skip_thoughts import SkipThoughts, gru_states
-from kamcl_jax.step.precision import cast_floats
+from kamcl_jax.step.encoding import cast_floats
 
 STEPS, BATCH, HIDDEN = 7, 3, 5
 LENGTHS = jnp.array([6, 2, 4])

@@ -7,7 +7,7 @@ import pytest
 
 from kamcl_jax.models.aggregator import upsample_to
 from kamcl_jax.models.towers import ConceptHead, ImageEncoder, TextEncoder
-from kamcl_jax.step.precision import cast_floats
+from kamcl_jax.step.encoding import cast_floats
 
 ZERO_WORD = 10
 CAPTIONS = np.array([[3, 5, 2, 0, 0, 0, 0], [1, 2, 9, 4, 8, 0, 0]])

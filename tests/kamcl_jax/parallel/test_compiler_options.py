@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kamcl_jax.models.convolution import convolve
+from kamcl_jax.models.layers import convolve
 from kamcl_jax.parallel import compiler_options, mesh
 
 MESH = mesh.make_mesh(devices=jax.devices()[:1])

@@ -24,7 +24,7 @@ from jax.experimental import multihost_utils
 from kamcl_jax.parallel import hosts, mesh as sharding
 from kamcl_jax.runs import folder as run_folder
 from kamcl_jax.train import interruption
-from kamcl_jax.errors import ConfigError
+from kamcl_jax.errors import ConfigError, Stopped
 
 me, address, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 
@@ -59,7 +59,7 @@ with interruption.StopRequest() as request:
             break
         assert request.signal is None
         time.sleep(0.01 * me)
-print(interruption.Stopped(request.signal, step))
+print(Stopped(request.signal, step))
 layout = sharding.replicated(sharding.make_mesh())
 rows = sharding.local_rows(layout, 6)
 batch = sharding.put_batch(layout, 10.0 ** rows)

@@ -24,7 +24,7 @@ def towers_state():
 @pytest.mark.parametrize("parts", [2, 4])
 def test_gradients_in_parts_are_those_of_the_whole_batch(tiny, towers_state, parts):
     def gradients(parts):
-        settings = dataclasses.replace(tiny.settings, parts=parts)
+        settings = dataclasses.replace(tiny.settings, microbatches=parts)
         step = partial(
             train_step,
             model=Towers(),
@@ -50,13 +50,17 @@ def test_parts_have_batch_statistics_and_dropout_of_their_own(tiny):
     variables = model.init(KEY, *(batch[name] for name in ENCODED), train=False)
     halves = [{name: array[start::2] for name, array in batch.items()} for start in (0, 1)]
 
-    @partial(jax.jit, static_argnames="parts")
-    def run(batch, key, parts=1):
+    @partial(jax.jit, static_argnames="microbatches")
+    def run(batch, key, microbatches=1):
         return encode(
-            model, *(variables[name] for name in ("params", "batch_stats")), batch, key, parts=parts
+            model,
+            *(variables[name] for name in ("params", "batch_stats")),
+            batch,
+            key,
+            microbatches=microbatches,
         )
 
-    together, stats = run(batch, KEY, parts=2)
+    together, stats = run(batch, KEY, microbatches=2)
     keys = jax.random.split(KEY, 2)
     apart = [run(half, key) for half, key in zip(halves, keys, strict=True)]
     for start, (encodings, _) in enumerate(apart):

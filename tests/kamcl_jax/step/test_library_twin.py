@@ -18,10 +18,10 @@ import pytest
 from configs import synthetic
 from kamcl_jax.config import build
 from kamcl_jax.models import resnet
-from kamcl_jax.models.max_pool import max_pool
+from kamcl_jax.models.layers import max_pool
 from kamcl_jax.parallel import compiler_options, mesh
-from kamcl_jax.step import precision
 from kamcl_jax.step import state as train_state
+from kamcl_jax.step.encoding import cast_floats
 from kamcl_jax.step.train_step import make_train_step
 
 WORDS, CONCEPTS, EMBEDDING, MAX_TOKENS = 20, 12, 16, 6
@@ -123,7 +123,7 @@ def computed(case, dtype, *, library=False, devices=1, dropout=0.0, **image_opti
         image=case.model.image.clone(**image_options), text=case.model.text.clone(dropout=dropout)
     )
     with jax.enable_x64(dtype == "float64"):
-        state, data = precision.cast_floats(arrays, "float64" if dtype == "float64" else "float32")
+        state, data = cast_floats(arrays, "float64" if dtype == "float64" else "float32")
         layout = mesh.replicated(mesh.make_mesh(devices=jax.devices()[:devices]))
         state, data = jax.device_put(state, layout.state), mesh.put_batch(layout, data)
         inside = dtype if dtype == "bfloat16" else None
@@ -141,7 +141,8 @@ def of_step(case, model, dtype, library, layout, state, data):
     settings = build.make_settings(case.config, steps_per_epoch=2)
     settings = dataclasses.replace(settings, dtype=dtype)
     if library:
-        after, metrics, gradients = library_twin.make_step(model, OPTIMIZER, settings)(state, data)
+        step = library_twin.make_step(model, OPTIMIZER, settings, case.config)
+        after, metrics, gradients = step(state, data)
     else:
 
         def observe(gradients, _):
@@ -172,7 +173,7 @@ def of_tower(case, model, dtype, layout, state, data):
 
     def product(params, batch_stats, inputs):
         if dtype is not None:
-            params, inputs = precision.cast_floats((params, inputs), dtype)
+            params, inputs = cast_floats((params, inputs), dtype)
         outputs, _ = model.apply(
             {"params": {case.part: params}, "batch_stats": batch_stats},
             *inputs,

@@ -1,5 +1,3 @@
-from collections import deque
-
 import jax
 import numpy as np
 import pytest
@@ -34,22 +32,3 @@ def test_without_momentum_the_marked_leaves_are_copies():
 def test_average_refuses_trees_that_differ():
     with pytest.raises(ValueError, match=r"structure|mismatch|Dict key"):
         momentum.average({"a": np.ones(2), "b": np.ones(2)}, {"a": np.ones(2)}, 0.9)
-
-
-@pytest.mark.parametrize("length", [6, 7])
-def test_queue_is_a_ring_buffer(length):
-    queue = momentum.random_queue(jax.random.key(0), length, 3)
-    np.testing.assert_allclose(np.linalg.norm(queue.keys, axis=1), 1, rtol=1e-6)
-    expected = deque(np.asarray(queue.keys), maxlen=length)
-    for number in range(5):
-        keys = np.full((2, 3), number, np.float32)
-        queue = momentum.push(queue, keys)
-        expected.extend(keys)
-    stored = np.roll(queue.keys, -int(queue.pointer), axis=0)
-    np.testing.assert_array_equal(stored, np.stack(expected))
-
-
-def test_no_gradient_through_pushed_keys():
-    queue = momentum.random_queue(jax.random.key(0), 4, 3)
-    gradient = jax.grad(lambda keys: momentum.push(queue, keys).keys.sum())(np.ones((2, 3), "f"))
-    assert not np.any(gradient)

@@ -17,7 +17,8 @@ from kamcl_jax.parallel import mesh
 from kamcl_jax.step import schedule
 from kamcl_jax.step import state as train_state
 from kamcl_jax.step.encoding import encode
-from kamcl_jax.step.objective import loss_terms, similarities
+from kamcl_jax.step.key_queue import KeyQueue
+from kamcl_jax.step.objective import compare, weighted_sum
 from kamcl_jax.step.train_step import train_step
 from kamcl_jax.weights.release_layout import release_momentum_mask
 
@@ -138,7 +139,7 @@ def test_gradients_and_similarities_are_there_to_be_observed(tiny, release_step)
     np.testing.assert_allclose(metrics["contrastive"], contrastive, rtol=1e-5, atol=1e-6)
     own = np.diag(compared.cosine)
     others = np.where(np.eye(8, dtype=bool), -np.inf, compared.cosine)
-    margin = tiny.settings.objective.margin
+    margin = tiny_config().loss.margin
     hinges = [np.maximum(0, margin + others.max(axis) - own) for axis in (0, 1)]
     np.testing.assert_allclose(metrics["triplet"], np.sum(hinges), rtol=1e-5)
 
@@ -166,13 +167,13 @@ def test_queues_take_the_keys_first_in_first_out(trained):
 
 
 def test_step_two_adds_the_alignment_and_nothing_recompiles(tiny, tiny_step, trained):
-    settings = tiny.settings.objective
+    config, steps_per_epoch = tiny_config(), 2
     for step, measured in enumerate(trained.metrics):
-        in_step_two = step >= settings.alignment_from_epoch * settings.steps_per_epoch
-        assert measured["alignment_weight"] == (settings.alignment_weight if in_step_two else 0)
+        in_step_two = step >= config.schedule.alignment_from_epoch * steps_per_epoch
+        assert measured["alignment_weight"] == (config.loss.alignment_weight if in_step_two else 0)
         expected = (
-            settings.triplet_weight * measured["triplet"]
-            + settings.contrastive_weight * measured["contrastive"]
+            config.loss.triplet_weight * measured["triplet"]
+            + config.loss.contrastive_weight * measured["contrastive"]
             + measured["alignment_weight"] * measured["alignment"]
         )
         np.testing.assert_allclose(measured["loss"], expected, rtol=1e-6)
@@ -185,11 +186,12 @@ def test_no_gradient_reaches_keys_or_queues(tiny):
 
     def loss(params, key_params, image_queue, text_queue):
         dropout = jax.random.split(jax.random.key(1))
-        settings, labels = tiny.settings.objective, batch["image_concepts"]
         queries, _ = encode(tiny.model, params, state.batch_stats, batch, dropout[0])
         keys, _ = encode(tiny.model, key_params, state.key_batch_stats, batch, dropout[1])
-        compared = similarities(queries, keys, image_queue, text_queue, settings)
-        return loss_terms(compared, queries, labels, jnp.int32(10), settings)[0]
+        queues = (KeyQueue(keys, jnp.int32(0)) for keys in (image_queue, text_queue))
+        settings = tiny.settings
+        compared = compare(queries, keys, batch, *queues, jnp.int32(10), settings.contrast)
+        return weighted_sum(settings.terms, compared)["loss"]
 
     queues = (state.image_queue.keys, state.text_queue.keys)
     query, *others = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))(

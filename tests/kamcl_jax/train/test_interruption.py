@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from kamcl_jax.train.interruption import Stopped, StopRequest
+from kamcl_jax.errors import Stopped
+from kamcl_jax.train.interruption import StopRequest
 
 ROOT = Path(__file__).resolve().parents[3]
 
 TRAINING = """
 import sys, time
-from kamcl_jax.train.interruption import Stopped, StopRequest
+from kamcl_jax.errors import Stopped
+from kamcl_jax.train.interruption import StopRequest
 with StopRequest() as request:
     for step in range(1, 10_000):
         print(step, flush=True)

@@ -13,14 +13,13 @@ from tiny_model import BATCH, tiny_config
 from input_pipeline.errors import DataError
 from kamcl_jax import errors
 from kamcl_jax.config import build
-from kamcl_jax.config import fields as config_check
-from kamcl_jax.errors import CheckpointError, ConfigError
+from kamcl_jax.config.fields import Decides, decides, flatten
+from kamcl_jax.errors import CheckpointError, ConfigError, Stopped
 from kamcl_jax.evaluate import evaluate
 from kamcl_jax.inference import embed, model
 from kamcl_jax.runs import folder
 from kamcl_jax.runs.checkpoints import Checkpoints, open_checkpoints
 from kamcl_jax.train import loop
-from kamcl_jax.train.interruption import Stopped
 
 STEPS_PER_EPOCH = 24 * 5 // BATCH
 RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
@@ -32,9 +31,10 @@ def compiled_once_a_config():
     steps, encoders = {}, {}
 
     def key(experiment):
-        fields = config_check.flatten(experiment.config).items()
-        free = config_check.FREE_TO_CHANGE - {"data.residency"}  # that makes another program
-        return str([field for field in fields if field[0] not in free])
+        leaves = flatten(experiment.config)
+        free = {name for name in leaves if decides(name, leaves) is Decides.NOTHING_LEARNT}
+        free -= {"data.residency"}  # other batches, though the same ones
+        return str([(name, value) for name, value in leaves.items() if name not in free])
 
     def remembering(make, made):
         def remembered(experiment):
@@ -45,7 +45,7 @@ def compiled_once_a_config():
         return remembered
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_compiled_step", remembering(loop._compiled_step, steps))
+        patch.setattr(loop, "_compile_step", remembering(loop._compile_step, steps))
         make = remembering(evaluate.make_encoders, encoders)
         patch.setattr(evaluate, "make_encoders", make)
         yield

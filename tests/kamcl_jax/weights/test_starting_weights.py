@@ -8,7 +8,7 @@ from published_weights import HIDDEN, LINES, WIDTH, encoder_arrays, random, rand
 from tiny_model import tiny_config
 
 from kamcl_jax.errors import PretrainedError
-from kamcl_jax.step.momentum import KeyQueue
+from kamcl_jax.step.key_queue import KeyQueue
 from kamcl_jax.step.state import TrainState
 from kamcl_jax.weights import starting_weights, tensor_files
 from kamcl_jax.weights.resnet_layout import resnet_layout

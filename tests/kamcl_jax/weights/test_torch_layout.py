@@ -9,8 +9,7 @@ from flax import traverse_util
 from published_weights import random_like, shapes_of
 
 from kamcl_jax.errors import PretrainedError
-from kamcl_jax.models.batch_norm import BatchNorm
-from kamcl_jax.models.convolution import Convolution
+from kamcl_jax.models.layers import BatchNorm, Convolution
 from kamcl_jax.weights import torch_layout
 from kamcl_jax.weights.resnet_layout import depth_of, resnet_layout
 from kamcl_jax.weights.torch_layout import BatchCount, Place, Spare, from_torch, named, to_torch

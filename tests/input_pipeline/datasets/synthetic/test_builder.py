@@ -1,4 +1,4 @@
-"""The embedded data set: disjoint scenes, decided by the options alone."""
+"""The data set `synthetic`: disjoint scenes, decided by the options alone."""
 
 import io
 
@@ -20,10 +20,7 @@ def test_splits_are_disjoint_scenes(prepared):
     with Image.open(io.BytesIO(opened.splits["test"][0]["image"])) as image:
         assert image.size == (32, 32)
     assert len(opened.splits["test"][0]["captions"]) == 5
-
-
-def test_captions_are_drawn_without_preparing(prepared):
-    opened = datasets.open_prepared("synthetic", None, prepared, size=32, **COUNTS)
+    # Captions are worded without preparing, and the same.
     assert datasets.read_texts("synthetic", None, size=32, **COUNTS) == opened.texts()
 
 
@@ -33,5 +30,17 @@ def test_options_decide_the_fingerprint(prepared):
     again = datasets.open_prepared("synthetic", None, prepared, **options)
     other = datasets.open_prepared("synthetic", None, prepared, **options, seed=1)
     assert first.fingerprint == again.fingerprint != other.fingerprint
-    with pytest.raises(DataError, match="'test' must be positive, not 0"):
-        datasets.open_prepared("synthetic", None, prepared, test=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"test": 0}, "'test' must be at least 1, not 0"),
+        ({"size": 31}, "'size' must be at least 32, not 31"),
+        ({"size": 513}, "'size' must be at most 512, not 513"),
+        ({"seed": -1}, "'seed' must be at least 0, not -1"),
+    ],
+)
+def test_options_out_of_range_are_refused(prepared, option, sentence):
+    with pytest.raises(DataError, match=sentence):
+        datasets.open_prepared("synthetic", None, prepared, **option)

@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 from handmade_images import colours, encode, png, tiff
+from numpy.testing import assert_array_equal
 from PIL import ExifTags, Image
 
 from input_pipeline.images.bands import BandChoice
@@ -26,32 +27,33 @@ def grey(values):
     return np.repeat(np.asarray(values, np.uint8)[..., None], 3, axis=-1)
 
 
+def decoded_by_pil(encoded):
+    image = Image.open(io.BytesIO(encoded))
+    image.load()
+    return image
+
+
 class TestConversions:
     @pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF", "PPM", "WEBP", "JPEG2000"])
     def test_colours_come_back(self, file_format):
         options = {"lossless": True} if file_format == "WEBP" else {}
         encoded = encode(Image.fromarray(colours()), file_format, **options)
-        np.testing.assert_array_equal(pixels(encoded), colours())
+        assert_array_equal(pixels(encoded), colours())
 
     @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
     @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
     def test_jpeg_is_decoded_as_pil_does(self, mode, options):
         encoded = encode(Image.fromarray(colours(20, 30)).convert(mode), "JPEG", **options)
-        np.testing.assert_array_equal(
+        assert_array_equal(
             pixels(encoded), np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
         )
 
     @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "BMP", "GIF", "PPM"])
-    def test_grey_is_repeated(self, file_format):
+    def test_grey_is_repeated_and_one_bit_is_black_or_white(self, file_format):
         values = colours()[..., 0]
-        encoded = encode(Image.fromarray(values), file_format)
-        np.testing.assert_array_equal(pixels(encoded), grey(values))
-
-    @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "BMP", "PPM"])
-    def test_one_bit_is_black_or_white(self, file_format):
-        values = colours()[..., 0] > 127
-        encoded = encode(Image.fromarray(values), file_format)
-        np.testing.assert_array_equal(pixels(encoded), grey(255 * values))
+        for stored, expected in [(values, values), (values > 127, 255 * (values > 127))]:
+            encoded = encode(Image.fromarray(stored), file_format)
+            assert_array_equal(pixels(encoded), grey(expected))
 
     @pytest.mark.parametrize(
         ("file_format", "options"),
@@ -65,71 +67,59 @@ class TestConversions:
             ("TIFF", {}),
         ],
     )
+    @pytest.mark.filterwarnings("ignore:Palette images")
     def test_palettes_give_their_colours(self, file_format, options):
         palette = np.array([[10, 20, 30], [200, 100, 0], [255, 255, 254]], np.uint8)
         indices = np.array([[0, 1, 2, 1], [2, 0, 1, 0]], np.uint8)
         image = Image.fromarray(indices).convert("P")
         image.putpalette(palette.tobytes())
         encoded = encode(image, file_format, **options)
-        np.testing.assert_array_equal(pixels(encoded), palette[indices])
+        assert_array_equal(pixels(encoded), palette[indices])
 
     @pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
     def test_alpha_is_dropped(self, file_format):
         alpha = np.array([0, 1, 128, 254, 255] * 6, np.uint8).reshape(6, 5, 1)
         encoded = encode(Image.fromarray(np.concatenate([colours(), alpha], -1)), file_format)
-        np.testing.assert_array_equal(pixels(encoded), colours())
+        assert_array_equal(pixels(encoded), colours())
         grey_alpha = Image.fromarray(np.concatenate([colours()[..., :1], alpha], -1), "LA")
         encoded = encode(grey_alpha, file_format)
-        np.testing.assert_array_equal(pixels(encoded), grey(colours()[..., 0]))
+        assert_array_equal(pixels(encoded), grey(colours()[..., 0]))
 
     @pytest.mark.parametrize("mode", ["CMYK", "LAB"])
     def test_other_colour_spaces_are_converted_by_pil(self, mode):
         image = Image.frombytes(mode, (4, 4), bytes(range(16 * len(mode))))
-        expected = np.asarray(image.convert("RGB"))
-        np.testing.assert_array_equal(pixels(encode(image, "TIFF")), expected)
-
-    def test_cmyk_is_subtractive(self):
-        encoded = encode(Image.new("CMYK", (1, 1), (255, 0, 0, 0)), "TIFF")
-        assert pixels(encoded).tolist() == [[[0, 255, 255]]]
+        assert_array_equal(pixels(encode(image, "TIFF")), image.convert("RGB"))
 
     def test_few_bits_reach_from_black_to_white(self):
         encoded = png(4, 1, 2, 0, [bytes([0b00011011])])
-        np.testing.assert_array_equal(pixels(encoded), grey([[0, 85, 170, 255]]))
+        assert_array_equal(pixels(encoded), grey([[0, 85, 170, 255]]))
         encoded = png(3, 1, 4, 0, [bytes([0x0F, 0x10])])
-        np.testing.assert_array_equal(pixels(encoded), grey([[0, 255, 17]]))
+        assert_array_equal(pixels(encoded), grey([[0, 255, 17]]))
 
 
 class TestSixteenBits:
     def test_png(self):
         encoded = png(4, 1, 16, 0, [HIGH.astype(">u2").tobytes()])
-        np.testing.assert_array_equal(pixels(encoded), grey(HIGH >> 8))
-
-    @pytest.mark.parametrize("order", "<>")
-    @pytest.mark.parametrize("compression", [1, 8])
-    def test_tiff_of_either_byte_order(self, order, compression):
-        data = HIGH.astype(f"{order}u2").tobytes()
-        data = zlib.compress(data) if compression == 8 else data
-        encoded = tiff(order, [16], 1, data, compression=compression)
-        np.testing.assert_array_equal(pixels(encoded), grey(HIGH >> 8))
+        assert_array_equal(pixels(encoded), grey(HIGH >> 8))
 
     def test_tiff_whose_zero_is_white(self):
         encoded = tiff("<", [16], 0, HIGH.astype("<u2").tobytes())
-        np.testing.assert_array_equal(pixels(encoded), grey(255 - (HIGH >> 8)))
+        assert_array_equal(pixels(encoded), grey(255 - (HIGH >> 8)))
 
     def test_tiff_of_12_bits(self):
         encoded = tiff("<", [12], 1, bytes([0x80, 0xFF, 0xFE]), width=2)  # 0x80F and 0xFFE
-        np.testing.assert_array_equal(pixels(encoded), grey([[0x80, 0xFF]]))
+        assert_array_equal(pixels(encoded), grey([[0x80, 0xFF]]))
 
     def test_pgm_whatever_its_white(self):
         encoded = b"P5 4 1 65535\n" + HIGH.astype(">u2").tobytes()
-        np.testing.assert_array_equal(pixels(encoded), grey(HIGH >> 8))
+        assert_array_equal(pixels(encoded), grey(HIGH >> 8))
         encoded = b"P5 2 1 4095\n" + np.array([4095, 0], ">u2").tobytes()
-        np.testing.assert_array_equal(pixels(encoded), grey([[255, 0]]))
+        assert_array_equal(pixels(encoded), grey([[255, 0]]))
 
     def test_jpeg_2000(self):
         values = np.full((8, 8), 0x80FF, np.uint16)
         encoded = encode(Image.fromarray(values), "JPEG2000")
-        np.testing.assert_array_equal(pixels(encoded), grey(values >> 8))
+        assert_array_equal(pixels(encoded), grey(values >> 8))
 
     @pytest.mark.parametrize(("colour_type", "bands"), [(2, 3), (6, 4), (4, 2)])
     def test_png_of_several_bands(self, colour_type, bands):
@@ -138,32 +128,17 @@ class TestSixteenBits:
         expected = values[:3] >> 8 if bands > 2 else [values[0] >> 8] * 3
         assert pixels(encoded).ravel().tolist() == list(expected)
 
-    @pytest.mark.parametrize("order", "<>")
-    @pytest.mark.parametrize("compression", [1, 8])
-    def test_tiff_in_colour(self, order, compression):
-        values = np.array([0x80FF, 0x12FE, 0xFEFF], f"{order}u2").tobytes()
-        values = zlib.compress(values) if compression == 8 else values
-        encoded = tiff(order, [16] * 3, 2, values, width=1, compression=compression)
-        assert pixels(encoded).tolist() == [[[0x80, 0x12, 0xFE]]]
-
     @pytest.mark.parametrize("compression", [1, 8])
     def test_separate_planes(self, compression):
         planes = [np.array([v, v + 1], "<u2").tobytes() for v in (0x80FE, 0x12FE, 0xFEFE)]
         planes = [zlib.compress(plane) if compression == 8 else plane for plane in planes]
         encoded = tiff("<", [16] * 3, 2, *planes, width=2, compression=compression, t284=[2])
         assert pixels(encoded).tolist() == [[[0x80, 0x12, 0xFE]] * 2]
-        decoded = Image.open(io.BytesIO(encoded))
-        decoded.load()
         if compression == 8:
-            assert np.asarray(read_rgb(decoded)).tolist() == [[[0x80, 0x12, 0xFE]] * 2]
+            assert pixels(decoded_by_pil(encoded)).tolist() == [[[0x80, 0x12, 0xFE]] * 2]
         else:  # PIL takes the planes for wider ones of 8 bits
             with pytest.raises(UnreadableImageError, match=r"lie in separate planes$"):
-                read_rgb(decoded)
-
-    def test_tiff_of_32_bits(self):
-        values = np.array([0, 2**24, 2**31, 2**32 - 1], "<u4")
-        encoded = tiff("<", [32], 1, values.tobytes(), t339=[1])
-        np.testing.assert_array_equal(pixels(encoded), grey([[0, 1, 128, 255]]))
+                read_rgb(decoded_by_pil(encoded))
 
     @pytest.mark.parametrize(
         ("dtype", "sample_format"), [("<i1", 2), ("<i2", 2), ("<i4", 2), ("<f4", 3)]
@@ -171,26 +146,19 @@ class TestSixteenBits:
     def test_numbers_without_a_white_are_refused(self, dtype, sample_format):
         values = np.array([0, 1, 20, 125], dtype)
         encoded = tiff("<", [8 * values.itemsize], 1, values.tobytes(), t339=[sample_format])
-        decoded = Image.open(io.BytesIO(encoded))
-        decoded.load()
-        for source in (encoded, Image.open(io.BytesIO(encoded)), decoded):
+        for source in (encoded, Image.open(io.BytesIO(encoded)), decoded_by_pil(encoded)):
             with pytest.raises(UnreadableImageError, match=r"^its pixels are signed or floating-"):
                 read_rgb(source)
 
     def test_a_stretch_is_no_advice_where_it_does_not_count(self):
         encoded = b"Pf\n2 1\n-1\n" + np.array([0, 1], "<f4").tobytes()
-        for choice in (BandChoice(), BandChoice(stretch=(2, 98))):
-            with pytest.raises(UnreadableImageError) as refused:
-                read_rgb(encoded, choice)
-            assert "stretch" not in str(refused.value)
-            assert "PIL holds its pixels as 32-bit or floating-point numbers" in str(refused.value)
+        with pytest.raises(UnreadableImageError, match=r"^PIL holds its .* which is white$"):
+            read_rgb(encoded, BandChoice(stretch=(2, 98)))
 
     def test_unsigned_numbers_that_pil_has_decoded_are_not_called_signed(self):
         encoded = tiff("<", [32], 1, np.array([0, 1, 2, 3], "<u4").tobytes(), t339=[1])
-        decoded = Image.open(io.BytesIO(encoded))
-        decoded.load()
         with pytest.raises(UnreadableImageError, match=r"^PIL holds its pixels as 32-bit or float"):
-            read_rgb(decoded)
+            read_rgb(decoded_by_pil(encoded))
 
 
 class TestSeveralImages:
@@ -203,20 +171,14 @@ class TestSeveralImages:
         wanted = np.asarray(first).astype(int)
         assert np.abs(pixels(encoded) - wanted).max() <= (2 if file_format == "MPO" else 0)
 
-    def test_five_bands_of_a_tiff_give_three(self):
-        encoded = tiff("<", [8] * 5, 2, bytes([1, 2, 3, 4, 5]), width=1, t338=[0, 0])
-        assert pixels(encoded).tolist() == [[[1, 2, 3]]]
-
-    @pytest.mark.parametrize(("bands", "photometric"), [(4, 1), (13, 2)])
-    def test_bands_that_pil_does_not_know_give_three(self, bands, photometric, capfd, caplog):
+    @pytest.mark.parametrize(("bands", "photometric"), [(4, 1), (5, 2), (13, 2)])
+    def test_bands_that_pil_does_not_know_give_three(self, bands, photometric):
         values = bytes(range(1, bands + 1))
         encoded = tiff("<", [8] * bands, photometric, values, width=1, t338=[0] * (bands - 3))
         assert pixels(encoded).tolist() == [[[1, 2, 3]]]
-        assert capfd.readouterr() == ("", "")
-        assert not caplog.records  # PIL logs an error for 13 bands
 
     def test_the_orientation_of_exif_is_not_applied(self):
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = 6
         encoded = encode(Image.fromarray(colours(8, 16)), "PNG", exif=exif)
-        np.testing.assert_array_equal(pixels(encoded), colours(8, 16))
+        assert_array_equal(pixels(encoded), colours(8, 16))

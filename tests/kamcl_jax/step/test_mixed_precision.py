@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kamcl_jax.step.precision import cast_floats
+from kamcl_jax.step.encoding import cast_floats
 
 POOLING_KERNELS = {(32, 96), (32, 1)}
 """Of the pooling GRUs and their scores, whose arithmetic stays in float32."""

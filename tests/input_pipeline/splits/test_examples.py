@@ -5,16 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from input_pipeline.splits.stored_arrays import SelectedRows, StoredTexts, open_array
+from input_pipeline.splits.examples import SelectedRows, StoredTexts, open_array
 
 
 def test_selected_rows_are_an_array_of_their_own():
     array = np.arange(60).reshape(10, 3, 2)
     rows = np.array([7, 1, 4, 9])
     selected, plain = SelectedRows(array, rows), array[rows]
-    assert selected.shape == plain.shape
-    assert selected.dtype == plain.dtype
-    assert len(selected) == 4
+    assert (selected.shape, selected.dtype, len(selected)) == (plain.shape, plain.dtype, 4)
     for index in (0, -1, slice(1, 3), np.array([3, 0, 0]), [2], slice(None, None, -1)):
         np.testing.assert_array_equal(selected[index], plain[index])
     np.testing.assert_array_equal(np.asarray(selected), plain)
@@ -23,27 +21,15 @@ def test_selected_rows_are_an_array_of_their_own():
         selected[4]
 
 
-@pytest.mark.parametrize(
-    "texts", [["a plane .", "", "größe 飛", " x"], [], ["", ""], ["one"] * 1000]
-)
+@pytest.mark.parametrize("texts", [["a plane .", "", "größe 飛", " x"], [], ["", ""]])
 def test_texts_come_back(tmp_path, texts):
     StoredTexts.write(tmp_path / "captions.txt", texts)
     stored = StoredTexts(tmp_path / "captions.txt")
     assert list(stored) == texts
-    assert len(stored) == len(texts)
     assert stored[1:] == texts[1:]
-    if texts:
-        assert stored[-1] == texts[-1]
+    assert stored[-1:] == texts[-1:]
     with pytest.raises(IndexError):
         stored[len(texts)]
-
-
-def test_texts_that_were_cut_off_are_noticed(tmp_path):
-    path = tmp_path / "captions.txt"
-    StoredTexts.write(path, ["a", "b"])
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"captions\.txt has not the length"):
-        StoredTexts(path)
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (2, 3)])
@@ -56,10 +42,12 @@ def test_arrays_are_opened_read_only_empty_ones_too(tmp_path, shape):
 
 
 def resident_file_bytes():
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssFile:"):
-            return 1024 * int(line.split()[1])
-    raise AssertionError("no RssFile")
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("RssFile:")
+    )
+    return 1024 * int(line.split()[1])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own figures")

@@ -1,4 +1,4 @@
-"""Keys of a query's image or text: found, left out of the losses, and remembered by the queues."""
+"""The queue of keys; keys of a query's image or text: found, left out and remembered."""
 
 import dataclasses
 import math
@@ -6,6 +6,7 @@ from collections import deque
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -16,8 +17,15 @@ from tiny_model import BATCH, QUEUE
 from kamcl_jax.benchmark.step_parts import random_encodings
 from kamcl_jax.parallel import mesh as sharding
 from kamcl_jax.parallel.compiled_step import collectives, compile_step
-from kamcl_jax.step import false_negatives, losses, momentum, objective, pair_ids
-from kamcl_jax.step.pair_ids import PairIds
+from kamcl_jax.step import key_queue, objective
+from kamcl_jax.step.key_queue import (
+    IMAGE_ID,
+    TEXT_ID,
+    UNKNOWN,
+    KeyQueue,
+    PairIds,
+    find_false_negatives,
+)
 from kamcl_jax.step.state import state_layout
 from kamcl_jax.step.train_step import make_train_step
 
@@ -33,8 +41,8 @@ def draw_ids(seed, count, images=4, texts=5):
 def draw_queue(seed):
     keys = random_encodings(seed, LENGTH, WIDTH, 3).image
     ids = draw_ids(seed, LENGTH)
-    ids.image[:4] = ids.text[:4] = pair_ids.UNKNOWN
-    return momentum.KeyQueue(keys, np.int32(0), ids)
+    ids.image[:4] = ids.text[:4] = UNKNOWN
+    return KeyQueue(keys, np.int32(0), ids)
 
 
 QUERIES, KEYS = (random_encodings(seed, SIZE, WIDTH, 3) for seed in (0, 1))
@@ -68,21 +76,21 @@ def contrastive(settings, ids=IDS, queries=QUERIES, keys=KEYS, images=IMAGES, te
 
 @partial(jax.jit, static_argnames="settings")
 def compiled(settings, ids, queries, keys, images, texts):
-    queue_ids = (images.ids, texts.ids) if settings.negatives == "queue" else (None, None)
-    left_out = false_negatives.find(ids, *queue_ids) if ids else None
-    compared = objective.similarities(
-        queries, keys, images.keys, texts.keys, settings, left_out=left_out
-    )
-    return losses.info_nce(compared.image_logits) + losses.info_nce(compared.text_logits)
+    if settings.negatives == "batch":
+        images, texts = images.replace(ids=None), texts.replace(ids=None)
+    batch = {IMAGE_ID: ids.image, TEXT_ID: ids.text} if ids else {}
+    settings = settings._replace(mask_false_negatives=bool(ids))
+    compared = objective.compare(queries, keys, batch, images, texts, jnp.int32(0), settings)
+    return objective.contrastive(compared)
 
 
 @pytest.fixture
 def settings(tiny):
-    return tiny.settings.objective
+    return tiny.settings.contrast
 
 
 def test_keys_of_the_same_image_or_text_are_found_and_random_keys_never():
-    found = false_negatives.find(IDS, IMAGES.ids, TEXTS.ids)
+    found = find_false_negatives(IDS, IMAGES.ids, TEXTS.ids)
     np.testing.assert_array_equal(found.of_images, loop_of_left_out(IDS, TEXTS.ids))
     np.testing.assert_array_equal(found.of_texts, loop_of_left_out(IDS, IMAGES.ids))
     assert not found.of_images[:, :4].any()
@@ -105,7 +113,7 @@ def test_the_losses_are_those_over_the_negatives_that_are_left(settings):
 
 
 def test_of_a_batchs_keys_the_same_are_left_out_too(settings):
-    settings = dataclasses.replace(settings, negatives="batch")
+    settings = settings._replace(negatives="batch")
     own = loop_of_left_out(IDS, IDS)  # the match among them
     t = settings.temperature
     expected = sum(
@@ -113,13 +121,13 @@ def test_of_a_batchs_keys_the_same_are_left_out_too(settings):
         for queries, keys in ((QUERIES.image, KEYS.text), (QUERIES.text, KEYS.image))
     )
     np.testing.assert_allclose(contrastive(settings), expected, rtol=1e-5)
-    per_query = false_negatives.find(IDS, None, None).per_query
+    per_query = find_false_negatives(IDS, None, None).per_query
     np.testing.assert_allclose(per_query, np.sum(own) / SIZE - 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("negatives", objective.NEGATIVES)
+@pytest.mark.parametrize("negatives", ["queue", "batch"])
 def test_where_nothing_is_the_same_nothing_changes(settings, negatives):
-    settings = dataclasses.replace(settings, negatives=negatives)
+    settings = settings._replace(negatives=negatives)
     numbers = np.arange(SIZE, dtype=np.int32) + 100
     masked = contrastive(settings, PairIds(numbers, numbers))
     np.testing.assert_allclose(masked, contrastive(settings, ids=None), rtol=1e-6)
@@ -157,12 +165,31 @@ def test_a_query_that_has_no_negative_left_has_no_loss_and_no_gradient(settings)
         np.testing.assert_allclose(leaf, 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("length", [6, 7])
+def test_queue_is_a_ring_buffer(length):
+    queue = key_queue.random_queue(jax.random.key(0), length, 3)
+    np.testing.assert_allclose(np.linalg.norm(queue.keys, axis=1), 1, rtol=1e-6)
+    expected = deque(np.asarray(queue.keys), maxlen=length)
+    for number in range(5):
+        keys = np.full((2, 3), number, np.float32)
+        queue = key_queue.push(queue, keys)
+        expected.extend(keys)
+    stored = np.roll(queue.keys, -int(queue.pointer), axis=0)
+    np.testing.assert_array_equal(stored, np.stack(expected))
+
+
+def test_no_gradient_through_pushed_keys():
+    queue = key_queue.random_queue(jax.random.key(0), 4, 3)
+    gradient = jax.grad(lambda keys: key_queue.push(queue, keys).keys.sum())(np.ones((2, 3), "f"))
+    assert not np.any(gradient)
+
+
 def test_a_queue_remembers_the_pairs_of_its_keys():
-    queue = momentum.random_queue(jax.random.key(0), 7, 3, with_ids=True)
-    expected = deque([pair_ids.UNKNOWN] * 7, maxlen=7)
+    queue = key_queue.random_queue(jax.random.key(0), 7, 3, with_ids=True)
+    expected = deque([UNKNOWN] * 7, maxlen=7)
     for number in range(5):
         ids = PairIds(np.int32([number, number + 10]), np.int32([2 * number, 0]))
-        queue = momentum.push(queue, np.full((2, 3), number, np.float32), ids)
+        queue = key_queue.push(queue, np.full((2, 3), number, np.float32), ids)
         expected.extend([number, number + 10])
         stored = np.roll(queue.ids.image, -int(queue.pointer))
         np.testing.assert_array_equal(stored, expected)
@@ -170,12 +197,12 @@ def test_a_queue_remembers_the_pairs_of_its_keys():
     np.testing.assert_array_equal(queue.ids.text[known], 2 * queue.ids.image[known])
     np.testing.assert_array_equal(queue.keys[known, 0], queue.ids.image[known])
     with pytest.raises(ValueError, match="None"):
-        momentum.push(queue, np.ones((2, 3), np.float32))
+        key_queue.push(queue, np.ones((2, 3), np.float32))
 
 
 def batch_of(tiny, step):
     ids = draw_ids(step, BATCH, images=9, texts=12)
-    return {**tiny.batch(step), pair_ids.IMAGE: ids.image, pair_ids.TEXT: ids.text}
+    return {**tiny.batch(step), IMAGE_ID: ids.image, TEXT_ID: ids.text}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,8 +215,8 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def masking(tiny):
-    masks = dataclasses.replace(tiny.settings.objective, mask_false_negatives=True)
-    return dataclasses.replace(tiny.settings, objective=masks)
+    masks = tiny.settings.contrast._replace(mask_false_negatives=True)
+    return dataclasses.replace(tiny.settings, contrast=masks)
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +253,7 @@ def test_steps_leave_out_what_earlier_steps_have_pushed(ran, tiny):
     pushed = deque([(-1, -1)] * QUEUE, maxlen=QUEUE)
     for step, metrics in enumerate(ran["masked"].metrics):
         batch = batch_of(tiny, step)
-        pairs = list(zip(batch[pair_ids.IMAGE], batch[pair_ids.TEXT], strict=True))
+        pairs = list(zip(batch[IMAGE_ID], batch[TEXT_ID], strict=True))
         counts = [sum(image == i or text == t for i, t in pushed) for image, text in pairs]
         np.testing.assert_allclose(metrics["false_negatives"], np.mean(counts), rtol=1e-6)
         pushed.extend(pairs)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from input_pipeline.language import equal_texts
+from input_pipeline.language.texts import equal_text_ids, num_shared_captions
 
 
 def test_texts_are_equal_up_to_white_space_alone():
     captions = ["a port .", " a\t port\n. ", "A port .", "a port.", "", " \n", "a port ."]
-    assert equal_texts.numbered(iter(captions)).tolist() == [0, 0, 1, 2, 3, 3, 0]
+    assert equal_text_ids(iter(captions)).tolist() == [0, 0, 1, 2, 3, 3, 0]
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ def test_texts_are_equal_up_to_white_space_alone():
 )
 def test_shared_captions_are_counted(texts, shared):
     image_of_caption = np.array([0, 0, 1, 1, 1, 2])
-    assert equal_texts.num_shared(np.array(texts), image_of_caption) == shared
+    assert num_shared_captions(np.array(texts), image_of_caption) == shared

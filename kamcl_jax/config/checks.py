@@ -1,0 +1,91 @@
+"""What a config's fields must be to each other, to the devices and to the data."""
+
+import ml_collections
+
+from kamcl_jax.config.fields import check_fields
+from kamcl_jax.errors import ConfigError
+from kamcl_jax.models.gpo import COUNT_UP_TO
+from kamcl_jax.models.resnet import stage_channels
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Checks all that can be known of a training without its data and its devices.
+
+    Raises:
+      ConfigError: The first thing that cannot be.
+    """
+    check_fields(config)
+    resize, image = config.augmentation.resize, config.image_encoder
+    if 0 < resize < config.image_size:
+        raise ConfigError(
+            f"config.augmentation.resize {resize} is smaller than config.image_size "
+            f"{config.image_size}, which is cropped from it"
+        )
+    first, second, *_ = stage_channels(image.depth, image.width)
+    if image.pooling_kernel == "pallas" and first + second > COUNT_UP_TO:
+        raise ConfigError(
+            f"config.image_encoder.pooling_kernel='pallas' ranks up to {COUNT_UP_TO} maps; stages "
+            f"1 and 2 of this network have {first + second}"
+        )
+    if config.queue_length < config.batch_size:
+        raise ConfigError(
+            f"config.queue_length {config.queue_length} is smaller than config.batch_size "
+            f"{config.batch_size}, so a batch of keys would not fit"
+        )
+    if config.gradient_accumulation > 1 and config.caption_padding == "release":
+        raise ConfigError(
+            "config.gradient_accumulation and config.caption_padding='release' do not go together: "
+            "the release's padding depends on the longest caption of the whole batch"
+        )
+
+
+def check_division(config: ml_collections.ConfigDict, num_devices: int) -> None:
+    """Checks that the devices of a mesh divide what they share.
+
+    Raises:
+      ConfigError: They do not.
+    """
+    microbatches = config.gradient_accumulation
+    if config.batch_size % (num_devices * microbatches):
+        each = "" if microbatches == 1 else f" in {microbatches} microbatches"
+        raise ConfigError(
+            f"config.batch_size {config.batch_size} is not a multiple of the {num_devices} "
+            f"devices that share a batch{each}; config.mesh.data says how many of the machine's "
+            "devices to use"
+        )
+    if config.mesh.queue == "sharded" and config.queue_length % num_devices:
+        raise ConfigError(
+            f"config.queue_length {config.queue_length} is not a multiple of the {num_devices} "
+            "devices that share the queue (config.mesh.queue='sharded')"
+        )
+
+
+def check_kernel(config: ml_collections.ConfigDict, platform: str, num_devices: int) -> None:
+    """Checks that the devices can run the kernel that ranks the low-level features.
+
+    Args:
+      config: The config.
+      platform: The kind of the mesh's devices, as JAX names it.
+      num_devices: The size of the mesh.
+
+    Raises:
+      ConfigError: They cannot.
+    """
+    if config.image_encoder.pooling_kernel == "pallas" and (platform, num_devices) != ("gpu", 1):
+        raise ConfigError(
+            "config.image_encoder.pooling_kernel='pallas' runs on one GPU; the mesh's devices are "
+            f"{num_devices} of the kind {platform!r}"
+        )
+
+
+def check_against_data(config: ml_collections.ConfigDict, num_captions: int) -> None:
+    """Checks that a batch is not larger than the training split.
+
+    Raises:
+      ConfigError: It is.
+    """
+    if config.batch_size > num_captions:
+        raise ConfigError(
+            f"config.batch_size {config.batch_size} is larger than the training split of "
+            f"{num_captions} captions"
+        )

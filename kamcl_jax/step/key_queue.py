@@ -1,0 +1,147 @@
+"""The queue of past keys (MoCo; He et al. 2020), and which of its keys are no negatives."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from kamcl_jax.parallel.mesh import Layout
+
+IMAGE_ID, TEXT_ID = "image_id", "text_id"
+"""The entries of a batch that say which image and which text its pairs are of, i32[B] from 0. They
+are there where false negatives are masked."""
+
+UNKNOWN = -1
+"""The id of the random keys that training starts with. Nothing else has it."""
+
+
+class PairIds(struct.PyTreeNode):
+    """The images and texts of R pairs.
+
+    Attributes:
+      image: i32[R], the image's row in its split.
+      text: i32[R], the same number for equal captions.
+    """
+
+    image: jax.Array
+    text: jax.Array
+
+    @classmethod
+    def of_batch(cls, batch: Mapping[str, jax.Array]) -> "PairIds":
+        """Returns the ids that a batch carries."""
+        return cls(batch[IMAGE_ID], batch[TEXT_ID])
+
+    @classmethod
+    def unknown(cls, count: int) -> "PairIds":
+        """Returns the ids of `count` keys that belong to no pair."""
+        # Two arrays: the state is donated, and no buffer can be donated twice.
+        return cls(*(jnp.full((count,), UNKNOWN, jnp.int32) for _ in range(2)))
+
+
+class KeyQueue(struct.PyTreeNode):
+    """A ring buffer of past keys.
+
+    Attributes:
+      keys: f32[K, E], unit vectors.
+      pointer: i32[], the row that the next batch of keys takes.
+      ids: The pairs that the K keys come from; None where false negatives are not masked.
+    """
+
+    keys: jax.Array
+    pointer: jax.Array
+    ids: PairIds | None = None
+
+
+def random_queue(key: jax.Array, length: int, width: int, *, with_ids: bool = False) -> KeyQueue:
+    """Returns a queue of random unit vectors f32[length, width], as training starts with.
+
+    Args:
+      key: A PRNG key.
+      length: The number of keys, K.
+      width: The size of an embedding, E.
+      with_ids: Whether the queue keeps the ids of its keys' pairs.
+    """
+    keys = jax.random.normal(key, (length, width))
+    keys /= jnp.linalg.norm(keys, axis=1, keepdims=True)
+    return KeyQueue(keys, jnp.zeros((), jnp.int32), PairIds.unknown(length) if with_ids else None)
+
+
+def push(queue: KeyQueue, keys: jax.Array, ids: PairIds | None = None) -> KeyQueue:
+    """Replaces the oldest keys of a queue by new ones: first in, first out.
+
+    Args:
+      queue: The queue, of length K.
+      keys: f32[B, E], unit vectors. They are stored without a gradient.
+      ids: The pairs of the B keys. A queue that has no ids does not use them.
+
+    Raises:
+      ValueError: There are more keys than the queue has rows.
+    """
+    length, batch = queue.keys.shape[0], keys.shape[0]
+    if batch > length:
+        raise ValueError(f"a batch of {batch} keys does not fit into a queue of length {length}")
+    rows = (queue.pointer + jnp.arange(batch)) % length
+
+    # A scatter, which GSPMD splits along the queue without moving the queue.
+    def write(stored: jax.Array, new: jax.Array) -> jax.Array:
+        return stored.at[rows].set(new, unique_indices=True)
+
+    return KeyQueue(
+        write(queue.keys, jax.lax.stop_gradient(keys)),
+        (queue.pointer + batch) % length,
+        None if queue.ids is None else jax.tree.map(write, queue.ids, ids),
+    )
+
+
+class FalseNegatives(struct.PyTreeNode):
+    """The keys that are not among the negatives of a batch's queries.
+
+    Attributes:
+      of_images: bool[B, K], whether text key k is left out for image i.
+      of_texts: bool[B, K], whether image key k is left out for caption i.
+    """
+
+    of_images: jax.Array
+    of_texts: jax.Array
+
+    @property
+    def per_query(self) -> jax.Array:
+        """f32[], how many keys a query leaves out on average."""
+        count = self.of_images.sum(1, jnp.int32) + self.of_texts.sum(1, jnp.int32)
+        return count.mean(dtype=jnp.float32) / 2
+
+
+def find_false_negatives(
+    batch: PairIds,
+    image_queue: PairIds | None,
+    text_queue: PairIds | None,
+    layout: Layout | None = None,
+) -> FalseNegatives:
+    """Finds the keys that are of a query's image or of its text.
+
+    A text key is no negative of an image if it describes that image, or if it says what the image's
+    own caption says. An image key is no negative of a caption if the caption, or one that is equal,
+    describes it.
+
+    Args:
+      batch: The ids of the B pairs.
+      image_queue: The ids of K past image keys. None: the negatives are the batch's other keys.
+      text_queue: The ids of K past text keys, or None.
+      layout: Where the queues lie.
+    """
+    if image_queue is None or text_queue is None:
+        others = ~jnp.eye(len(batch.image), dtype=bool)
+        left_out = _same_pair(batch, batch) & others
+        return FalseNegatives(left_out, left_out)
+    if layout is not None and layout.shard_queues:
+        batch = jax.lax.with_sharding_constraint(batch, layout.whole)
+    return FalseNegatives(
+        of_images=_same_pair(batch, text_queue), of_texts=_same_pair(batch, image_queue)
+    )
+
+
+def _same_pair(queries: PairIds, keys: PairIds) -> jax.Array:
+    """Says which of K keys are of a query's image or of its text -> bool[B, K]."""
+    same_image = queries.image[:, None] == keys.image[None, :]
+    return same_image | (queries.text[:, None] == keys.text[None, :])
