@@ -21,7 +21,7 @@ from kamcl_jax.inference.embed import Encoded, Encoders, Variables
 from kamcl_jax.inference.image_sources import ImageSource, LazyImages
 from kamcl_jax.parallel.mesh import replicated
 from kamcl_jax.ranking import scores
-from kamcl_jax.runs import record as run_record
+from kamcl_jax.runs.record import config_of
 from kamcl_jax.step.state import TrainState
 
 TOKENS_MULTIPLE = 16
@@ -205,7 +205,7 @@ def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
         if step is None:
             step = checkpoints.best_or_latest
         record = checkpoints.record(step)
-        config = run_record.config_of(record)
+        config = config_of(record)
         words = Words(record["vocabulary"], record["concepts"], record["concept_width"])
         one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         like = _abstract_state(build.on_these_devices(config), words)
