@@ -133,26 +133,6 @@ def test_where_nothing_is_the_same_nothing_changes(settings, negatives):
     np.testing.assert_allclose(masked, contrastive(settings, ids=None), rtol=1e-6)
 
 
-def test_the_order_of_keys_and_pairs_and_the_names_of_ids_do_not_matter(settings):
-    generator = np.random.default_rng(0)
-    rows, pairs = generator.permutation(LENGTH), generator.permutation(SIZE)
-    renamed = generator.permutation(9).astype(np.int32) + 3
-
-    def rename(ids):
-        return jax.tree.map(lambda x: np.where(x < 0, x, renamed[x]).astype(np.int32), ids)
-
-    def shuffled(queue):
-        return queue.replace(
-            keys=queue.keys[rows], ids=rename(jax.tree.map(lambda x: x[rows], queue.ids))
-        )
-
-    ids, queries, keys = jax.tree.map(lambda x: x[pairs], (IDS, QUERIES, KEYS))
-    other = contrastive(
-        settings, rename(ids), queries, keys, images=shuffled(IMAGES), texts=shuffled(TEXTS)
-    )
-    np.testing.assert_allclose(other, contrastive(settings), rtol=1e-6)
-
-
 def test_a_query_that_has_no_negative_left_has_no_loss_and_no_gradient(settings):
     ids = PairIds(np.zeros(SIZE, np.int32), np.arange(SIZE, dtype=np.int32))
     same_image = PairIds(np.zeros(LENGTH, np.int32), np.full(LENGTH, 99, np.int32))

@@ -1,0 +1,350 @@
+"""Encoders and losses that a config names by their import path: made and tried, or refused."""
+
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+from plain_encoders import Colours, Words
+from tiny_model import CONCEPTS, WORDS, tiny_config
+
+from kamcl_jax.benchmark.step_parts import random_encodings
+from kamcl_jax.config import build, plugins
+from kamcl_jax.config.plugins import import_named, refuse_code_inside
+from kamcl_jax.errors import ConfigError
+from kamcl_jax.models.towers import ImageEncoder, TextEncoder
+from kamcl_jax.parallel import mesh as sharding
+from kamcl_jax.step import objective
+from kamcl_jax.step.key_queue import KeyQueue
+from kamcl_jax.step.objective import ContrastSettings
+from kamcl_jax.step.state import state_layout
+from kamcl_jax.step.train_step import make_train_step
+
+
+def test_a_path_names_what_is_in_a_module():
+    path = "kamcl_jax.models.towers:ImageEncoder"
+    assert import_named(path, "field") is ImageEncoder
+    assert import_named(f"{path}.clone", "field") is ImageEncoder.clone
+
+
+def test_modules_are_found_in_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "found_here.py").write_text("answer = 42\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert import_named("found_here:answer", "field") == 42
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("kamcl_jax", "config.x is 'kamcl_jax'; it must be 'package.module:Name'"),
+        (":Name", "config.x is ':Name'; it must be 'package.module:Name'"),
+        (
+            "no_such.module:Name",
+            "config.x is 'no_such.module:Name', which cannot be imported: "
+            "ModuleNotFoundError: No module named 'no_such'",
+        ),
+        (
+            "kamcl_jax.step.losses:nothing",
+            "cannot be imported: AttributeError: module 'kamcl_jax.step.losses' has no attribute",
+        ),
+        ("fails_when_imported:Name", "cannot be imported: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused_in_one_sentence(
+    path, sentence, tmp_path, monkeypatch
+):
+    (tmp_path / "fails_when_imported.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as refused:
+        import_named(path, "config.x")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "working_directory"),
+    [
+        ("brought:Name", "model"),
+        ("package.module:Name", "model"),
+        ("namespace.module:Name", "model"),
+        ("model.brought:Name", "."),
+    ],
+)
+def test_code_that_lies_in_a_folder_is_refused_and_not_run(
+    path, working_directory, tmp_path, monkeypatch
+):
+    model = tmp_path / "model"
+    for name in ("brought.py", "package/__init__.py", "package/module.py", "namespace/module.py"):
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text("raise SystemExit('it was run')\n")
+    monkeypatch.chdir(tmp_path / working_directory)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(ConfigError, match=f"field is '{path}', which lies in .*model itself"):
+        refuse_code_inside(model, path, "field")
+
+
+def test_code_beside_a_folder_is_not_of_it(tmp_path, monkeypatch):
+    (tmp_path / "beside_it.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for path in (
+        "beside_it:Name",
+        "kamcl_jax.step.losses:info_nce",
+        "json:loads",
+        "sys:path",
+        "no",
+        "",
+    ):
+        refuse_code_inside(tmp_path / "model", path, "field")
+
+
+def config_with(tower="image_encoder", module="plain_encoders:Colours", **options):
+    config = tiny_config()
+    config[tower].module = module
+    config[tower].options = ml_collections.ConfigDict(options)
+    return config
+
+
+def test_a_config_that_names_none_has_the_packages_own():
+    config = tiny_config()
+    plugins.check_encoders(config, None)
+    model = plugins.make_model(config, num_tokens=5, num_concepts=4)
+    assert isinstance(model.image, ImageEncoder)
+    assert isinstance(model.text, TextEncoder)
+
+
+def test_another_encoder_gets_the_sizes_and_its_options():
+    config = config_with(widths=(5, 7))
+    config.text_encoder.module = "plain_encoders:Words"
+    plugins.check_encoders(config, None)
+    model = plugins.make_model(config, num_tokens=5, num_concepts=4)
+    sizes = {"num_concepts": 4, "embedding_size": config.embedding_size}
+    assert model.image == Colours(**sizes, widths=(5, 7))
+    assert model.text == Words(num_tokens=5, **sizes)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (
+            config_with(module="plain_encoders:Nothing"),
+            "config.image_encoder.module is 'plain_encoders:Nothing', which cannot be imported",
+        ),
+        (
+            config_with(depth=3),
+            "which cannot be made with num_concepts, embedding_size and "
+            "config.image_encoder.options: TypeError",
+        ),
+        (
+            config_with(widths={"dtype": jnp.float32}),
+            "config.image_encoder.options must be what JSON can hold, as checkpoints keep them",
+        ),
+        (
+            config_with("text_encoder", "plain_encoders:Colours"),
+            "config.text_encoder.module is 'plain_encoders:Colours', which cannot be made with "
+            "num_tokens, num_concepts, embedding_size",
+        ),
+        (
+            config_with(module="plain_encoders:NoModule"),
+            "which makes an object of type NoModule, no Flax Linen module",
+        ),
+        (
+            config_with(module="plain_encoders:WithoutTrain"),
+            "which fails on float32[2, 64, 64, 3]: TypeError",
+        ),
+        (
+            config_with(module="plain_encoders:Swapped"),
+            "which returns (float32[2, 12], float32[2, 16]) for 2 inputs, not "
+            "(float32[2, 16], float32[2, 12])",
+        ),
+        (
+            config_with(module="plain_encoders:WithACache"),
+            "which has variables in the collection 'cache'; only batch_stats and params are",
+        ),
+        (
+            config_with(module="", width=3),
+            "config.image_encoder.options has 'width', but config.image_encoder.module names no",
+        ),
+    ],
+)
+def test_another_encoder_that_cannot_be_is_refused_in_one_sentence(config, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as refused:
+        plugins.check_encoders(config, None)
+    assert "\n" not in str(refused.value)
+
+
+def test_outputs_of_a_weak_type_are_floats_like_others():
+    plugins.check_encoders(config_with(module="plain_encoders:Constant"), None)
+
+
+def test_embeddings_and_concepts_stay_in_float32_whatever_the_encoder_computes_in():
+    plugins.check_encoders(config_with(), jnp.bfloat16)
+    config = config_with(module="plain_encoders:InHalfPrecision")
+    plugins.check_encoders(config, None)
+    with pytest.raises(ConfigError, match=r"returns \(bfloat16\[2, 16\], bfloat16\[2, 12\]\)"):
+        plugins.check_encoders(config, jnp.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("tower", "field", "value"),
+    [
+        ("image_encoder", "image_encoder.pretrained", "resnet18.pth"),
+        ("image_encoder", "image_encoder.rematerialise", True),
+        ("image_encoder", "image_encoder.pooling_kernel", "pallas"),
+        ("image_encoder", "momentum_coverage", "release"),
+        ("text_encoder", "text_encoder.pretrained", "skip_thoughts"),
+        ("text_encoder", "caption_padding", "release"),
+    ],
+)
+def test_what_only_the_packages_own_can_do_is_not_asked_of_another(tower, field, value):
+    module = {"image_encoder": "plain_encoders:Colours", "text_encoder": "plain_encoders:Words"}
+    config = config_with(tower, module[tower])
+    plugins.check_encoders(config, None)
+    config.update_from_flattened_dict({field: value})
+    sentence = rf"config.{field}={value!r} is for the package's own {tower}"
+    with pytest.raises(ConfigError, match=sentence):
+        plugins.check_encoders(config, None)
+    config[tower].module = ""
+    plugins.check_encoders(config, None)
+
+
+def test_trying_an_encoder_computes_nothing():
+    plugins.check_encoders(config_with(widths=(10**6, 10**6)), None)  # 4 TB of weights
+
+
+def test_without_statistics_a_step_is_shared_out_and_computes_in_bfloat16(tiny):
+    def losses(mesh, **fields):
+        config = config_with()
+        config.text_encoder.module = "plain_encoders:Words"
+        config.update(fields)
+        model = plugins.make_model(config, WORDS, CONCEPTS)
+
+        def make():
+            return build.make_state(config, model, tiny.optimizer, CONCEPTS)
+
+        abstract = jax.eval_shape(make)
+        assert abstract.batch_stats == abstract.key_batch_stats == {}
+        layout = state_layout(mesh, abstract, fsdp_min_size=16, queue="sharded")
+        settings = build.make_settings(config, steps_per_epoch=1)
+        step = make_train_step(model, tiny.optimizer, settings, layout)
+        state = jax.jit(make, out_shardings=layout.state)()
+        for number in range(2):
+            state, metrics = step(state, sharding.put_batch(layout, tiny.batch(number)))
+        return jax.device_get({n: metrics[n] for n in ("triplet", "contrastive", "alignment")})
+
+    expected = losses(sharding.make_mesh(devices=jax.devices()[:1]))
+    others = losses(sharding.make_mesh(2, 2), dtype="bfloat16", gradient_accumulation=2)
+    for name, value in others.items():
+        np.testing.assert_allclose(value, expected[name], rtol=0.03, err_msg=name)
+
+
+def config_with_term(function="named", weight=0.5, name="mine"):
+    config = tiny_config()
+    path = f"own_terms:{function}"
+    config.loss.extra_terms[name] = {"function": path, "weight": weight}
+    return config
+
+
+def check_terms(config):
+    shapes = build.abstract_batch(config, 3, config.num_concepts)
+    plugins.check_extra_terms(config, shapes)
+
+
+def comparison(queries, keys, batch, step):
+    queue = KeyQueue(jnp.eye(7, 4), jnp.int32(0))
+    settings = ContrastSettings(0.1)
+    return objective.compare(queries, keys, batch, queue, queue, jnp.int32(step), settings)
+
+
+def test_terms_are_added_by_their_weights_and_shown_before_them():
+    config = config_with_term()
+    config.loss.extra_terms.another = {"function": "own_terms:named", "weight": -2.0}
+    check_terms(config)
+    terms = build.loss_terms(config, steps_per_epoch=3)
+    assert [term.name for term in terms] == [
+        *("triplet", "contrastive", "alignment"),
+        *("another", "mine"),
+    ]
+    queries, keys = (random_encodings(seed, 5, 4, 3) for seed in (0, 1))
+    batch = {"word_concepts": np.eye(5, 3), "image_concepts": np.full((5, 3), 0.5)}
+    compared = comparison(queries, keys, batch, step=3)
+    with_them, without = (objective.weighted_sum(some, compared) for some in (terms, terms[:3]))
+    cosines = (np.asarray(queries.image) * np.asarray(keys.text)).sum(1)
+    value = 3 * cosines[:3].sum() / 5
+    expected = {**without, "another": value, "mine": value}
+    expected["loss"] = without["loss"] + (0.5 - 2) * value
+    assert with_them.keys() == expected.keys()
+    for name, number in expected.items():
+        np.testing.assert_allclose(with_them[name], number, rtol=1e-5, err_msg=name)
+
+
+def test_a_term_gets_what_its_parameters_are_called_after():
+    config = config_with_term("of_logits")
+    check_terms(config)
+    (term,) = plugins.extra_terms(config)
+    queries, keys = (random_encodings(seed, 5, 4, 3) for seed in (0, 1))
+    compared = comparison(queries, keys, {}, step=3)
+    expected = np.mean(compared.image_logits.negatives) + np.mean(compared.cosine)
+    np.testing.assert_allclose(term.function(compared), expected, rtol=1e-6)
+
+
+def test_a_term_moves_the_gradient_by_its_weight():
+    queries, keys = (random_encodings(seed, 5, 4, 3) for seed in (0, 1))
+    batch = {"word_concepts": jnp.ones((5, 3))}
+
+    def loss(queries, weight):
+        (term,) = plugins.extra_terms(config_with_term(weight=weight))
+        compared = comparison(queries, keys, batch, step=2)
+        return objective.weighted_sum([term], compared)["loss"]
+
+    without, once, twice = (jax.grad(loss)(queries, weight).image for weight in (0.0, 1.0, 2.0))
+    assert not np.any(without)
+    assert np.any(once)
+    np.testing.assert_allclose(twice, 2 * once, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (
+            config_with_term("vector"),
+            "to get a differentiable f32[]: TypeError: Gradient only defined",
+        ),
+        (
+            config_with_term("three"),
+            "config.loss.extra_terms.mine.function cannot be called with (quer",
+        ),
+        (config_with_term("of_ids"), "KeyError: 'image_id'"),
+        (config_with_term("nothing"), "config.loss.extra_terms.mine.function is 'own_terms"),
+        (config_with_term(name="triplet"), "config.loss.extra_terms.triplet cannot be called so"),
+        (config_with_term(weight=float("nan")), "config.loss.extra_terms.mine.weight is nan"),
+        (
+            config_with_term(weight="1"),
+            "config.loss.extra_terms.mine.weight is '1'; it must be a number",
+        ),
+    ],
+)
+def test_a_term_that_cannot_be_is_refused_in_one_sentence(config, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as refused:
+        check_terms(config)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_term_has_two_fields():
+    config = tiny_config()
+    config.loss.extra_terms.mine = {"function": "own_terms:named"}
+    with pytest.raises(ConfigError, match="mine must have the two fields function and weight"):
+        check_terms(config)
+
+
+def test_ids_are_there_for_terms_where_false_negatives_are_left_out():
+    config = config_with_term("of_ids")
+    config.loss.mask_false_negatives = True
+    check_terms(config)
+
+
+def test_no_term_can_have_the_name_of_a_metric(trained):
+    assert set(trained.metrics[0]) <= plugins.RESERVED_METRICS
