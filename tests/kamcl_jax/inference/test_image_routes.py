@@ -68,20 +68,15 @@ def files():
     """Returns of each kind a file's bytes and its pixels, worked out without any reader."""
     kinds = {}
     for orientation, turn in SHOWN.items():
-        for layout, options in {
-            "strips": {"rowsperstrip": 16},
-            "tiles": {"tile": (16, 16)},
-        }.items():
-            for name, stored, shown in [
-                ("rgb", RED, RED),
-                ("grey", GREY, rgb(GREY)),
-                ("16 bit rgb", sixteen(RED), RED),
-                ("16 bit grey", sixteen(GREY), rgb(GREY)),
-            ]:
-                encoded = tiff(stored, orientation, **options)
-                kinds[f"{name} in {layout}, orientation {orientation}"] = encoded, turn(shown)
-        whole = tiff(sixteen(GREY), orientation)  # PIL maps it into memory
-        kinds[f"16 bit grey in a strip, orientation {orientation}"] = whole, turn(rgb(GREY))
+        for name, stored, shown, options in [
+            ("rgb in strips", RED, RED, {"rowsperstrip": 16}),
+            ("grey in tiles", GREY, rgb(GREY), {"tile": (16, 16)}),
+            ("16 bit rgb in tiles", sixteen(RED), RED, {"tile": (16, 16)}),
+            ("16 bit grey in strips", sixteen(GREY), rgb(GREY), {"rowsperstrip": 16}),
+            ("16 bit grey in a strip", sixteen(GREY), rgb(GREY), {}),  # PIL maps it into memory
+        ]:
+            encoded = tiff(stored, orientation, **options)
+            kinds[f"{name}, orientation {orientation}"] = encoded, turn(shown)
 
     divided = np.minimum(RED.astype(int) * 255 // ALPHA[..., None], 255)
     for extra, shown in {"assocalpha": divided, "unassalpha": RED}.items():
@@ -146,15 +141,16 @@ def of_a_file(path, monkeypatch):
 
 
 def opened_by_pil(path, monkeypatch):
-    try:
-        return image_sources.pixels(Image.open(path), SIZE)
-    except UnreadableImageError as error:
-        raise named(path, error) from error
+    return pixels_of(path, Image.open(path))
 
 
 def decoded_by_pil(path, monkeypatch):
     image = Image.open(io.BytesIO(path.read_bytes()))
     image.load()
+    return pixels_of(path, image)
+
+
+def pixels_of(path, image):
     try:
         return image_sources.pixels(image, SIZE)
     except UnreadableImageError as error:
