@@ -8,7 +8,7 @@ import ml_collections
 from input_pipeline.splits.examples import RetrievalData
 from kamcl_jax.errors import ExportError
 from kamcl_jax.evaluate import finished_run
-from kamcl_jax.evaluate.finished_run import StoredRun
+from kamcl_jax.evaluate.finished_run import FinishedRun
 from kamcl_jax.export import embeddings, model_card, model_folder, stablehlo, whole_files
 from kamcl_jax.export.model_card import Sizes
 from kamcl_jax.inference.model import TrainedModel
@@ -87,7 +87,7 @@ def _is_ours(config: Path) -> bool:
         return False
 
 
-def _tell_report(run: StoredRun) -> None:
+def _tell_report(run: FinishedRun) -> None:
     if run.results is None:
         hosts.warn(
             f"{run.folder} has no report, and the model card no scores; --mode=evaluate scores it"

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from kamcl_jax.evaluate import markdown, tables
+from kamcl_jax.evaluate import tables
 from kamcl_jax.export import card_texts, model_folder
 from kamcl_jax.export import stablehlo as portable
 from kamcl_jax.inference.model import TrainedModel
-from kamcl_jax.ranking import bootstrap
-from kamcl_jax.ranking.metrics import RECALL_AT
+from kamcl_jax.ranking.metrics import RECALL_AT, RESAMPLES
 
 FIELDS_SHOWN = (
     "seed",
@@ -162,7 +161,7 @@ def _scores(model: TrainedModel, results: dict[str, Any] | None) -> str:
         epoch=results["best_epoch"],
         chosen=card_texts.CHOSEN if results["val"] is not None else "",
         scores=tables.scores(results),
-        resamples=bootstrap.RESAMPLES,
+        resamples=RESAMPLES,
         intervals=tables.intervals(results),
     )
 
@@ -176,7 +175,7 @@ def _training(model: TrainedModel) -> str:
         for name in (*FIELDS_SHOWN, *free)
         if name in fields and name not in unused and repr(fields[name]) not in NOTHING
     ]
-    return markdown.table(("field of the config", "value"), rows, left=2)
+    return tables.markdown_table(("field of the config", "value"), rows, left=2)
 
 
 def _data(model: TrainedModel, sizes: Mapping[str, Sizes] | None) -> str:
@@ -187,7 +186,7 @@ def _data(model: TrainedModel, sizes: Mapping[str, Sizes] | None) -> str:
             [split, str(of_split.images), str(of_split.captions)]
             for split, of_split in sizes.items()
         ]
-        counts = markdown.table(("split", "images", "captions"), rows)
+        counts = tables.markdown_table(("split", "images", "captions"), rows)
     return card_texts.OF_DATA.format(
         data=_data_name(model),
         name=model.config.data.name,

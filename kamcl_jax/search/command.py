@@ -14,7 +14,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.images import files, reader
 from input_pipeline.language.tokens import tokenize
 from kamcl_jax.inference.model import TrainedModel
-from kamcl_jax.ranking import top_k
+from kamcl_jax.ranking.top_k import top_k
 from kamcl_jax.search import contact_sheet, query_files, searching
 from kamcl_jax.search import index as image_index
 from kamcl_jax.search.contact_sheet import Query, Shown
@@ -180,7 +180,7 @@ def _best_captions(
 ) -> list[tuple[str, float]]:
     if not lines:
         return []
-    (scores,), (rows,) = top_k.top_k(image, model.encode_texts([line.text for line in lines]), k)
+    (scores,), (rows,) = top_k(image, model.encode_texts([line.text for line in lines]), k)
     return [
         (lines[row].text, score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
     ]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kamcl_jax.ranking import top_k
+from kamcl_jax.ranking.top_k import top_k
 from kamcl_jax.search import faiss_index
 from kamcl_jax.search.index import ImageIndex
 
@@ -38,7 +38,6 @@ def search(
       For each query its images, the nearest first.
 
     Raises:
-      ValueError: k is less than 1.
       DataError: FAISS is not installed.
     """
     find = faiss_index.top_k if approximate else _exact
@@ -54,4 +53,4 @@ def search(
 
 
 def _exact(index: ImageIndex, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    return top_k.top_k(queries, index.embeddings, k)
+    return top_k(queries, index.embeddings, k)
