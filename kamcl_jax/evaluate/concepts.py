@@ -60,10 +60,6 @@ def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
     Args:
       config: The config, as `configs.base` describes it.
       folder: Where the files go; None for a folder `concepts` among the prepared data.
-
-    Raises:
-      ConfigError: The config has a field that cannot be.
-      DataError: Something is wrong with the captions.
     """
     fields.check_data(config)
     if folder is not None:
@@ -163,7 +159,7 @@ def _draw(path: Path, counts: ConceptCounts) -> None:
     axis.grid(axis="x", alpha=0.3)
     axis.set_title(
         f"the {len(words)} of {len(counts.concepts)} concepts that most training captions name; "
-        f"{counts.covered:.1%} name one",
+        f"{counts.covered:.1%} of the captions name one",
         fontsize=10,
     )
     axis.legend(loc="lower right")

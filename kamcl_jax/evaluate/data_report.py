@@ -34,12 +34,7 @@ HEAD = (
 
 
 def prepare(config: ml_collections.ConfigDict) -> None:
-    """Prepares the data set of a config, prints what was found and keeps it as `findings.json`.
-
-    Raises:
-      ConfigError: The config has a field that cannot be.
-      DataError: Something is wrong with the files; all images that can't be used are listed.
-    """
+    """Prepares the data set of a config, prints what was found and keeps it as `findings.json`."""
     fields.check_data(config)
     prepared = data_from_config.open_data(config)
     data = load_prepared(prepared, data_from_config.settings(config))

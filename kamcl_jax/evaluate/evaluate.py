@@ -34,11 +34,6 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[st
 
     Returns:
       The contents of `report/metrics.json`.
-
-    Raises:
-      ConfigError: There is no checkpoint, or it is of another config.
-      CheckpointError: The checkpoint cannot be read.
-      DataError: The data cannot be used.
     """
     run_folder.check_shared(workdir)
     with open_checkpoints(workdir) as checkpoints:
@@ -113,7 +108,7 @@ def _best(experiment: Experiment, checkpoints: Checkpoints) -> tuple[int, dict[s
     return first_readable(checkpoints.best_first, read, tell)
 
 
-def score(
+def score_split(
     encoders: Encoders,
     variables: Any,
     examples: Examples,

@@ -59,12 +59,7 @@ class FinishedRun:
 
 
 def read(workdir: Path) -> FinishedRun:
-    """Reads a run.
-
-    Raises:
-      ConfigError: There is no checkpoint, or the report is damaged.
-      CheckpointError: The checkpoint that is used cannot be read.
-    """
+    """Reads a run."""
     with open_checkpoints(workdir) as checkpoints:
         step = checkpoints.best_or_latest
         record = checkpoints.record(step)

@@ -125,25 +125,16 @@ def rank_with_texts(
     if num_images * num_captions <= BLOCK_CELLS:
         scores = Matrix(scores.rows(slice(0, num_images)))  # once for both ways
     relevant = [relevance_both_ways(image_of_caption, num_images, of) for of in texts_of_captions]
-    i2t = _rank(scores.rows, num_captions, [both["i2t"] for both in relevant], ties)
-    t2i = _rank(scores.columns, num_images, [both["t2i"] for both in relevant], ties)
-    return [dict(zip(WAYS, ranks, strict=True)) for ranks in zip(i2t, t2i, strict=True)]
-
-
-def _rank(
-    scores_of: Callable[[slice], jax.Array],
-    num_items: int,
-    relevant: Sequence[Relevance],
-    ties: str,
-) -> list[Ranks]:
-    """Ranks the same queries for each `Relevance`; `scores_of` a block is f32[B, num_items]."""
     rank = _rank_as_sorted if ties == "argsort" else _rank_with_ties
-    return rank(scores_of, num_items, relevant)
+    i2t = rank(scores.rows, num_captions, [both["i2t"] for both in relevant])
+    t2i = rank(scores.columns, num_images, [both["t2i"] for both in relevant])
+    return [dict(zip(WAYS, ranks, strict=True)) for ranks in zip(i2t, t2i, strict=True)]
 
 
 def _rank_with_ties(
     scores_of: Callable[[slice], jax.Array], num_items: int, relevant: Sequence[Relevance]
 ) -> list[Ranks]:
+    """Ranks the same queries for each `Relevance`; `scores_of` a block is f32[B, num_items]."""
     num_relevant = np.sum([items.counts() for items in relevant], axis=0)
     found = [np.empty((3, len(num_relevant)), np.int32) for _ in relevant]
     pending: tuple[slice, list[Counts]] | None = None

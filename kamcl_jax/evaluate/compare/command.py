@@ -26,10 +26,6 @@ def compare(folders: Sequence[Path], out: Path) -> None:
     Args:
       folders: The folders of the runs, 2 to 8; the others are compared with the first.
       out: The folder to write to; what a comparison has written there before is replaced.
-
-    Raises:
-      ConfigError: The runs cannot be compared, or the folder holds something else.
-      CheckpointError: A checkpoint cannot be read.
     """
     _check_folder(out)
     runs = compared_runs.read(folders)

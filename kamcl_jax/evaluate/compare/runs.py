@@ -63,13 +63,7 @@ class RankedQueries:
 
 
 def read(folders: Sequence[Path]) -> list[ComparedRun]:
-    """Reads the runs, in order.
-
-    Raises:
-      ConfigError: There are too few or too many, one is named twice, or one has no checkpoint or no
-        whole report.
-      CheckpointError: A checkpoint cannot be read.
-    """
+    """Reads the runs, in order."""
     if not 2 <= len(folders) <= MOST_RUNS:
         raise ConfigError(
             f"--mode=compare takes 2 to {MOST_RUNS} folders of runs, not {len(folders)}: "
@@ -137,7 +131,6 @@ def rank_all(runs: Sequence[ComparedRun]) -> list[RankedQueries]:
 
     Raises:
       NotComparableError: The runs were tested on different data, or data cannot be opened.
-      CheckpointError: A checkpoint cannot be read.
     """
     splits = _same_test_splits(runs)
     return [_rank(run, examples) for run, examples in zip(runs, splits, strict=True)]

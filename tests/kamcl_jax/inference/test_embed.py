@@ -42,8 +42,8 @@ def test_scoring_a_split_counts_ties_as_asked(one_device):
         image_of_caption=np.repeat(np.arange(20), 5),
     )
     encoders = embed.Encoders(collapsed, collapsed, one_device)
-    expected, _ = evaluate.score(encoders, {}, examples, 8)
-    argsort, _ = evaluate.score(encoders, {}, examples, 8, "argsort")
+    expected, _ = evaluate.score_split(encoders, {}, examples, 8)
+    argsort, _ = evaluate.score_split(encoders, {}, examples, 8, "argsort")
     chance = metrics.chance_metrics(examples.image_of_caption)
     assert {name: expected[name] for name in chance} == pytest.approx(chance, abs=1e-12)
     # All images see the captions in one order: those whose captions are the first five hit.
