@@ -12,7 +12,7 @@ from kamcl_jax.benchmark.retrieval_speed import RSICD_TEST, Encoded
 from kamcl_jax.benchmark.step_parts import PARTS, REST, WHOLE, Steps
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Timing
-from kamcl_jax.evaluate.markdown import table
+from kamcl_jax.evaluate.tables import markdown_table
 
 Results = dict[str, Any]
 Timings = dict[str, Timing]
@@ -214,7 +214,7 @@ def _step_table(step: Results) -> str:
     rows.append([WHOLE, milliseconds(step["seconds"]), _percent(1.0)])
     return "\n".join(
         [
-            table(["part of a training step", "ms", "share"], rows),
+            markdown_table(["part of a training step", "ms", "share"], rows),
             f"median of {step['trials']} trials, quartiles {milliseconds(step['quartile_low'])} to "
             f"{milliseconds(step['quartile_high'])} ms; {step['images_per_second']:.1f} images/s; "
             f"compiled in {step['compile_seconds']:.1f} s",
@@ -250,7 +250,7 @@ def _rates_table(results: Results) -> str:
         rows.append(["encoding captions", f"{of['captions_per_second']:.1f} captions/s"])
     for name, timing in results["ranking"].items():
         rows.append([f"ranking {name}", f"{milliseconds(timing['seconds'])} ms"])
-    return table(["beside the step", ""], rows)
+    return markdown_table(["beside the step", ""], rows)
 
 
 def _comparison_table(original: Results) -> str:
@@ -265,7 +265,7 @@ def _comparison_table(original: Results) -> str:
         for row in original["rows"]
     ]
     head = ["medians", "original ms", "ours ms", "original / ours", "quartiles"]
-    lines = [table(head, rows)]
+    lines = [markdown_table(head, rows)]
     if original["stand_ins"]:
         names = ", ".join(original["stand_ins"])
         lines.append(f"cannot be imported, replaced by stand-ins of ours: {names}")

@@ -9,7 +9,7 @@ from input_pipeline.splits.examples import Examples
 from kamcl_jax.benchmark.trials import Action
 from kamcl_jax.inference import embed
 from kamcl_jax.inference.embed import Encoders
-from kamcl_jax.ranking import ranks
+from kamcl_jax.ranking.ranks import rank_both_ways
 
 RSICD_TEST = (1093, 5465)
 """Images and captions of RSICD's test split, whose score matrix is ranked whatever the config."""
@@ -87,7 +87,7 @@ def random_scores(images: int, captions: int) -> np.ndarray:
 
 def rank(scores: np.ndarray, image_of_caption: np.ndarray) -> Action:
     """Returns what ranks a score matrix both ways."""
-    return lambda: ranks.both_ways(scores, image_of_caption)
+    return lambda: rank_both_ways(scores, image_of_caption)
 
 
 def five_captions_each(images: int) -> np.ndarray:

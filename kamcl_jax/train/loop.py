@@ -256,7 +256,7 @@ def _validate(
     progress: Progress,
 ) -> dict[str, float]:
     settings, epoch = experiment.config.evaluation, step / experiment.steps_per_epoch
-    scores, _ = evaluate.score(
+    scores, _ = evaluate.score_split(
         encoders,
         state.variables,
         experiment.data.validation,

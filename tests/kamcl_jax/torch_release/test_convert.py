@@ -59,7 +59,7 @@ def test_a_converted_checkpoint_is_scored_like_its_weights(release, run):
     state = state_dict.from_state_dict(release.tensors, release.config)
     encoders = embed.make_encoders(experiment.model, experiment.layout)
     settings = release.config.evaluation
-    expected, _ = evaluate.score(
+    expected, _ = evaluate.score_split(
         encoders, state.variables, experiment.data.test, settings.batch_size, settings.ties
     )
     assert results["test"] == expected
