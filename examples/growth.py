@@ -31,7 +31,7 @@ from configs import base
 from examples import growth_report
 from examples.growth_report import EVALUATION, Axis, Point
 from kamcl_jax.benchmark import trials
-from kamcl_jax.benchmark.retrieval_speed import five_captions_each
+from kamcl_jax.benchmark.input_and_retrieval import five_captions_each
 from kamcl_jax.benchmark.roofline import compiled_cost, uncounted_loop_cost
 from kamcl_jax.benchmark.subject import HostBatch, device_words, noise_batch
 from kamcl_jax.config import build
