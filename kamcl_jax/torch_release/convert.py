@@ -13,7 +13,7 @@ from kamcl_jax.parallel import mesh
 from kamcl_jax.runs import folder as run_folder
 from kamcl_jax.runs import record as run_record
 from kamcl_jax.runs.checkpoints import BEST_METRIC, Checkpoints, folder_of, open_checkpoints
-from kamcl_jax.runs.history import History
+from kamcl_jax.runs.record import History
 from kamcl_jax.torch_release import state_dict
 from kamcl_jax.train import loop
 from kamcl_jax.weights import tensor_files
