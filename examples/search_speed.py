@@ -2,10 +2,10 @@
 
 python examples/search_speed.py --out=runs/search_speed
 
-It draws unit vectors of 512 numbers, writes them as an index has them, and searches them exactly
-and through FAISS. `--clusters=0` draws them all over the sphere, where nothing is near anything;
-else they lie around as many directions, as the images of a real collection do. Needs about twice
-as much free disk as the embeddings take; FAISS is left out where it is not installed.
+It draws unit vectors of 512 numbers, writes them as an index, and searches them exactly and through
+FAISS. `--clusters=0` draws them all over the sphere, where nothing is near anything; otherwise they
+lie around as many directions, as the images of a real collection do. It needs about twice as much
+free disk as the embeddings take. FAISS is left out where it is not installed.
 """
 
 import argparse
@@ -24,15 +24,14 @@ import jax
 import numpy as np
 
 from input_pipeline.images.bands import BandChoice
-from kamcl_jax.search import faiss_index, index_rows, searching
-from kamcl_jax.search.index import GenerationSettings, ImageIndex, RowSettings
-from kamcl_jax.search.index_rows import FileState, RowWriter
+from kamcl_jax.search import searching
+from kamcl_jax.search.index import FileState, ImageIndex, IndexSettings, read_rows, row_writer
 from kamcl_jax.search.searching import Found
 
 AT_ONCE = 2**15
-SHARES = (1 / 128, faiss_index.SHARE_OF_LISTS, 1 / 8)
+SHARES = (1 / 128, searching.SHARE_OF_GROUPS, 1 / 8)
 SPREAD = 0.7
-"""Length of the noise that is added to a direction of length 1."""
+"""The length of the noise that is added to a direction of length 1."""
 
 
 def main() -> None:
@@ -60,7 +59,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _drawn(folder: Path, arguments: argparse.Namespace) -> tuple[ImageIndex, np.ndarray]:
-    """Returns an index of drawn embeddings, and queries drawn alike."""
+    """Returns an index of random embeddings, and queries that are drawn alike."""
     generator = np.random.default_rng(0)
     width = arguments.width
     centres = _unit(generator.standard_normal((arguments.clusters, width), np.float32))
@@ -71,15 +70,14 @@ def _drawn(folder: Path, arguments: argparse.Namespace) -> tuple[ImageIndex, np.
             return _unit(noise)
         return _unit(centres[generator.integers(0, len(centres), count)] + SPREAD * _unit(noise))
 
-    settings = RowSettings("drawn", BandChoice(), width, num_concepts=0)
-    with RowWriter(folder, *settings.widths) as writer:
+    settings = IndexSettings("drawn", "drawn", BandChoice(), widths=(width, 0))
+    with row_writer(folder, settings.widths) as append:
         for start in range(0, arguments.embeddings, AT_ONCE):
             rows = range(start, min(start + AT_ONCE, arguments.embeddings))
             files = [FileState(f"{row:07}.png", 0, 0) for row in rows]
-            writer.append(files, draw(len(rows)), np.zeros((len(rows), 0)))
-    rows = index_rows.read(folder, *settings.widths)
-    generation = GenerationSettings(settings, "drawn")
-    return ImageIndex(folder, folder, folder, generation, *rows), draw(arguments.queries)
+            append(files, draw(len(rows)), np.zeros((len(rows), 0)))
+    rows = read_rows(folder, settings.widths)
+    return ImageIndex(folder, folder, folder, settings, *rows), draw(arguments.queries)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -87,9 +85,9 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _measure_exact(index: ImageIndex, queries: np.ndarray, k: int) -> list[list[Found]]:
-    _, rate = _timed(lambda: _matrix_product(queries, index.embeddings[:AT_ONCE]))
-    operations = 2 * queries.shape[1] * AT_ONCE * len(queries)
-    print(f"matrix product by itself: {operations / rate / 1e9:.0f} GFLOP/s")
+    some = index.embeddings[:AT_ONCE]
+    _, seconds = _timed(lambda: queries @ some.T)
+    print(f"matrix product by itself: {2 * some.size * len(queries) / seconds / 1e9:.0f} GFLOP/s")
     for name in ("with compilation", "again"):
         found, seconds = _timed(lambda: searching.search(index, queries, k))
         rate = 2 * index.embeddings.size * len(queries) / seconds / 1e9
@@ -101,18 +99,14 @@ def _measure_exact(index: ImageIndex, queries: np.ndarray, k: int) -> list[list[
     return found
 
 
-def _matrix_product(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
-    return queries @ items.T
-
-
 def _measure_faiss(
     index: ImageIndex, queries: np.ndarray, k: int, exact: list[list[Found]]
 ) -> None:
-    _, seconds = _timed(lambda: faiss_index.top_k(index, queries[:1], k))
-    print(f"FAISS, making {faiss_index.num_lists(len(index.files))} groups: {seconds:.0f} s")
+    _, seconds = _timed(lambda: searching.faiss_top_k(index, queries[:1], k))
+    print(f"FAISS, making {searching.num_groups(len(index.files))} groups: {seconds:.0f} s")
     for share in SHARES:
         (_, rows), seconds = _timed(
-            lambda share=share: faiss_index.top_k(index, queries, k, share=share)
+            lambda share=share: searching.faiss_top_k(index, queries, k, share=share)
         )
         shared = [
             len({image.row for image in found} & set(some))
@@ -120,7 +114,7 @@ def _measure_faiss(
         ]
         recall = np.mean(shared) / k
         print(f"FAISS, {share:.4f} of the groups: {seconds:.2f} s, recall@{k} {recall:.3f}")
-    _, seconds = _timed(lambda: faiss_index.top_k(index, queries[:1], k))
+    _, seconds = _timed(lambda: searching.faiss_top_k(index, queries[:1], k))
     print(f"FAISS, a single query: {seconds:.2f} s")
     _report_peak("FAISS")
 

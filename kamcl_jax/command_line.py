@@ -209,10 +209,10 @@ def _benchmark() -> None:
 
 def _index() -> None:
     from input_pipeline.images import bands
-    from kamcl_jax.search import index_command
+    from kamcl_jax.search import command
 
     choice = bands.parse_choice(_BANDS.value, _STRETCH.value)
-    index_command.run(_path(_WORKDIR), _path(_IMAGES), _path(_INDEX), choice)
+    command.index_images(_path(_WORKDIR), _path(_IMAGES), _path(_INDEX), choice)
 
 
 def _search() -> None:
@@ -222,7 +222,7 @@ def _search() -> None:
     from kamcl_jax.search import command
 
     index, out = _path(_INDEX), _path(_OUT) if _OUT.value else None
-    options = command.Wishes(int(_K.value or 0), bool(_FAISS.value), out)
+    options = command.SearchOptions(int(_K.value or 0), bool(_FAISS.value), out)
     if _QUERY.value:
         command.by_sentence(index, str(_QUERY.value), options)
     elif _QUERY_IMAGE.value:

@@ -1,16 +1,20 @@
 """What a config says of its data: where they lie, and what the captions are to teach."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ml_collections
 
-from input_pipeline.datasets import Prepared, open_prepared
-from input_pipeline.datasets.published import size_mismatches
 from input_pipeline.errors import DataError
 from input_pipeline.splits.settings import DataSettings
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.parallel import hosts
+
+if TYPE_CHECKING:
+    from input_pipeline.datasets import Prepared
 
 RESIZE_TO_CROP = 278 / 256
 """Side of the training images before the crop, in crops, as published."""
@@ -34,6 +38,10 @@ def open_data(config: ml_collections.ConfigDict) -> Prepared:
       DataError: something is wrong with the files, or the splits are not the published ones and
         the config requires them.
     """
+    # Imported here, since tensorflow-datasets comes with it.
+    from input_pipeline.datasets import open_prepared
+    from input_pipeline.datasets.published import size_mismatches
+
     data = config.data
     prepared = open_prepared(
         data.name, data.dir, prepared_dir(config), bad_images=data.bad_images, **data.options

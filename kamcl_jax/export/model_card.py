@@ -11,7 +11,7 @@ import jinja2
 
 from kamcl_jax.evaluate import markdown, tables
 from kamcl_jax.export import model_folder
-from kamcl_jax.export import stablehlo as portable
+from kamcl_jax.export.stablehlo import most_tokens
 from kamcl_jax.inference.model import TrainedModel
 from kamcl_jax.ranking import bootstrap
 from kamcl_jax.ranking.metrics import RECALL_AT
@@ -73,7 +73,7 @@ def write(
         config=config,
         data=DATA_SETS.get(config.data.name, config.data.name),
         modules=" and ".join(f"`{module}`" for module in modules),
-        most_tokens=portable.most_tokens(model) if stablehlo else 0,
+        most_tokens=most_tokens(model) if stablehlo else 0,
         max_tokens=config.data.max_tokens,
         size=config.image_size,
         words=len(model.vocabulary) - 1,  # without <unk>

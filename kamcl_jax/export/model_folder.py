@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from input_pipeline import storage
-from kamcl_jax.config import fields as config_fields
+from kamcl_jax.config.fields import flatten
 from kamcl_jax.config.plugins import TOWERS, refuse_code_inside
 from kamcl_jax.errors import ExportError
 from kamcl_jax.inference.embed import Variables
@@ -54,7 +54,7 @@ FIELDS_WITH_A_FILE = (
 
 def published_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns a config's leaves under dotted names, without paths of the machine that trained."""
-    fields = config_fields.flatten(config)
+    fields = flatten(config)
     for name in FIELDS_OF_A_MACHINE:
         fields.pop(name, None)
     for name in FIELDS_WITH_A_FILE:

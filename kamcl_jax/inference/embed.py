@@ -1,7 +1,7 @@
-"""Embeds a split, scores it, and looks closer at the scores of the test split."""
+"""Embeds images and captions in batches, with the compiled encoders of a model."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -13,8 +13,8 @@ from jax.typing import DTypeLike
 
 from input_pipeline.splits.examples import Examples
 from kamcl_jax.models import layers
-from kamcl_jax.parallel import compiler_options, mesh
-from kamcl_jax.parallel.mesh import Layout
+from kamcl_jax.parallel import compiler_options
+from kamcl_jax.parallel.mesh import Layout, local_rows, put_batch
 from kamcl_jax.ranking.scores import Array, Embeddings
 from kamcl_jax.step import augmentation
 from kamcl_jax.step.encoding import cast_floats
@@ -25,14 +25,14 @@ class Rows(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The number of rows first."""
+        """The shape, whose first entry is the number of rows."""
 
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
         """Returns the rows at i64[R]."""
 
 
 Variables = dict[str, Any]
-"""`params` and `batch_stats` of a model."""
+"""The `params` and `batch_stats` of a model."""
 
 
 class Encoded(NamedTuple):
@@ -40,7 +40,7 @@ class Encoded(NamedTuple):
 
     Attributes:
       embeddings: f32[B, E], unit vectors, so that inner products are cosines.
-      concepts: f32[B, N], probabilities.
+      concepts: f32[B, N], the probabilities of the concepts.
     """
 
     embeddings: Array
@@ -56,9 +56,9 @@ class Encoders:
     """Compiled encoders; one compilation serves every split of the same shapes.
 
     Attributes:
-      images: (variables, uint8[B, S, S, 3]) -> `Encoded`.
+      images: (variables, u8[B, S, S, 3]) -> `Encoded`.
       texts: (variables, i32[B, T], i32[B], f32[B, N]) -> `Encoded`.
-      layout: by which batches are split; each process reads its own share.
+      layout: How batches are split over devices; each process reads its own share.
     """
 
     images: EncodeImages
@@ -74,9 +74,9 @@ def encoder_functions(
     """Returns what `Encoders` compiles: pure functions of a `DualEncoder` in evaluation mode.
 
     Args:
-      model: a `DualEncoder`.
-      dtype: that weights and activations are cast to; None leaves them.
-      gathered: see `Layout.gathered`.
+      model: The `DualEncoder`.
+      dtype: The type that weights and activations are cast to; None leaves them.
+      gathered: See `Layout.gathered`.
     """
 
     def apply(variables, method, *inputs):
@@ -102,9 +102,9 @@ def make_encoders(model: nn.Module, layout: Layout, dtype: DTypeLike | None = No
     """Returns jitted encoders of a `DualEncoder` in evaluation mode.
 
     Args:
-      model: a `DualEncoder`.
-      layout: where its variables lie.
-      dtype: that weights and activations are cast to; None leaves them.
+      model: The `DualEncoder`.
+      layout: Where its variables lie.
+      dtype: The type that weights and activations are cast to; None leaves them.
     """
     images, texts = encoder_functions(model, dtype, layout.gathered)
     split = layout.batch
@@ -120,29 +120,19 @@ def make_encoders(model: nn.Module, layout: Layout, dtype: DTypeLike | None = No
     )
 
 
-def embed_images(encoders: Encoders, variables: Any, images: Rows, batch_size: int) -> np.ndarray:
-    """Embeds uint8[N, S, S, 3] (may be read lazily) -> f32[N, E], unit vectors."""
-    batches = _padded_batches((images,), batch_size, encoders.layout)
-    return _collect(lambda arrays: encoders.images(variables, *arrays).embeddings, batches)
-
-
 def encode_images(encoders: Encoders, variables: Any, images: Rows, batch_size: int) -> Encoded:
-    """Encodes uint8[N, S, S, 3] (may be read lazily), on the host."""
-    batches = _padded_batches((images,), batch_size, encoders.layout)
-    return _collect(lambda arrays: encoders.images(variables, *arrays), batches)
+    """Encodes u8[N, S, S, 3], which may be read lazily; the result is on the host."""
+    encode = partial(encoders.images, variables)
+    return _in_batches(encode, (images,), batch_size, encoders.layout)
 
 
-def embed_texts(
-    encoders: Encoders,
-    variables: Any,
-    tokens: np.ndarray,
-    lengths: np.ndarray,
-    word_concepts: np.ndarray,
-    batch_size: int,
-) -> np.ndarray:
-    """Embeds captions i32[M, T], i32[M], [M, N] -> f32[M, E], unit vectors."""
-    batches = _padded_batches((tokens, lengths, word_concepts), batch_size, encoders.layout)
-    return _collect(lambda arrays: encoders.texts(variables, *arrays).embeddings, batches)
+def embed_images(encoders: Encoders, variables: Any, images: Rows, batch_size: int) -> np.ndarray:
+    """Encodes as `encode_images` does, but fetches the embeddings alone, f32[N, E]."""
+
+    def embed(*inputs):
+        return encoders.images(variables, *inputs).embeddings
+
+    return _in_batches(embed, (images,), batch_size, encoders.layout)
 
 
 def encode_texts(
@@ -153,61 +143,66 @@ def encode_texts(
     word_concepts: np.ndarray,
     batch_size: int,
 ) -> Encoded:
-    """Encodes captions i32[M, T], i32[M], [M, N], on the host."""
-    batches = _padded_batches((tokens, lengths, word_concepts), batch_size, encoders.layout)
-    return _collect(lambda arrays: encoders.texts(variables, *arrays), batches)
+    """Encodes captions i32[M, T], i32[M] and [M, N]; the result is on the host."""
+    encode = partial(encoders.texts, variables)
+    return _in_batches(encode, (tokens, lengths, word_concepts), batch_size, encoders.layout)
+
+
+def embed_texts(
+    encoders: Encoders,
+    variables: Any,
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    word_concepts: np.ndarray,
+    batch_size: int,
+) -> np.ndarray:
+    """Encodes as `encode_texts` does, but fetches the embeddings alone, f32[M, E]."""
+
+    def embed(*inputs):
+        return encoders.texts(variables, *inputs).embeddings
+
+    return _in_batches(embed, (tokens, lengths, word_concepts), batch_size, encoders.layout)
 
 
 def embed(encoders: Encoders, variables: Any, examples: Examples, batch_size: int) -> Embeddings:
-    """Embeds the images and captions of a split; unit vectors, so that their scores are cosines.
+    """Embeds the images and captions of a split.
 
     Args:
-      encoders: from `make_encoders`.
-      variables: of the model.
-      examples: the split.
-      batch_size: of the encoding.
+      encoders: The compiled encoders, from `make_encoders`.
+      variables: The variables of the model.
+      examples: The split.
+      batch_size: How many are encoded at once.
     """
+    texts = (examples.tokens, examples.lengths, examples.word_concepts)
     return Embeddings(
         images=embed_images(encoders, variables, examples.images, batch_size),
-        captions=embed_texts(
-            encoders,
-            variables,
-            examples.tokens,
-            examples.lengths,
-            examples.word_concepts,
-            batch_size,
-        ),
+        captions=embed_texts(encoders, variables, *texts, batch_size),
     )
 
 
-def _padded_batches(
-    arrays: tuple[Rows, ...], batch_size: int, layout: Layout
-) -> Iterator[tuple[int, tuple[jax.Array, ...]]]:
-    """Yields (rows that count, arrays of one fixed size); a batch's last row fills it up.
+def _in_batches(
+    encode: Callable[..., Any], arrays: tuple[Rows, ...], batch_size: int, layout: Layout
+) -> Any:
+    """Encodes batches of one size, which are compiled once; the last row fills up the last batch.
 
-    One size means one compilation. It is a multiple of the devices, but the rows that count are
-    `batch_size` on any number of them: with the release's padding the embedding of a caption
-    depends on the others of its batch, and repeating one of those changes nothing.
+    The size is a multiple of the devices, but the rows that count are `batch_size` on any number
+    of them: with the release's padding the embedding of a caption depends on the others of its
+    batch, and repeating one of those changes nothing.
     """
     total, devices = arrays[0].shape[0], layout.mesh.size
     count = min(batch_size, total)
-    local = mesh.local_rows(layout, -(-count // devices) * devices)
+    local = local_rows(layout, -(-count // devices) * devices)
+    collected: list[Any] = []
+    running: list[tuple[int, Any]] = []
     for start in range(0, total, count):
         end = min(start + count, total)
         rows = np.minimum(start + local, end - 1)
-        batch = tuple(array[rows] for array in arrays)
-        yield end - start, mesh.put_batch(layout, batch)
-
-
-def _collect(encode: Callable[..., Any], batches: Iterator[tuple[int, tuple]]) -> Any:
-    # Results are fetched one batch late: the device works while the host reads the next rows.
-    collected, pending = [], None
-    for count, arrays in batches:
-        if pending is not None:
-            collected.append(_on_host(*pending))
-        pending = (count, encode(arrays))
-    if pending is not None:
-        collected.append(_on_host(*pending))
+        batch = put_batch(layout, tuple(array[rows] for array in arrays))
+        running.append((end - start, encode(*batch)))
+        # Results are fetched one batch late: the device works while the host reads the next rows.
+        if len(running) > 1:
+            collected.append(_on_host(*running.pop(0)))
+    collected.append(_on_host(*running.pop()))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *collected)
 
 

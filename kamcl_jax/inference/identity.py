@@ -18,9 +18,9 @@ class ModelIdentity(NamedTuple):
     The code of encoders that a config names by their import path is not looked at.
 
     Attributes:
-      image_encoder: of the weights, settings and words that an image's embedding and concept
-        probabilities depend on.
-      text_encoder: likewise, a caption's.
+      image_encoder: The hash of the weights, settings and words that an image's embedding and
+        concept probabilities depend on.
+      text_encoder: The hash of those that a caption's depend on.
     """
 
     image_encoder: str
@@ -28,11 +28,7 @@ class ModelIdentity(NamedTuple):
 
 
 def identity(model: TrainedModel) -> ModelIdentity:
-    """Returns the identity of a model.
-
-    Args:
-      model: of a run, or exported.
-    """
+    """Returns the identity of a model."""
     words, leaves = model.words, flatten(model.config)
     by_field = {name: decides(name, leaves) for name in leaves}
     counted = (Decides.EMBEDDINGS, Decides.CAPTIONS)

@@ -11,46 +11,35 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.errors import DataError
-from input_pipeline.images import files, reader
+from input_pipeline.images import reader
+from input_pipeline.images.files import UnreadableImageError, read_bytes
 
 ImageSource = str | Path | np.ndarray | Image.Image
-"""A file, uint8[height, width] or uint8[height, width, 3], or what PIL has opened.
-
-`reader` says which pixels they have.
-"""
+"""A file, u8[height, width] or u8[height, width, 3], or an image that PIL has opened."""
 
 
 class LazyImages:
-    """Images that are read when rows of them are asked for, as `evaluation.Rows` are.
+    """Images that are read when rows of them are asked for, as `embed.Rows` are.
 
     Attributes:
       shape: (N, size, size, 3).
     """
 
     def __init__(self, sources: Sequence[ImageSource], size: int):
-        """Takes images of any size; they are resized as those of a data set are.
-
-        Args:
-          sources: of the images.
-          size: pixels a side.
-        """
+        """Takes images of any size, which are resized to `size` pixels a side."""
         self.shape = (len(sources), size, size, 3)
         self._sources = sources
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1)  # PIL works outside of Python's lock
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Returns u8[R, size, size, 3].
-
-        Raises:
-          DataError: an image cannot be read; it is named.
-        """
+        """Returns u8[R, size, size, 3]; an image that cannot be read is named by a `DataError`."""
         return np.stack(list(self._pool.map(self._pixels, rows.tolist())))
 
     def _pixels(self, row: int) -> np.ndarray:
         source = self._sources[row]
         try:
             return pixels(source, self.shape[1])
-        except files.UnreadableImageError as error:
+        except UnreadableImageError as error:
             name = source if isinstance(source, str | Path) else f"number {row} (from 0)"
             raise DataError(f"The image {name} cannot be read: {error}.") from error
 
@@ -59,18 +48,17 @@ def pixels(source: ImageSource, size: int) -> np.ndarray:
     """Reads an image, converts it to RGB and resizes it with PIL's bilinear filter.
 
     Args:
-      source: of the image.
-      size: pixels a side; the proportions are not kept, as in the release.
+      source: The image.
+      size: The pixels a side; the proportions are not kept, as in the release.
 
     Returns:
       u8[size, size, 3].
 
     Raises:
-      UnreadableImageError: the file is missing or damaged, the array is of another type or shape,
-        or the image is of a kind that is not read.
+      UnreadableImageError: The source is missing, damaged or of a kind that is not read.
     """
     if isinstance(source, str | Path):
-        return reader.resize(files.read_bytes(Path(source)), size)
+        return reader.resize(read_bytes(Path(source)), size)
     image = source if isinstance(source, Image.Image) else _of_array(source)
     return reader.resize(image, size)
 
@@ -78,7 +66,7 @@ def pixels(source: ImageSource, size: int) -> np.ndarray:
 def _of_array(array: np.ndarray) -> Image.Image:
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
     if array.dtype != np.uint8 or not is_image or 0 in array.shape:
-        raise files.UnreadableImageError(
+        raise UnreadableImageError(
             "an array must be uint8[height, width] or uint8[height, width, 3], not "
             f"{array.dtype}{list(array.shape)}"
         )

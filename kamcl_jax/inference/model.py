@@ -19,17 +19,16 @@ from kamcl_jax.config import build
 from kamcl_jax.inference import embed
 from kamcl_jax.inference.embed import Encoded, Encoders, Variables
 from kamcl_jax.inference.image_sources import ImageSource, LazyImages
-from kamcl_jax.parallel import mesh as sharding
+from kamcl_jax.parallel.mesh import replicated
 from kamcl_jax.ranking import scores
-from kamcl_jax.runs import record as run_record
-from kamcl_jax.runs.checkpoints import open_checkpoints
+from kamcl_jax.runs.record import config_of
 from kamcl_jax.step.state import TrainState
 
 TOKENS_MULTIPLE = 16
-"""Captions are padded to a multiple of as many tokens, so that few lengths are compiled."""
+"""Captions are padded to a multiple of so many tokens, so that few lengths are compiled."""
 
 FIELDS = ("params", "batch_stats")
-"""Of the train state, what retrieves."""
+"""The fields of a train state that retrieve."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +36,9 @@ class Words:
     """The words that a model was trained with.
 
     Attributes:
-      vocabulary: of the text encoder, in the order of its rows.
-      concepts: that captions may name, and that both encoders predict.
-      concept_width: width of the word concepts; more than there are `concepts` if padded.
+      vocabulary: The words of the text encoder, in the order of its rows.
+      concepts: The words that captions may name, and that both encoders predict.
+      concept_width: The width of the word concepts, more than there are `concepts` if padded.
     """
 
     vocabulary: list[str]
@@ -52,13 +51,13 @@ class TrainedModel:
     """What is needed to retrieve.
 
     Attributes:
-      step: of the training after which it was saved.
-      config: of the training.
-      encoders: compiled.
-      variables: parameters and BatchNorm statistics of the query encoders.
-      vocabulary: of the text encoder.
-      concepts: that captions may name, and that both encoders predict.
-      concept_width: width of the word concepts.
+      step: The training step after which the model was saved.
+      config: The config of the training.
+      encoders: The compiled encoders.
+      variables: The parameters and BatchNorm statistics of the query encoders.
+      vocabulary: The words of the text encoder.
+      concepts: The words that captions may name, and that both encoders predict.
+      concept_width: The width of the word concepts.
     """
 
     step: int
@@ -71,7 +70,7 @@ class TrainedModel:
 
     @property
     def words(self) -> Words:
-        """Vocabulary and concepts as plain lists."""
+        """The vocabulary and the concepts as plain lists."""
         vocabulary, concepts = list(self.vocabulary.words), list(self.concepts.words)
         return Words(vocabulary, concepts, self.concept_width)
 
@@ -79,26 +78,20 @@ class TrainedModel:
         """Embeds sentences -> f32[M, E], unit vectors.
 
         With `config.caption_padding='release'` the embedding of a caption depends on the longest
-        caption of its batch: the same captions in batches of another size are embedded otherwise.
+        caption of its batch, and so on the size of the batches.
 
         Args:
-          captions: M sentences; words that the model does not know count as one unknown word, and
+          captions: M sentences. Words that the model does not know count as one unknown word, and
             a sentence is cut where the training cut its captions (`config.data.max_tokens`).
-          batch_size: encoded at once; None is `config.evaluation.batch_size`, as in the training's
-            own evaluation.
+          batch_size: How many are encoded at once; None means `config.evaluation.batch_size`.
 
         Raises:
-          DataError: there is no sentence, or no list, or one has no word.
+          DataError: There is no sentence, or one has no word.
         """
         arrays = self._caption_arrays(captions)
-        return embed.embed_texts(
-            self.encoders,
-            self.variables,
-            arrays["tokens"],
-            arrays["lengths"],
-            arrays["word_concepts"],
-            self._batch_size(batch_size),
-        )
+        inputs = (arrays["tokens"], arrays["lengths"], arrays["word_concepts"])
+        size = self._batch_size(batch_size)
+        return embed.embed_texts(self.encoders, self.variables, *inputs, size)
 
     def encode_images(
         self, images: np.ndarray | Sequence[ImageSource], batch_size: int | None = None
@@ -106,48 +99,39 @@ class TrainedModel:
         """Embeds images -> f32[N, E], unit vectors.
 
         Args:
-          images: N files, arrays or PIL images of any size, or one array uint8[N, S, S, 3] of the
-            config's image size; files are read batch by batch.
-          batch_size: encoded at once; None is `config.evaluation.batch_size`.
+          images: N files, arrays or PIL images of any size, or one array u8[N, S, S, 3] of the
+            config's image size. Files are read batch by batch.
+          batch_size: How many are encoded at once; None means `config.evaluation.batch_size`.
 
         Raises:
-          DataError: there is no image, or no list, or one cannot be read.
+          DataError: There is no image, or one cannot be read.
         """
         return np.asarray(self.encode_images_with_concepts(images, batch_size).embeddings)
 
     def encode_images_with_concepts(
         self, images: np.ndarray | Sequence[ImageSource], batch_size: int | None = None
     ) -> Encoded:
-        """Embeds images and says which concepts the model sees in them.
-
-        Args:
-          images: as `encode_images` takes them.
-          batch_size: encoded at once; None is `config.evaluation.batch_size`.
+        """Embeds images as `encode_images` does, and says which concepts the model sees in them.
 
         Returns:
-          Embeddings f32[N, E] and a probability for each of `concepts.words`, f32[N, C].
-
-        Raises:
-          DataError: there is no image, or no list, or one cannot be read.
+          The embeddings f32[N, E] and a probability for each of `concepts.words`, f32[N, C].
         """
-        rows = self._rows(images)
-        encoded = embed.encode_images(
-            self.encoders, self.variables, rows, self._batch_size(batch_size)
-        )
+        rows, size = self._rows(images), self._batch_size(batch_size)
+        encoded = embed.encode_images(self.encoders, self.variables, rows, size)
         return Encoded(encoded.embeddings, encoded.concepts[:, : len(self.concepts)])
 
     def similarity(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """Returns the cosines f32[N, M] of embeddings f32[N, E] and f32[M, E].
 
-        Where there are too many to have all at once, `nearest.top_k` finds the best.
+        Where there are too many to have all at once, `ranking.top_k` finds the best.
         """
         return np.asarray(scores.products(images, texts))
 
     def unknown_words(self, caption: str) -> list[str]:
         """Returns the words of a sentence that say nothing to the model, each once, in order.
 
-        Stop words and punctuation are none of them: no vocabulary has them. Words behind
-        `data.max_tokens` are not read, so they are none of them either.
+        Stop words and punctuation, which no vocabulary has, are not among them, nor are words
+        behind `data.max_tokens`, which are not read.
         """
         words = dict.fromkeys(assembly.cut(tokenize(caption), self.config.data.max_tokens))
         return [
@@ -210,33 +194,27 @@ def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
     """Opens a run's checkpoint; no data set is needed.
 
     Args:
-      workdir: of the run.
-      step: of the checkpoint; if None, the one with the best validation, or the latest if none was
-        validated.
-
-    Raises:
-      ConfigError: there is no checkpoint.
-      CheckpointError: it cannot be read.
+      workdir: The run's folder.
+      step: The step of the checkpoint; if None, the one with the best validation is taken, or the
+        latest if none was validated.
     """
+    # Imported here, since orbax comes with it, which an exported model does not need.
+    from kamcl_jax.runs.checkpoints import open_checkpoints
+
     with open_checkpoints(workdir) as checkpoints:
         if step is None:
             step = checkpoints.best_or_latest
         record = checkpoints.record(step)
-        config = build.on_these_devices(run_record.config_of(record))
+        config = config_of(record)
         words = Words(record["vocabulary"], record["concepts"], record["concept_width"])
-        mesh = build.check_with_devices(config, trains=False)
-        like, place = _abstract_state(config, words), sharding.replicated(mesh).whole
-        variables = checkpoints.restore_fields(step, like, place, FIELDS)
+        one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        like = _abstract_state(build.on_these_devices(config), words)
+        variables = checkpoints.restore_fields(step, like, one_device, FIELDS)
     return assemble(step, config, words, variables)
 
 
 def abstract_variables(config: ml_collections.ConfigDict, words: Words) -> Variables:
-    """Returns the shapes and dtypes of a model's variables.
-
-    Args:
-      config: of the training.
-      words: of its data set.
-    """
+    """Returns the shapes and dtypes of the variables of a model with that config and words."""
     like = _abstract_state(config, words)
     return {name: getattr(like, name) for name in FIELDS}
 
@@ -247,17 +225,14 @@ def assemble(
     """Makes a trained model of its parts, on the devices of this process.
 
     Args:
-      step: of the training after which the variables were saved.
-      config: of the training.
-      words: of its data set.
-      variables: as `abstract_variables` describes them.
-
-    Raises:
-      ConfigError: a field that cannot be.
+      step: The training step after which the variables were saved.
+      config: The config of the training.
+      words: The words that it was trained with.
+      variables: The variables, as `abstract_variables` describes them.
     """
     config = build.on_these_devices(config)
     mesh = build.check_with_devices(config, trains=False)
-    layout = sharding.replicated(mesh)
+    layout = replicated(mesh)
     form = word_form(config.concepts.lemmatize)
     return TrainedModel(
         step=step,

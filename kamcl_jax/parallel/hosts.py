@@ -8,7 +8,6 @@ import time
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from kamcl_jax.errors import ConfigError
@@ -100,6 +99,8 @@ def barrier(name: str, timeout_seconds: int) -> None:
     Raises:
       ConfigError: a process did not come in time; it is named.
     """
+    import orbax.checkpoint as ocp  # here, since embedding a sentence needs none of it
+
     try:
         ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=timeout_seconds * 1000)
     except RuntimeError as error:

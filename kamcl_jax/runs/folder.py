@@ -34,6 +34,8 @@ def check_writable(workdir: Path) -> None:
     if not existing.is_dir():
         kind = "a file" if existing.exists() else "a link to nothing"
         raise ConfigError(f"--workdir={workdir} cannot be a folder: {existing} is {kind}")
+    if holds_exported_model(workdir):  # whose config a run would replace
+        raise ConfigError(f"--workdir={workdir} is an exported model; a run needs another folder")
     try:
         # Permissions do not tell of disks mounted read-only, nor an empty file of full ones.
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".writable.") as file:

@@ -7,17 +7,16 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response as AnyResponse
 
-from kamcl_jax.search.index import ImageIndex
-from kamcl_jax.search.printable import printable
+from kamcl_jax.search import searching
+from kamcl_jax.search.index import ImageIndex, printable
 from kamcl_jax.serving import guards
 from kamcl_jax.serving.engine import Engine
 from kamcl_jax.serving.limits import Limits
-from kamcl_jax.serving.pictures import Pictures
-from kamcl_jax.serving.uploads import Uploads
+from kamcl_jax.serving.pictures import Pictures, Uploads
 from kamcl_jax.serving.views import Views
 
 FORM_BYTES = 2**16
-"""What the fields of an upload other than the file may take."""
+"""What the other fields of an upload's form may take."""
 
 
 class RowConverter(BaseConverter):
@@ -40,27 +39,22 @@ def make_app(index: ImageIndex, limits: Limits, *, only_this_machine: bool) -> F
     """Makes the application; everything that its first visitor needs is compiled when it returns.
 
     Args:
-      index: to search.
-      limits: of what visitors can ask for.
-      only_this_machine: refuses requests whose Host header names another machine, see
+      index: The index to search.
+      limits: What visitors can ask for.
+      only_this_machine: Whether to refuse requests whose Host header names another machine, see
         `guards.names_this_machine`.
-
-    Raises:
-      ExportError: the index's model cannot be read.
     """
     engine = Engine(index, limits.most_results)
     engine.warm_up(limits.query_tokens)
-    pictures = Pictures.of(index, limits)
+    pictures = Pictures(index, limits)
+    uploads = Uploads(engine, pictures.decoders, limits)
     app = Flask(__name__)
-    app.config.update(
-        MAX_CONTENT_LENGTH=limits.upload_bytes + FORM_BYTES,
-        MAX_FORM_PARTS=8,
-    )
+    app.config.update(MAX_CONTENT_LENGTH=limits.upload_bytes + FORM_BYTES, MAX_FORM_PARTS=8)
     app.jinja_env.filters["printable"] = printable
-    app.jinja_env.globals.update(index=index, limits=limits)
+    app.jinja_env.globals.update(index=index, limits=limits, scores_note=searching.SCORES_NOTE)
     _add_guards(app, only_this_machine)
     _add_error_pages(app, limits)
-    _add_addresses(app, Views(engine, pictures, Uploads.of(engine, pictures, limits), limits))
+    _add_addresses(app, Views(engine, pictures, uploads, limits))
     return app
 
 
@@ -100,7 +94,7 @@ def _add_error_pages(app: Flask, limits: Limits) -> None:
         sentence = error.description
         if isinstance(error, RequestEntityTooLarge):
             sentence = f"An upload has at most {limits.upload_megabytes} MB."
-        response = error.get_response()  # with headers of its own, as Allow
+        response = error.get_response()  # it has headers of its own, as Allow
         response.data = render_template("error.html", name=error.name, sentence=sentence)
         return response
 

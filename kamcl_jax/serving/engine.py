@@ -1,7 +1,7 @@
 """Answers the page's questions with the index and its model, for any number of threads."""
 
+import functools
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,29 +14,16 @@ from kamcl_jax.search import searching
 from kamcl_jax.search.index import ImageIndex
 from kamcl_jax.search.searching import Found
 
+AVERAGED_ROWS = 10_000
+CLEARLY_ABOVE = 0.05
+"""How much more probable than in the average image a concept must be to be shown."""
+
 
 class Concept(NamedTuple):
-    """A concept that the model sees in an image.
-
-    Attributes:
-      word: that names it.
-      probability: that the image shows it.
-    """
+    """A concept that the model sees in an image, and the probability that the image shows it."""
 
     word: str
     probability: float
-
-
-class Seen(NamedTuple):
-    """What the model says of an image.
-
-    Attributes:
-      embedding: f32[E], a unit vector.
-      concepts: f32[C], a probability for each of `model.concepts.words`.
-    """
-
-    embedding: np.ndarray
-    concepts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -44,8 +31,9 @@ class Engine:
     """An index that one thread at a time searches: the device has one queue and one memory.
 
     Attributes:
-      index: to search.
-      num_results: found at most; always as many are sought, so that one program serves all.
+      index: The index to search.
+      num_results: How many images are found at most. As many are always looked for, so that one
+        compiled program serves every query.
     """
 
     index: ImageIndex
@@ -53,13 +41,11 @@ class Engine:
     _device: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def warm_up(self, query_tokens: int) -> None:
-        """Compiles everything that questions need, so that none has to wait for it.
-
-        Args:
-          query_tokens: of the longest query that will be asked.
-        """
+        """Compiles what queries of at most `query_tokens` need, so that no visitor waits for it."""
         side = self.index.model.config.image_size
-        self.by_embedding(self.look_at(Image.new("RGB", (side, side))).embedding)
+        embedding, concepts = self.look_at(Image.new("RGB", (side, side)))
+        self.by_embedding(embedding)
+        self.concepts_seen(concepts, 1)
         for num_tokens in range(TOKENS_MULTIPLE, query_tokens + TOKENS_MULTIPLE, TOKENS_MULTIPLE):
             self._embed(" ".join(["plane"] * min(num_tokens, query_tokens)))
 
@@ -67,7 +53,7 @@ class Engine:
         """Returns the images nearest to a sentence, the nearest first.
 
         Raises:
-          DataError: it has no word.
+          DataError: It has no word.
         """
         return self.by_embedding(self._embed(query))
 
@@ -80,38 +66,42 @@ class Engine:
         """Returns the images nearest to f32[E], the nearest first."""
         return self._search(embedding)[: self.num_results]
 
-    def look_at(self, image: Image.Image) -> Seen:
-        """Returns what the model says of an image of any size."""
+    def look_at(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+        """Returns an image's embedding f32[E] and its probabilities of concepts f32[C]."""
         model = self.index.model
         pixels = image_sources.pixels(image, model.config.image_size)
         with self._device:
             encoded = model.encode_images_with_concepts(pixels[None], batch_size=1)
-        return Seen(np.asarray(encoded.embeddings)[0], np.asarray(encoded.concepts)[0])
+        return np.asarray(encoded.embeddings)[0], np.asarray(encoded.concepts)[0]
 
-    def most_probable(self, probabilities: np.ndarray, count: int) -> list[Concept]:
-        """Returns the concepts that the model sees in an image, the most probable first.
+    def concepts_seen(self, probabilities: np.ndarray, count: int) -> list[Concept]:
+        """Returns at most `count` concepts of an image with probabilities [C], the likeliest first.
 
-        Args:
-          probabilities: [C], of all concepts.
-          count: how many; all, if there are fewer.
+        A concept that is hardly more probable than in the average image says nothing of this one.
         """
         values = np.nan_to_num(np.asarray(probabilities, np.float32))
-        best = np.argsort(-values, kind="stable")[:count]
+        order = np.argsort(-values, kind="stable")
+        clear = order[values[order] > self._mean_concepts[order] + CLEARLY_ABOVE]
         words = self.index.model.concepts.words
-        return [Concept(words[column], float(values[column])) for column in best]
+        return [Concept(words[column], float(values[column])) for column in clear[:count]]
 
-    def telling_words(self, rows: Sequence[int]) -> list[str]:
-        """Returns for each of some images the concept that tells it best from the others.
-
-        Args:
-          rows: of the images; several may have the same concept, which is returned once.
-        """
-        probabilities = np.nan_to_num(np.asarray(self.index.concepts[list(rows)], np.float32))
+    def distinctive_words(self, rows: list[int]) -> list[str]:
+        """Returns the concepts that best tell each of some images from the others, each once."""
+        probabilities = self._concepts_of(rows)
         if not probabilities.size:
             return []
         columns = (probabilities - probabilities.mean(axis=0)).argmax(axis=1)
         words = self.index.model.concepts.words
         return list(dict.fromkeys(words[column] for column in columns))
+
+    @functools.cached_property
+    def _mean_concepts(self) -> np.ndarray:
+        """f32[C], the mean over at least `AVERAGED_ROWS` evenly spaced images, or over all."""
+        step = max(1, len(self.index.concepts) // AVERAGED_ROWS)
+        return self._concepts_of(slice(None, None, step)).mean(axis=0)
+
+    def _concepts_of(self, rows: list[int] | slice) -> np.ndarray:
+        return np.nan_to_num(np.asarray(self.index.concepts[rows], np.float32))
 
     def _embed(self, query: str) -> np.ndarray:
         with self._device:

@@ -21,11 +21,7 @@ RESPONSE_HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Returns whether a host name or address is of this machine only.
-
-    Args:
-      host: without a port, an IPv6 address without brackets.
-    """
+    """Returns whether a host name or an IP address, without a port, is of this machine only."""
     if host.lower() == "localhost":
         return True
     try:
@@ -37,12 +33,9 @@ def is_loopback(host: str) -> bool:
 def names_this_machine(host_header: str) -> bool:
     """Returns whether a Host header names this machine.
 
-    A web site can make its own name point to 127.0.0.1 (DNS rebinding). To a browser the page
-    then belongs to that site, which may read it; but the header still has the site's name. The
-    port is not looked at: it may be forwarded, as by `ssh -L`.
-
-    Args:
-      host_header: as it was sent, with or without a port.
+    A web site can make its own name point to 127.0.0.1 (DNS rebinding). To a browser the page then
+    belongs to that site, which may read it, but the header still has the site's name. The port does
+    not matter: it may be forwarded, as by `ssh -L`.
     """
     try:
         return is_loopback(urlsplit(f"//{host_header}").hostname or "")
@@ -54,9 +47,6 @@ def comes_from_elsewhere(headers: Mapping[str, str] | Headers) -> bool:
     """Returns whether a page of another origin has made a request, as far as the browser says.
 
     Programs other than browsers send neither header, and are not led by web pages.
-
-    Args:
-      headers: of the request.
     """
     site = headers.get("Sec-Fetch-Site")
     if site is not None:

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 class Limits:
     """Bounds of what a visitor can ask for, and of the memory that it takes.
 
-    An uploaded image may have `files.MAX_PIXELS` pixels, as every other image.
+    Any image, an uploaded one too, may have as many pixels as `input_pipeline.images.files` allows.
 
     Attributes:
-      upload_bytes: of a request's body, so of an uploaded file.
-      query_characters: of a query.
-      query_tokens: of a query, words and punctuation.
-      samples: images on the start page.
-      results: shown at first.
-      most_results: shown at most.
-      concepts: shown of an image.
-      thumbnail_side: pixels of the longer side of an image in a list.
-      view_side: pixels of the longer side of an image on its own page.
-      cached_bytes: of JPEG pictures kept in memory.
-      uploads: kept in memory, the latest.
-      decoders: images decoded at once; the largest that are read take gigabytes.
+      upload_bytes: The size of an uploaded file.
+      query_characters: The characters of a query.
+      query_tokens: The words and punctuation marks of a query.
+      samples: How many images the start page shows.
+      results: How many results are shown at first.
+      most_results: How many results are shown at most.
+      concepts: How many concepts of an image are shown.
+      thumbnail_side: The longer side of an image in a list, in pixels.
+      view_side: The longer side of an image on its own page, in pixels.
+      cached_bytes: The size of all JPEG pictures kept in memory.
+      uploads: How many of the latest uploads are kept in memory.
+      decoders: How many images are decoded at once; the largest of them take gigabytes.
     """
 
     upload_bytes: int = 20_000_000

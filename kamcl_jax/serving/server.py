@@ -1,5 +1,6 @@
 """`--mode=serve`: the search page, until Ctrl-C."""
 
+import errno
 import logging
 import socket
 import sys
@@ -17,29 +18,24 @@ from kamcl_jax.serving.limits import Limits
 
 THREADS = 8
 MAX_CONNECTIONS = 512
-"""Further visitors wait until one has ended."""
+"""More visitors than that wait until another has ended."""
 
 
 def serve(folder: Path, host: str, port: int) -> None:
     """Serves the page for an index.
 
     Args:
-      folder: of the index.
-      host: name or address to listen at. Unless it is of this machine only, everyone who reaches it
-        sees the images.
-      port: to listen at; 0 for a free one.
-
-    Raises:
-      DataError: there is no index, it is empty or damaged.
-      ExportError: the index's model cannot be read.
-      ConfigError: nothing can listen there, as where the port is in use.
+      folder: The folder of the index.
+      host: The name or address to listen at. Unless it is of this machine only, everyone who
+        reaches it sees the images.
+      port: The port to listen at; 0 takes a free one.
     """
     index = open_index(folder, with_model=True)
     if not index.files:
         raise DataError(f"{folder} is an index without images.")
-    # Before the model is compiled: a port in use is told at once.
+    # This comes before the model is compiled, so that a port in use is told at once.
     with listen(host, port) as listener:
-        # The address, too: 127.1 is a name of 127.0.0.1.
+        # The address is looked at, too: 127.1 is a name of 127.0.0.1.
         is_private = guards.is_loopback(host) or guards.is_loopback(listener.getsockname()[0])
         limits = Limits()
         print(f"reading the model of {folder}", flush=True)
@@ -52,14 +48,10 @@ def serve(folder: Path, host: str, port: int) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens.
-
-    Args:
-      host: name or address.
-      port: 0 for a free one.
+    """Returns a socket that listens at a host name or address; port 0 is a free one.
 
     Raises:
-      ConfigError: it is not possible; the sentence says why.
+      ConfigError: That is not possible; the sentence says why.
     """
     try:
         family, *_, address = socket.getaddrinfo(
@@ -68,6 +60,8 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=MAX_CONNECTIONS)
     except (OSError, UnicodeError) as error:
         reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
+        if getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES):
+            reason += "; --port=0 takes a free one"
         raise ConfigError(f"cannot serve at {host}, port {port}: {reason}") from error
 
 
@@ -78,20 +72,14 @@ def url(listener: socket.socket) -> str:
 
 
 def run(app: Flask, listener: socket.socket, limits: Limits) -> None:
-    """Answers requests until the process is interrupted.
-
-    Args:
-      app: from `app.make_app`.
-      listener: from `listen`.
-      limits: of uploads.
-    """
+    """Answers requests until the process is interrupted."""
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # requests may have to wait
     waitress.serve(
         app,
         sockets=[listener],
         threads=THREADS,
         connection_limit=MAX_CONNECTIONS,
-        # Twice: the page says itself, and better, that an upload is too large.
+        # Twice as much as allowed: the page says better that an upload is too large.
         max_request_body_size=2 * limits.upload_bytes,
         asyncore_use_poll=True,
         ident=None,

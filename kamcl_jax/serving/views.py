@@ -12,26 +12,18 @@ from werkzeug.wrappers import Response as AnyResponse
 from input_pipeline.errors import DataError
 from input_pipeline.images.files import UnreadableImageError
 from input_pipeline.language.tokens import tokenize
-from kamcl_jax.search.index import ImageIndex
-from kamcl_jax.search.printable import printable
-from kamcl_jax.search.searching import Found
+from kamcl_jax.search.index import ImageIndex, printable
+from kamcl_jax.search.searching import Found, query_notes
 from kamcl_jax.serving.engine import Engine
 from kamcl_jax.serving.limits import Limits
-from kamcl_jax.serving.pictures import Pictures
-from kamcl_jax.serving.uploads import Upload, Uploads
+from kamcl_jax.serving.pictures import Pictures, Upload, Uploads
 
 GONE = Path(__file__).parent / "static" / "gone.svg"
-"""Shown instead of an image whose file is gone or cannot be read any more."""
+"""It is shown for an image whose file is gone or cannot be read any more."""
 
 
 class Card(NamedTuple):
-    """An image in a list.
-
-    Attributes:
-      row: of the index.
-      file: its path.
-      score: cosine with the query; None if there is no query.
-    """
+    """An image in a list; `score` is its cosine with the query, None if there is no query."""
 
     row: int
     file: str
@@ -40,14 +32,7 @@ class Card(NamedTuple):
 
 @dataclass(frozen=True)
 class Views:
-    """What is answered to each address.
-
-    Attributes:
-      engine: finds images.
-      pictures: of the index.
-      uploads: of the visitors.
-      limits: of what is asked and shown.
-    """
+    """What is answered to each address."""
 
     engine: Engine
     pictures: Pictures
@@ -64,7 +49,7 @@ class Views:
         last = len(self.index.files) - 1
         rows = np.unique(np.linspace(0, last, self.limits.samples).astype(int)).tolist()
         cards = [Card(row, self.index.files[row]) for row in rows]
-        return render_template("home.html", cards=cards, words=self.engine.telling_words(rows))
+        return render_template("home.html", cards=cards, words=self.engine.distinctive_words(rows))
 
     def search(self) -> str | AnyResponse:
         """The images nearest to the words of `?q=`."""
@@ -76,13 +61,9 @@ class Views:
             found = self.engine.by_text(query)
         except DataError as error:
             abort(400, str(error))
-        model = self.index.model
+        notes = query_notes(self.index.model, query)
         return render_template(
-            "search.html",
-            query=query,
-            unknown=model.unknown_words(query),
-            most_words=model.config.data.max_tokens if model.is_cut(query) else None,
-            **self._listed(found, q=query),
+            "search.html", query=query, notes=notes, **self._listed(found, q=query)
         )
 
     def image(self, row: int) -> str:
@@ -92,7 +73,7 @@ class Views:
             "image.html",
             picture=url_for("view", row=row),
             name=self.index.files[row],
-            concepts=self.engine.most_probable(self.index.concepts[row], self.limits.concepts),
+            concepts=self.engine.concepts_seen(self.index.concepts[row], self.limits.concepts),
             is_gone=self._is_gone(row),
             **self._listed(self.engine.by_row(row), row=row),
         )
@@ -123,8 +104,8 @@ class Views:
             "image.html",
             picture=url_for("uploaded_view", token=token),
             name=upload.name,
-            concepts=self.engine.most_probable(upload.seen.concepts, self.limits.concepts),
-            **self._listed(self.engine.by_embedding(upload.seen.embedding), token=token),
+            concepts=self.engine.concepts_seen(upload.concepts, self.limits.concepts),
+            **self._listed(self.engine.by_embedding(upload.embedding), token=token),
         )
 
     def uploaded_view(self, token: str) -> Response:

@@ -27,10 +27,3 @@ def test_the_example_runs_on_a_model_folder(tiny_model, tmp_path, monkeypatch, c
     right = np.eye(len(similarity), dtype=bool)
     hits = np.mean(plain_hits.of_scores(similarity.T, right, 3))
     assert f"among the first 3 for {hits:.0%} of the sentences" in printed
-
-
-def test_it_is_made_of_cells():
-    lines = EXAMPLE.read_text().splitlines()
-    cells = [line for line in lines if line.startswith("# %%")]
-    assert cells.count("# %%") >= 5
-    assert cells.count("# %% [markdown]") >= 5

@@ -30,7 +30,7 @@ def copied(written, tmp_path):
 
 
 def test_there_and_back_is_the_same_bit_for_bit(tiny_model, written):
-    model = kamcl_jax.load(written)
+    model = kamcl_jax.load(str(written))
     jax.tree.map(np.testing.assert_array_equal, model.variables, tiny_model.variables)
     assert model.words == tiny_model.words
     assert model.step == tiny_model.step

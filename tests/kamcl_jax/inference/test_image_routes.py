@@ -17,10 +17,10 @@ from kamcl_jax.inference import image_sources
 from kamcl_jax.inference.image_sources import LazyImages
 from kamcl_jax.search import command
 from kamcl_jax.search import index as image_index
-from kamcl_jax.search.index_rows import FileState
-from kamcl_jax.search.read_ahead import read_ahead
+from kamcl_jax.search.image_folder import read_images
+from kamcl_jax.search.index import FileState
 from kamcl_jax.serving.limits import Limits
-from kamcl_jax.serving.uploads import Uploads
+from kamcl_jax.serving.pictures import Uploads
 
 SIZE = 24
 RED = np.random.default_rng(1).integers(0, 256, (32, 48, 3), np.uint8)
@@ -68,20 +68,15 @@ def files():
     """Returns of each kind a file's bytes and its pixels, worked out without any reader."""
     kinds = {}
     for orientation, turn in SHOWN.items():
-        for layout, options in {
-            "strips": {"rowsperstrip": 16},
-            "tiles": {"tile": (16, 16)},
-        }.items():
-            for name, stored, shown in [
-                ("rgb", RED, RED),
-                ("grey", GREY, rgb(GREY)),
-                ("16 bit rgb", sixteen(RED), RED),
-                ("16 bit grey", sixteen(GREY), rgb(GREY)),
-            ]:
-                encoded = tiff(stored, orientation, **options)
-                kinds[f"{name} in {layout}, orientation {orientation}"] = encoded, turn(shown)
-        whole = tiff(sixteen(GREY), orientation)  # PIL maps it into memory
-        kinds[f"16 bit grey in a strip, orientation {orientation}"] = whole, turn(rgb(GREY))
+        for name, stored, shown, options in [
+            ("rgb in strips", RED, RED, {"rowsperstrip": 16}),
+            ("grey in tiles", GREY, rgb(GREY), {"tile": (16, 16)}),
+            ("16 bit rgb in tiles", sixteen(RED), RED, {"tile": (16, 16)}),
+            ("16 bit grey in strips", sixteen(GREY), rgb(GREY), {"rowsperstrip": 16}),
+            ("16 bit grey in a strip", sixteen(GREY), rgb(GREY), {}),  # PIL maps it into memory
+        ]:
+            encoded = tiff(stored, orientation, **options)
+            kinds[f"{name}, orientation {orientation}"] = encoded, turn(shown)
 
     divided = np.minimum(RED.astype(int) * 255 // ALPHA[..., None], 255)
     for extra, shown in {"assocalpha": divided, "unassalpha": RED}.items():
@@ -146,15 +141,16 @@ def of_a_file(path, monkeypatch):
 
 
 def opened_by_pil(path, monkeypatch):
-    try:
-        return image_sources.pixels(Image.open(path), SIZE)
-    except UnreadableImageError as error:
-        raise named(path, error) from error
+    return pixels_of(path, Image.open(path))
 
 
 def decoded_by_pil(path, monkeypatch):
     image = Image.open(io.BytesIO(path.read_bytes()))
     image.load()
+    return pixels_of(path, image)
+
+
+def pixels_of(path, image):
     try:
         return image_sources.pixels(image, SIZE)
     except UnreadableImageError as error:
@@ -162,7 +158,7 @@ def decoded_by_pil(path, monkeypatch):
 
 
 def indexed(path, monkeypatch):
-    (image,) = read_ahead(path.parent, [FileState(path.name, 1, 1)], SIZE, BandChoice(), 1)
+    (image,) = read_images(path.parent, [FileState(path.name, 1, 1)], SIZE, BandChoice(), 1)
     if isinstance(image.pixels, str):
         raise named(path, image.pixels)
     return image.pixels
@@ -174,10 +170,7 @@ def index_of(folder):
         folder=folder,
         generation=folder / "generation_1",
         images_root=folder,
-        settings=image_index.GenerationSettings(
-            image_index.RowSettings("an encoder", BandChoice(), embedding_width=2, num_concepts=1),
-            text_encoder="an encoder",
-        ),
+        settings=image_index.IndexSettings("an encoder", "another", BandChoice(), (2, 1)),
         states=[FileState("a.png", 1, 1)],
         embeddings=np.ones((1, 2), np.float32),
         concepts=np.ones((1, 1), np.float16),
@@ -194,9 +187,9 @@ def searched_by(path, monkeypatch):
     model = SimpleNamespace(encode_images=encode_images)
     monkeypatch.setattr(image_index.model_folder, "read", lambda *_, **__: model)
     index = index_of(path.parent)
-    monkeypatch.setattr(command.image_index, "open_index", lambda *_, **__: index)
+    monkeypatch.setattr(command, "open_index", lambda *_, **__: index)
     with pytest.raises(StopIteration):
-        command.by_image(path.parent, path, None, command.Wishes(k=1))
+        command.by_image(path.parent, path, None, command.SearchOptions(k=1))
     return seen[0]
 
 
@@ -204,10 +197,10 @@ def uploaded(path, monkeypatch):
     seen = []
     engine = SimpleNamespace(
         index=index_of(path.parent),
-        look_at=lambda image: seen.append(image_sources.pixels(image, SIZE)),
+        look_at=lambda image: (seen.append(image_sources.pixels(image, SIZE)), None),
     )
     with ThreadPoolExecutor(1) as decoders:
-        uploads = Uploads.of(engine, SimpleNamespace(decoders=decoders), Limits())
+        uploads = Uploads(engine, decoders, Limits())
         try:
             uploads.add(path.name, path.read_bytes())
         except UnreadableImageError as error:

@@ -15,7 +15,7 @@ from input_pipeline.language.tokens import tokenize
 from kamcl_jax.config import build
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.evaluate import evaluate
-from kamcl_jax.export import command, model_folder
+from kamcl_jax.export import command
 from kamcl_jax.inference import embed
 from kamcl_jax.runs import record
 from kamcl_jax.runs.checkpoints import Checkpoints, folder_of
@@ -99,16 +99,13 @@ def test_a_caption_is_cut_alike_whoever_embeds_it(tmp_path, monkeypatch):
     check(known["texts"]["embeddings"])
 
 
-def test_captions_may_be_an_array(tiny_model):
-    captions = ["a lake", "a road"]
-    expected = tiny_model.encode_texts(captions)
-    np.testing.assert_array_equal(tiny_model.encode_texts(np.array(captions)), expected)
-
-
 def test_similarity_is_the_cosine(tiny_model, images):
-    seen, said = tiny_model.encode_images(images), tiny_model.encode_texts(["a lake", "a road"])
+    captions = ["a lake", "a road"]
+    seen, said = tiny_model.encode_images(images), tiny_model.encode_texts(captions)
     cosines = [[float(np.dot(image, text)) for text in said] for image in seen]
     np.testing.assert_allclose(tiny_model.similarity(seen, said), cosines, atol=1e-6)
+    # Captions may be an array, too.
+    np.testing.assert_array_equal(tiny_model.encode_texts(np.array(captions)), said)
 
 
 def test_concepts_are_probabilities_of_the_named_words(tiny_model, images):
@@ -116,6 +113,10 @@ def test_concepts_are_probabilities_of_the_named_words(tiny_model, images):
     np.testing.assert_array_equal(encoded.embeddings, tiny_model.encode_images(images))
     assert encoded.concepts.shape == (len(images), len(tiny_model.concepts.words))
     assert ((encoded.concepts > 0) & (encoded.concepts < 1)).all()
+    # Concepts that only pad have no name and no probability.
+    padded = dataclasses.replace(tiny_model.concepts, words=tiny_model.concepts.words[:3])
+    fewer = dataclasses.replace(tiny_model, concepts=padded)
+    assert fewer.encode_images_with_concepts(images[:1]).concepts.shape == (1, 3)
 
 
 def test_unknown_words_are_named_once_and_stop_words_are_not(tiny_model):
@@ -130,13 +131,6 @@ def test_words_behind_the_cut_are_not_unknown_but_a_cut_is_told(tiny_model):
     assert model.is_cut("a zeppelin over a quay")
     assert not model.is_cut("a zeppelin")
     assert not tiny_model.is_cut("a zeppelin over a quay")
-
-
-def test_a_model_folder_is_loaded_like_the_run(tiny_model, images, tmp_path):
-    model_folder.write(tmp_path / "exported", tiny_model, "# A model\n")
-    loaded = kamcl_jax.load(str(tmp_path / "exported"))
-    assert (loaded.step, loaded.words) == (tiny_model.step, tiny_model.words)
-    np.testing.assert_array_equal(loaded.encode_images(images), tiny_model.encode_images(images))
 
 
 def test_a_folder_with_neither_says_so(tmp_path):
@@ -161,18 +155,14 @@ def test_images_of_another_kind_are_refused(tiny_model, wrong, sentence):
         tiny_model.encode_images(wrong)
 
 
-def test_sentences_without_words_are_refused(tiny_model):
-    with pytest.raises(DataError, match="There are no captions to encode"):
-        tiny_model.encode_texts([])
-    with pytest.raises(DataError, match="Captions are a list of sentences, not a single one"):
-        tiny_model.encode_texts("a lake")
-    with pytest.raises(DataError, match=r"The caption ' \. ' has no word in it"):
-        tiny_model.encode_texts(["a lake", " . "])
-
-
-def test_padded_concepts_have_no_name_and_no_probability(tiny_model, images):
-    fewer = dataclasses.replace(
-        tiny_model,
-        concepts=dataclasses.replace(tiny_model.concepts, words=tiny_model.concepts.words[:3]),
-    )
-    assert fewer.encode_images_with_concepts(images[:1]).concepts.shape == (1, 3)
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ([], "There are no captions to encode"),
+        ("a lake", "Captions are a list of sentences, not a single one"),
+        (["a lake", " . "], r"The caption ' \. ' has no word in it"),
+    ],
+)
+def test_sentences_without_words_are_refused(tiny_model, wrong, sentence):
+    with pytest.raises(DataError, match=sentence):
+        tiny_model.encode_texts(wrong)

@@ -52,6 +52,14 @@ def test_a_file_or_a_link_to_nothing_is_no_folder(tmp_path):
             folder.check_writable(tmp_path / name)
 
 
+def test_a_run_does_not_replace_an_exported_model(tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        folder.check_writable(tmp_path)
+        (tmp_path / name).write_text("")
+    with pytest.raises(ConfigError, match="is an exported model; a run needs another folder"):
+        folder.check_writable(tmp_path)
+
+
 def test_a_second_training_refuses_and_a_killed_one_leaves_no_lock(tmp_path):
     workdir = tmp_path / "runs" / "one"
     holder = subprocess.Popen(

@@ -10,7 +10,7 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from urllib.error import HTTPError
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
@@ -20,9 +20,7 @@ from input_pipeline.errors import DataError
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.serving import server
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
 
 
@@ -43,17 +41,11 @@ def get(address):
 
 
 def test_200_requests_at_once_are_answered_as_one_after_another(served, served_index):
-    paths = [
-        path
-        for number in range(40)
-        for path in (
-            f"/search?q={quote(('pond', 'a harbour', 'silo')[number % 3])}&show={number % 8 + 1}",
-            f"/image/{number % len(served_index.files)}",
-            f"/image/{number % len(served_index.files)}/thumbnail.jpg",
-            f"/image/{number + 100}",
-            "/static/page.css",
-        )
-    ]
+    paths = []
+    for number in range(40):
+        row, query = number % len(served_index.files), ("pond", "harbour", "silo")[number % 3]
+        paths += [f"/search?q={query}&show={number % 8 + 1}", f"/image/{number + 100}"]
+        paths += [f"/image/{row}", f"/image/{row}/thumbnail.jpg", "/static/page.css"]
     alone = {path: get(served + path) for path in set(paths)}
     assert {status for status, _ in alone.values()} == {200, 404}
     together = threading.Barrier(len(paths))
@@ -80,8 +72,8 @@ def test_paths_that_lead_out_are_refused_as_they_are_sent(served, served_index):
 
 def test_an_upload_that_is_too_large_is_told_by_the_server(served):
     connection = http.client.HTTPConnection(urlsplit(served).netloc, timeout=60)
-    body = bytes(3 * LIMITS.upload_bytes // 2)
-    connection.request("POST", "/upload", body, {"Content-Type": "multipart/form-data; boundary=x"})
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    connection.request("POST", "/upload", bytes(3 * LIMITS.upload_bytes // 2), headers)
     answer = connection.getresponse()
     assert answer.status == 413
     assert b"An upload has at most 0.3 MB." in answer.read()
@@ -135,9 +127,8 @@ def test_a_visitor_types_clicks_and_uploads(browser, served, served_index, tmp_p
     assert shown() == [True] * (LIMITS.results + 1)
     bars = browser.find_elements("css selector", ".concepts rect")
     widths = [bar.size["width"] for bar in bars]
-    assert len(bars) == 10
     assert widths == sorted(widths, reverse=True)
-    assert widths[0] > 0
+    assert all(widths)
     assert fits(400)
 
     hostile = tmp_path / "<b>&'name'.png"
@@ -157,35 +148,39 @@ def test_a_visitor_types_clicks_and_uploads(browser, served, served_index, tmp_p
 def test_a_port_in_use_is_told():
     with server.listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        expected = f"^cannot serve at 127.0.0.1, port {port}: Address already in use$"
+        expected = f"port {port}: Address already in use; --port=0 takes a free one$"
         with pytest.raises(ConfigError, match=expected):
             server.listen("127.0.0.1", port)
 
 
-@pytest.mark.parametrize("host", ["no-such-host.invalid", "300.1.1.1", "a" * 70, "203.0.113.1"])
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 70, "203.0.113.1"])
 def test_a_host_that_cannot_be_is_told(host):
     with pytest.raises(ConfigError, match=f"^cannot serve at {host}, port 8000: "):
         server.listen(host, 8000)
 
 
-def test_ctrl_c_ends_it_with_one_line(served_index, monkeypatch, capsys):
+@pytest.fixture
+def ready(served_index, monkeypatch):
+    """Lets `serve` find the index that other tests have compiled everything for."""
     monkeypatch.setattr(server, "open_index", lambda folder, with_model: served_index)
     monkeypatch.setattr(server, "Limits", lambda: LIMITS)
+
+
+def test_ctrl_c_ends_it_with_one_line(ready, served_index, capsys):
     with server.listen("127.0.0.1", 0) as listener:
-        port = listener.getsockname()[1]
+        address, answers = server.url(listener), []
 
     def visit_and_interrupt():
         while not answers:
             with contextlib.suppress(OSError):
-                answers.append(get(f"http://127.0.0.1:{port}/search?q=pond"))
+                answers.append(get(f"{address}/search?q=pond"))
         os.kill(os.getpid(), signal.SIGINT)
 
-    answers = []
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         visitor = threading.Thread(target=visit_and_interrupt)
         visitor.start()
-        server.serve(served_index.folder, "127.0.0.1", port)
+        server.serve(served_index.folder, "127.0.0.1", urlsplit(address).port)
         visitor.join()
     finally:
         signal.signal(signal.SIGINT, before)
@@ -194,7 +189,7 @@ def test_ctrl_c_ends_it_with_one_line(served_index, monkeypatch, capsys):
     assert printed.err == ""
     assert printed.out == (
         f"reading the model of {served_index.folder}\n"
-        f"14 images at http://127.0.0.1:{port} (Ctrl-C ends this)\n"
+        f"14 images at {address} (Ctrl-C ends this)\n"
         "\nended\n"
     )
 
@@ -205,16 +200,12 @@ def test_ctrl_c_ends_it_with_one_line(served_index, monkeypatch, capsys):
     [("0.0.0.0", True, 200), ("127.1", False, 403)],
 )
 def test_whoever_lets_others_in_is_told(
-    served_index, monkeypatch, capsys, host, is_told, status_for_another_name
+    ready, served_index, monkeypatch, capsys, host, is_told, status_for_another_name
 ):
-    monkeypatch.setattr(server, "open_index", lambda folder, with_model: served_index)
-    monkeypatch.setattr(server, "Limits", lambda: LIMITS)
-    apps = []
+    apps, note = [], f"whoever reaches {host} can search and see these images"
     monkeypatch.setattr(server, "run", lambda app, *_: apps.append(app))
     server.serve(served_index.folder, host, 0)
-    error = capsys.readouterr().err
-    assert ("whoever reaches" in error) is is_told
-    assert (f"whoever reaches {host} can search and see these images" in error) is is_told
+    assert (note in capsys.readouterr().err) is is_told
     response = apps[0].test_client().get("/", headers={"Host": "search.example"})
     assert response.status_code == status_for_another_name
 
