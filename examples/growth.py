@@ -31,12 +31,12 @@ from configs import base
 from examples import growth_report
 from examples.growth_report import EVALUATION, Axis, Point
 from kamcl_jax.benchmark import trials
-from kamcl_jax.benchmark.retrieval_speed import five_captions_each
+from kamcl_jax.benchmark.input_and_retrieval import five_captions_each
 from kamcl_jax.benchmark.roofline import compiled_cost, uncounted_loop_cost
 from kamcl_jax.benchmark.subject import HostBatch, device_words, noise_batch
 from kamcl_jax.config import build
 from kamcl_jax.parallel import compilation_cache, compiled_step, mesh
-from kamcl_jax.ranking import ranks
+from kamcl_jax.ranking.ranks import rank_both_ways
 from kamcl_jax.ranking.scores import Embeddings
 from kamcl_jax.step.state import TrainState
 from kamcl_jax.step.train_step import make_train_step
@@ -179,7 +179,7 @@ def measure_ranking(images: int) -> Point:
     before = _peak_memory()
     seconds = []
     while len(seconds) <= TRIALS and (not seconds or seconds[0] < LONG):
-        seconds.append(_seconds(lambda: ranks.both_ways(embeddings, image_of_caption)))
+        seconds.append(_seconds(lambda: rank_both_ways(embeddings, image_of_caption)))
     return {
         "seconds": statistics.median(seconds[1:] or seconds),
         "peak": _peak_memory(),

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from kamcl_jax.evaluate.figures import BAR, DOTS_PER_INCH, MISS
-from kamcl_jax.evaluate.markdown import table
+from kamcl_jax.evaluate.tables import markdown_table
 
 Point = dict[str, float]
 """What was measured at one size of an axis: `size`, `seconds` and the axis's own figures."""
@@ -98,7 +98,7 @@ def _axis_text(name: str, axis: Axis, points: Sequence[Point]) -> str:
     head = [axis.label, *(title for title, _ in columns)]
     rows = [[f"{point['size']:,}", *(write(point) for _, write in columns)] for point in points]
     title = f"### {axis.title}{axis.detail}"
-    return "\n\n".join([title, table(head, rows, left=0), _growth(name, points)])
+    return "\n\n".join([title, markdown_table(head, rows, left=0), _growth(name, points)])
 
 
 def _growth(name: str, points: Sequence[Point]) -> str:

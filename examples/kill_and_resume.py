@@ -28,7 +28,7 @@ from absl import logging
 
 from examples.watched_training import PHASES, ROOT, Schedule, Seen, Training
 from kamcl_jax.config import build
-from kamcl_jax.evaluate import markdown
+from kamcl_jax.evaluate.tables import markdown_table
 from kamcl_jax.runs import record as run_record
 from kamcl_jax.runs.checkpoints import Checkpoints, folder_of
 
@@ -295,7 +295,7 @@ def table(trial: Trial, kills: list[Kill]) -> str:
         for number, kill in enumerate(kills, start=1)
     ]
     header = ["kill", "run", "while", "last step", "seconds after start", "next went on from"]
-    return markdown.table(header, rows)
+    return markdown_table(header, rows)
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ sys.path.insert(0, str(ROOT))
 
 import kamcl_jax  # noqa: E402
 from input_pipeline.datasets.synthetic import scenes as synthetic_scenes  # noqa: E402
-from kamcl_jax.ranking import ranks as ranking  # noqa: E402
-from kamcl_jax.ranking import top_k  # noqa: E402
+from kamcl_jax.ranking.ranks import rank_both_ways  # noqa: E402
+from kamcl_jax.ranking.top_k import top_k  # noqa: E402
 
 model = kamcl_jax.load(os.environ.get("KAMCL_RUN", ROOT / "runs" / "demo"))
 print(f"{len(model.vocabulary)} words, {len(model.concepts)} concepts, step {model.step}")
@@ -54,13 +54,13 @@ print("unknown in 'a zeppelin over a lake':", model.unknown_words("a zeppelin ov
 
 # %% [markdown]
 # ## Retrieval
-# `similarity` gives all cosines. `nearest.top_k` finds the best of any number in bounded memory.
-# `ranking` tells where the right ones stand; images that score the same stand in random order.
+# `similarity` gives all cosines. `top_k` finds the best of any number in bounded memory.
+# `rank_both_ways` tells where the right ones stand; images of equal score stand in random order.
 
 # %%
 similarity = model.similarity(image_embeddings, text_embeddings)
-scores, rows = top_k.top_k(text_embeddings, image_embeddings, k=3)
-ranks = ranking.text_to_image_ranks(similarity, image_of_caption=np.arange(len(captions)))
+scores, rows = top_k(text_embeddings, image_embeddings, k=3)
+ranks = rank_both_ways(similarity, image_of_caption=np.arange(len(captions)))["t2i"]
 best = ", ".join(f"{row} ({score:.3f})" for row, score in zip(rows[0], scores[0], strict=True))
 print(f"{captions[0]!r} finds the images {best}")
 among_first = ranks.hit_probability(3).mean()

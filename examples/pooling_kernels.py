@@ -1,10 +1,10 @@
-"""Times the ways to rank the low-level features on the device that there is.
+"""Times the ways to rank a ResNet's low-level features on the device of this machine.
 
 python examples/pooling_kernels.py --batch=100
 
 It prints the median time of counting by XLA, of sorting and, on a GPU, of the Pallas kernel
 (`config.image_encoder.pooling_kernel="pallas"`), for f32[B, 4096, 192]: ResNet-18 at 256 pixels.
-The three take turns, so that a device that slows down slows all of them, and must agree.
+The ways take turns, so that a device that slows down slows all of them, and they must agree.
 """
 
 import argparse
@@ -20,18 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from kamcl_jax.benchmark import trials
-from kamcl_jax.evaluate.markdown import table
+from kamcl_jax.evaluate.tables import markdown_table
 from kamcl_jax.models.gpo import COUNT_UP_TO, descending_ranks, sorted_ranks
 
 Ranks = Callable[[jax.Array], jax.Array]
 
 
 def ways(platform: str) -> dict[str, Ranks]:
-    """Returns what a platform can run; the kernel would only be interpreted where there is no GPU.
-
-    Args:
-      platform: as JAX names it.
-    """
+    """Returns the ways that a platform, as JAX names it, can run; only a GPU has a kernel."""
     found: dict[str, Ranks] = {"counting": descending_ranks, "sort": sorted_ranks}
     if platform == "gpu":
         found["pallas"] = partial(descending_ranks, kernel="pallas")
@@ -39,15 +35,9 @@ def ways(platform: str) -> dict[str, Ranks]:
 
 
 def median_seconds(ranks: dict[str, Ranks], values: jax.Array, repeats: int) -> dict[str, float]:
-    """Returns the median time of each way, the ways taking turns.
+    """Returns the median time of each way to rank f32[B, D, N], the ways taking turns.
 
-    Args:
-      ranks: by name.
-      values: f32[B, D, N].
-      repeats: runs of each, besides the one that compiles.
-
-    Raises:
-      ValueError: two ways disagree.
+    Each way runs `repeats` times, besides once to compile. Two ways that disagree are an error.
     """
     compiled = {name: jax.jit(way).lower(values).compile() for name, way in ranks.items()}
     (first, expected), *others = [(name, run(values)) for name, run in compiled.items()]
@@ -71,7 +61,7 @@ def describe(values: jax.Array, seconds: dict[str, float]) -> str:
         for name, taken in seconds.items()
     ]
     title = f"Ranks of f32{list(values.shape)} on {device.device_kind} ({device.platform}):"
-    return f"{title}\n\n{table(['way', 'ms', 'of counting'], rows)}"
+    return f"{title}\n\n{markdown_table(['way', 'ms', 'of counting'], rows)}"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -79,10 +69,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=16, help="B")
-    parser.add_argument("--positions", type=int, default=4096, help="of a map")
+    parser.add_argument("--batch", type=int, default=16, help="images")
+    parser.add_argument("--positions", type=int, default=4096, help="positions of a map")
     parser.add_argument("--items", type=int, default=192, help=f"maps, at most {COUNT_UP_TO}")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=7, help="runs of each way")
     chosen = parser.parse_args(arguments)
     shape = (chosen.batch, chosen.positions, chosen.items)
     if min(*shape, chosen.repeats) < 1 or chosen.items > COUNT_UP_TO:

@@ -27,7 +27,7 @@ from ml_collections import config_flags
 from kamcl_jax import errors
 from kamcl_jax.config import build
 from kamcl_jax.config import fields as config_check
-from kamcl_jax.evaluate.markdown import table
+from kamcl_jax.evaluate.tables import markdown_table
 from kamcl_jax.models.gpo import COUNT_UP_TO
 from kamcl_jax.models.resnet import stage_channels
 from kamcl_jax.parallel import compiled_step
@@ -289,22 +289,24 @@ def describe(
         [
             f"{devices} devices on {hosts} hosts, mesh {dict(made.layout.mesh.shape)}, queues "
             f"{config.mesh.queue}, batch {config.batch_size}, {config.dtype}, {parts} parts.",
-            table(
+            markdown_table(
                 ["on each device", "GB"],
                 [[name, f"{size / GB:.3f}"] for name, size in memory_rows(made)],
             ),
-            table(
+            markdown_table(
                 ["collective", "dtype", "operations", "MB that a device sends"],
                 [[kind, dtype, str(n), f"{size / MB:.1f}"] for kind, dtype, n, size in network],
                 left=2,
             ),
-            table(
+            markdown_table(
                 ["roofline", "a device and step", "ms"],
                 [[name, amounts[name], f"{1e3 * value:.1f}"] for name, value in seconds.items()],
             )
             if parts == 1
             else "No roofline: XLA counts one part of the batch (config.gradient_accumulation).",
-            table(["", ""], facts if parts == 1 else [f for f in facts if "roof" not in f[0]]),
+            markdown_table(
+                ["", ""], facts if parts == 1 else [f for f in facts if "roof" not in f[0]]
+            ),
         ]
     )
 

@@ -1,34 +1,50 @@
 """The PyTorch original's own model, loss, optimiser, data loader and ranking, ready to be timed.
 
-It runs where ours does: on the CPU with as many threads as there are cores, or on a GPU that both
-frameworks see. PyTorch is optional, so it is imported inside of functions.
+The original runs where our program does: on the CPU with as many threads as there are cores, or on
+a GPU that both frameworks see. PyTorch is optional, so it is imported inside of functions.
 """
 
 import contextlib
+import importlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import ml_collections
 import numpy as np
 
-from kamcl_jax.benchmark.retrieval_speed import Encoded
+from input_pipeline.datasets import Prepared
+from input_pipeline.images.decoded import EncodedImage
+from input_pipeline.language import tokens
+from input_pipeline.splits.examples import RetrievalData
+from kamcl_jax.benchmark.input_and_retrieval import SplitSample
 from kamcl_jax.benchmark.subject import HostBatch
 from kamcl_jax.benchmark.trials import Action
-from kamcl_jax.config import data
-from kamcl_jax.config import fields as config_check
+from kamcl_jax.config import fields
+from kamcl_jax.config.data import train_size
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.step import augmentation
-from kamcl_jax.torch_release import checkout as torch_checkout
-from kamcl_jax.torch_release.original import MARGIN
+from kamcl_jax.torch_release.checkout import (
+    DATA_MODULES,
+    NUM_CONCEPTS,
+    check_checkout,
+    load_modules,
+    surroundings,
+)
+from kamcl_jax.torch_release.original import load_original
 
 DROPOUT, LEARNING_RATE = 0.25, 2e-4
-"""In the original's options."""
+"""What the original's option files say."""
 
 EPOCH = 11
-"""One of those in which the concept alignment takes part."""
+"""One of the epochs in which the concept alignment takes part."""
+
+IMAGES = 64
+"""The number of image files that the original's loader reads over and over."""
 
 _FIXED = {
     "image_size": 256,
@@ -44,30 +60,22 @@ _FIXED = {
     "text_encoder.dropout": DROPOUT,
     "augmentation.max_rotation": 90.0,
     "loss.negatives": "queue",
+    "augmentation.resize": 278,
 }
-_RESIZED = 278
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Checks that the original can do what a config describes.
-
-    Raises:
-      ConfigError: fields that differ from what is fixed in the original; all of them are listed.
-    """
-    fields = {
-        **config_check.flatten(config),
-        "augmentation.resize": data.train_size(config),
-    }
-    fixed = {**_FIXED, "augmentation.resize": _RESIZED}
+def check_sizes(config: ml_collections.ConfigDict) -> None:
+    """Refuses a config that the original cannot run, and lists all fields that differ."""
+    ours = {**fields.flatten(config), "augmentation.resize": train_size(config)}
     differing = [
-        f"config.{name} is {fields[name]!r}, not {value!r}"
-        for name, value in fixed.items()
-        if fields[name] != value
+        f"config.{name} is {ours[name]!r}, not {value!r}"
+        for name, value in _FIXED.items()
+        if ours[name] != value
     ]
-    if fields["queue_length"] % fields["batch_size"]:
+    if ours["queue_length"] % ours["batch_size"]:
         differing.append(
-            f"config.queue_length {fields['queue_length']} is no multiple of config.batch_size "
-            f"{fields['batch_size']}"
+            f"config.queue_length {ours['queue_length']} is no multiple of config.batch_size "
+            f"{ours['batch_size']}"
         )
     if differing:
         raise ConfigError(
@@ -76,130 +84,188 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def check_concepts(num_concepts: int) -> None:
-    """Checks what only the data tell.
-
-    Raises:
-      ConfigError: there are fewer concepts than the original's layers are wide.
-    """
-    if num_concepts != torch_checkout.NUM_CONCEPTS:
+def check_num_concepts(num_concepts: int) -> None:
+    """Refuses data with fewer concepts than the original's layers are wide."""
+    if num_concepts != NUM_CONCEPTS:
         raise ConfigError(
-            f"the PyTorch original needs {torch_checkout.NUM_CONCEPTS} concepts and the data have "
+            f"the PyTorch original needs {NUM_CONCEPTS} concepts and the data have "
             f"{num_concepts}: set config.data.pad_concepts=True"
         )
 
 
-class Original:
-    """The original's model in training and in evaluation.
+class TimedOriginal:
+    """The original's model in training and in evaluation, with random weights.
 
     Attributes:
-      stand_ins: third-party packages that could not be imported and were replaced.
-      device: what it runs on, in words.
+      stand_ins: Third-party packages that could not be imported and were replaced.
+      device: The device that it runs on, in words.
     """
 
     def __init__(self, checkout: Path, num_tokens: int, queue_length: int):
-        """Builds the model with random weights.
-
-        Args:
-          checkout: folder of a clone of the original.
-          num_tokens: rows of the word embedding, the padding included.
-          queue_length: keys in each queue.
-
-        Raises:
-          TorchOriginalError: PyTorch or the checkout is missing, or its code fails.
-        """
-        torch_checkout.check(checkout)
+        """Builds the model out of a clone of the original; see `checkout.load_model`."""
+        check_checkout(checkout)
         import torch
 
         self._on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
         torch.set_num_threads(os.cpu_count() or 1)
-        program = torch_checkout.load_model(
+        self._original = load_original(
             checkout, num_tokens - 1, queue_length, np.float32, DROPOUT, on_gpu=self._on_gpu
         )
-        self.stand_ins = program.stand_ins
+        self._original.start_adam(LEARNING_RATE)
+        self.stand_ins = self._original.stand_ins
         self.device = torch.cuda.get_device_name() if self._on_gpu else "cpu"
-        self._model = program.model.cuda() if self._on_gpu else program.model
-        self._functions = program.modules["utils"]
-        learned = [p for p in self._model.parameters() if p.requires_grad]
-        self._optimizer = torch.optim.Adam(learned, lr=LEARNING_RATE)
 
     def step(self, batch: HostBatch, images: np.ndarray) -> Action:
         """Returns what takes one step as the original's training loop does.
 
         Args:
-          batch: of ours; the captions are padded to its longest, as the original pads them.
-          images: f32[B, 256, 256, 3], normalised: the original augments in its data loader.
+          batch: A batch of ours.
+          images: Its images f32[B, 256, 256, 3], augmented and normalised: the original does that
+            in its data loader.
         """
-        size = len(images)
-        inputs = self._inputs(images, batch["tokens"], batch["lengths"], batch["word_concepts"])
-        labels = self._tensor(batch["image_concepts"])
-        ids = None  # an argument that the loss does not look at
+        inputs = self._original.inputs({**batch, "image": images})
+        labels = self._original.tensor(batch["image_concepts"])
 
         def run() -> None:
-            with self._running():
-                self._model.train()
-                sims, *concepts_logits_and_targets = self._model(EPOCH, *inputs)
-                image_concepts, text_concepts, *rest = concepts_logits_and_targets
-                losses = self._functions.calcul_loss(
-                    EPOCH, labels, sims, size, MARGIN, image_concepts, text_concepts, ids, *rest
-                )
-                self._optimizer.zero_grad()
-                losses[0].backward()
-                self._optimizer.step()
+            self._original.take_step(EPOCH, inputs, labels)
+            self._wait()
 
         return run
 
-    def encode(self, of: Encoded) -> Action:
-        """Returns what encodes a test split as the original's validation does.
+    def encode(self, sample: SplitSample) -> Action:
+        """Returns what encodes a part of a split as the original's validation does.
 
         It takes pairs, so that an image is encoded once for each of its captions.
-
-        Args:
-          of: the split.
         """
         import torch
 
         batches = []
-        for start in range(0, of.captions, of.batch_size):
-            rows = slice(start, start + of.batch_size)
-            pixels = np.asarray(augmentation.normalise(of.images[of.image_of_caption[rows]]))
-            texts = (of.tokens[rows], of.lengths[rows], of.word_concepts[rows])
-            batches.append(self._inputs(pixels, *texts))
+        for start in range(0, sample.captions, sample.batch_size):
+            rows = slice(start, start + sample.batch_size)
+            images = sample.images[sample.image_of_caption[rows]]
+            batch = {
+                "image": np.asarray(augmentation.normalise(images)),
+                "tokens": sample.tokens[rows],
+                "lengths": sample.lengths[rows],
+                "word_concepts": sample.word_concepts[rows],
+            }
+            batches.append(self._original.inputs(batch))
 
         def run() -> list[np.ndarray]:
-            with self._running(), torch.no_grad():
-                self._model.eval()
-                encoded = (self._model(EPOCH, *batch)[1:] for batch in batches)
-                return [tensor.cpu().numpy() for pair in encoded for tensor in pair]
+            model = self._original.model.eval()
+            with self._original.surroundings(), torch.no_grad():
+                encoded = (model(EPOCH, *batch)[1:] for batch in batches)
+                arrays = [tensor.cpu().numpy() for pair in encoded for tensor in pair]
+            self._wait()
+            return arrays
 
         return run
 
     def rank(self, scores: np.ndarray) -> Action:
         """Returns what ranks a score matrix f32[N, 5 N] both ways; the original keeps doubles."""
         scores = scores.astype(np.float64)
-        i2t, t2i = self._functions.acc_i2t2, self._functions.acc_t2i2
+        i2t, t2i = self._original.functions.acc_i2t2, self._original.functions.acc_t2i2
         return lambda: (i2t(scores), t2i(scores))
 
-    def _inputs(
-        self, images: np.ndarray, tokens: np.ndarray, lengths: np.ndarray, word_concepts: np.ndarray
-    ) -> tuple[Any, Any, Any]:
-        return (
-            self._tensor(images.transpose(0, 3, 1, 2)),
-            self._tensor(tokens[:, : lengths.max()]).long(),
-            self._tensor(word_concepts.astype(np.float32)),
+    def _wait(self) -> None:
+        import torch
+
+        if self._on_gpu:
+            torch.cuda.synchronize()
+
+
+class TimedOriginalInput:
+    """The original's data set, transforms, collation and `DataLoader`, in one process.
+
+    Attributes:
+      images: The number of images that a trial reads.
+    """
+
+    def __init__(
+        self, checkout: Path, folder: Path, prepared: Prepared, data: RetrievalData, batch_size: int
+    ):
+        """Writes image files and lists for the original, and builds its loader.
+
+        Args:
+          checkout: The folder of a clone of the original.
+          folder: An empty folder; it gets the files as the data set has them.
+          prepared: The data set, with its image files.
+          data: The splits that were made of it.
+          batch_size: The batch size of the training.
+        """
+        modules = load_modules(checkout, DATA_MODULES)
+        options = _write_files(folder, _training_files(prepared, data), data)
+        vocabulary = modules["vocab"].Vocabulary()
+        for word in (*data.vocabulary.words, "<unk>"):
+            vocabulary.add_word(word)
+        with surroundings(np.float32):
+            self._loader = modules["data"].get_precomp_loader(
+                "train", vocabulary, batch_size, True, True, 0, opt={"dataset": options}
+            )
+        self.images = len(self._loader) * batch_size
+
+    def read(self) -> None:
+        """Reads an epoch of the files' captions: each brings its image anew."""
+        with surroundings(np.float32), _word_tokenizer():
+            for _ in self._loader:
+                pass
+
+
+def _training_files(prepared: Prepared, data: RetrievalData) -> list[tuple[int, EncodedImage]]:
+    """Returns `IMAGES` files of the training split, at most, with their rows there."""
+    row_of = {name: row for row, name in enumerate(data.train.file_names)}
+    found: list[tuple[int, EncodedImage]] = []
+    for number in range(prepared.num_images):
+        file = prepared.encoded_image(number)
+        if file.file_name in row_of:
+            found.append((row_of[file.file_name], file))
+        if len(found) == IMAGES:
+            break
+    return found
+
+
+def _write_files(
+    folder: Path, files: Sequence[tuple[int, EncodedImage]], data: RetrievalData
+) -> dict[str, str]:
+    """Writes the images and the original's lists; returns what its options call `dataset`."""
+    train, concepts = data.train, data.concepts.words
+    captions: list[str] = []
+    names: list[str] = []
+    labels: list[str] = []
+    for row, file in files:
+        name = f"{row}{Path(file.file_name).suffix}"
+        (folder / name).write_bytes(file.encoded)
+        marks = " ".join(
+            f"{concepts[concept]}:{train.image_concepts[row, concept]}"
+            for concept in np.flatnonzero(train.image_concepts[row])
         )
+        for caption in np.flatnonzero(train.image_of_caption == row):
+            captions.append(train.captions[int(caption)])
+            names.append(name)
+            labels.append(f"{len(labels)}\t{marks}")
+    for file_name, lines in (
+        ("train_caps_verify.txt", captions),
+        ("train_filename_verify.txt", names),
+        ("tags.txt", labels),
+    ):
+        (folder / file_name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    (folder / "tag_vocab.json").write_text(json.dumps(list(concepts)), "utf-8")
+    return {
+        "data_path": f"{folder}/",
+        "image_path": f"{folder}/",
+        "tag_path": str(folder / "tags.txt"),
+        "tag_vocab": str(folder / "tag_vocab.json"),
+    }
 
-    def _tensor(self, array: np.ndarray) -> Any:
-        import torch
 
-        tensor = torch.from_numpy(np.array(array, order="C"))
-        return tensor.cuda() if self._on_gpu else tensor
-
-    @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
-        import torch
-
-        with torch_checkout.surroundings(np.float32, on_gpu=self._on_gpu):
+@contextlib.contextmanager
+def _word_tokenizer() -> Iterator[None]:
+    """Puts our tokeniser in the place of NLTK's where NLTK's data are not installed."""
+    tokenize: Any = importlib.import_module("nltk.tokenize")
+    try:
+        tokenize.word_tokenize("two boats .")
+    except LookupError:
+        with mock.patch.object(tokenize, "word_tokenize", tokens.tokenize):
             yield
-            if self._on_gpu:
-                torch.cuda.synchronize()
+    else:
+        yield

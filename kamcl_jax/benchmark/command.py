@@ -13,18 +13,16 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from kamcl_jax.benchmark import (
     against_original,
-    chart,
-    input_speed,
-    machine,
-    original_input,
+    input_and_retrieval,
     report,
-    retrieval_speed,
+    roofline,
     step_parts,
     subject,
     trials,
 )
-from kamcl_jax.benchmark.against_original import Original
-from kamcl_jax.benchmark.report import ORIGINAL
+from kamcl_jax.benchmark.against_original import TimedOriginal, TimedOriginalInput
+from kamcl_jax.benchmark.input_and_retrieval import SplitSample
+from kamcl_jax.benchmark.report import ORIGINAL, Results
 from kamcl_jax.benchmark.step_parts import WHOLE, Steps
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Action, Budget, Timing
@@ -33,13 +31,13 @@ from kamcl_jax.errors import TorchOriginalError
 from kamcl_jax.inference import embed
 from kamcl_jax.parallel import hosts
 from kamcl_jax.runs import folder as run_folder
-from kamcl_jax.torch_release import checkout as torch_checkout
-
-Results = dict[str, Any]
+from kamcl_jax.torch_release.checkout import check_checkout
 
 STEP_BUDGET = Budget(rounds=5, seconds=20, most_seconds=180)
+"""How often the step, its parts and the machine's rates are timed."""
+
 BUDGET = Budget(rounds=5, seconds=6, most_seconds=120)
-"""Of the encoding, of the ranking, and of the input."""
+"""How often the encoding, the ranking and the input are timed."""
 
 
 def run(
@@ -52,26 +50,20 @@ def run(
     """Times a config's training step, input and evaluation, and the original's beside them.
 
     Args:
-      config: as `configs.base` describes it.
-      workdir: `report/benchmark.json` and `report/benchmark.png` go there.
-      checkout: folder of a clone of the PyTorch original; None leaves it out.
-      step_budget: of the step, its parts and the machine's rates.
-      budget: of each of the other groups.
+      config: A config as `configs.base` describes it.
+      workdir: Where `report/benchmark.json` and `report/benchmark.png` go.
+      checkout: The folder of a clone of the PyTorch original; None leaves it out.
+      step_budget: How often the step, its parts and the machine's rates are timed.
+      budget: How often each of the other groups is timed.
 
     Returns:
       What is saved.
-
-    Raises:
-      ConfigError: the config cannot be, or is not of the original's sizes, or `workdir` cannot be
-        written.
-      DataError: the data cannot be used.
-      TorchOriginalError: PyTorch or the checkout is missing, or its code fails.
     """
     run_folder.check_writable(workdir)
     build.check_with_devices(config)
     if checkout is not None:
-        against_original.check(config)
-        torch_checkout.check(checkout)
+        against_original.check_sizes(config)
+        check_checkout(checkout)
     left_out: list[str] = []
     if not subject.has_data(config):
         left_out.append(
@@ -82,8 +74,8 @@ def run(
     timed = subject.make(config)
     theirs = None
     if checkout is not None:
-        against_original.check_concepts(timed.num_concepts)
-        theirs = Original(checkout, timed.num_tokens, config.queue_length)
+        against_original.check_num_concepts(timed.num_concepts)
+        theirs = TimedOriginal(checkout, timed.num_tokens, config.queue_length)
     hosts.say(f"{subject.device_words()}: compiling")
     with _compiled_anew():
         steps = Steps(timed)
@@ -95,18 +87,18 @@ def run(
         "config": report.described(timed),
         "devices": subject.device_words(),
         "versions": report.versions(theirs is not None),
-        "step": report.step(timed, steps, step),
-        "roofline": report.roofline(steps, step),
+        "step": report.step_results(timed, steps, step),
+        "roofline": report.roofline_results(steps, step),
     }
     hosts.say("timing the evaluation")
-    encoded, encoding = _encoding(timed, steps, theirs, budget)
-    if encoded is not None:
-        results["encoding"] = report.encoding(encoded, encoding)
+    sample, encoding = _encoding(timed, steps, theirs, budget)
+    if sample is not None:
+        results["encoding"] = report.encoding_results(sample, encoding)
     ranking = _ranking(timed, theirs, budget)
     results["ranking"] = report.summaries(ranking)
     read, images = _input(timed, steps, checkout, left_out, budget)
     if read:
-        results["input"] = report.input_rates(read, images)
+        results["input"] = report.input_results(read, images)
     if theirs is not None:
         results["original"] = {
             "device": theirs.device,
@@ -116,17 +108,17 @@ def run(
     results["left_out"] = left_out
     folder = workdir / "report"
     report.save(folder / "benchmark.json", results)
-    chart.draw(folder / "benchmark.png", results)
+    report.draw(folder / "benchmark.png", results)
     hosts.say(report.text(results))
     hosts.say(f"saved: {folder / 'benchmark.json'}, {folder / 'benchmark.png'}")
     return results
 
 
-def _step_actions(timed: Subject, steps: Steps, theirs: Original | None) -> dict[str, Action]:
+def _step_actions(timed: Subject, steps: Steps, theirs: TimedOriginal | None) -> dict[str, Action]:
     dtype = build.compute_dtype(timed.config) or jnp.float32
     actions = {name: steps.action(name) for name in steps.variants}
     actions |= {part: steps.alone(part) for part in step_parts.ALONE}
-    actions |= machine.actions(dtype)
+    actions |= roofline.machine_actions(dtype)
     if theirs is not None:
         augment = step_parts.augmenter(timed.settings, steps.layout)
         images = jax.device_get(augment(steps.variants[WHOLE].batch["image"]))
@@ -135,36 +127,36 @@ def _step_actions(timed: Subject, steps: Steps, theirs: Original | None) -> dict
 
 
 def _encoding(
-    timed: Subject, steps: Steps, theirs: Original | None, budget: Budget
-) -> tuple[retrieval_speed.Encoded | None, dict[str, Timing]]:
+    timed: Subject, steps: Steps, theirs: TimedOriginal | None, budget: Budget
+) -> tuple[SplitSample | None, dict[str, Timing]]:
     """Times the encoding of a part of the test split, if there is one."""
     if timed.data is None:
         return None, {}
     size = timed.config.evaluation.batch_size
     captions = size if jax.default_backend() == "cpu" else 10 * size
-    encoded = retrieval_speed.first_captions(timed.data.test, captions, size)
+    sample = input_and_retrieval.first_captions(timed.data.test, captions, size)
     dtype = build.compute_dtype(timed.config)
     encoders = embed.make_encoders(timed.model, steps.layout, dtype)
-    arguments = (encoders, steps.state.variables, encoded)
+    arguments = (encoders, steps.state.variables, sample)
     actions = {
-        report.IMAGES: retrieval_speed.encode_images(*arguments),
-        report.CAPTIONS: retrieval_speed.encode_captions(*arguments),
+        report.IMAGES: input_and_retrieval.image_encoding(*arguments),
+        report.CAPTIONS: input_and_retrieval.caption_encoding(*arguments),
     }
     if theirs is not None:
-        actions[report.PAIRED_IMAGES] = retrieval_speed.encode_images_of_captions(*arguments)
-        actions[ORIGINAL] = theirs.encode(encoded)
-    return encoded, trials.alternate(actions, budget)
+        actions[report.PAIRED_IMAGES] = input_and_retrieval.paired_image_encoding(*arguments)
+        actions[ORIGINAL] = theirs.encode(sample)
+    return sample, trials.alternate(actions, budget)
 
 
-def _ranking(timed: Subject, theirs: Original | None, budget: Budget) -> dict[str, Timing]:
-    images, captions = retrieval_speed.RSICD_TEST
-    scores = retrieval_speed.random_scores(images, captions)
-    fives = retrieval_speed.five_captions_each(images)
-    actions = {report.RSICD_RANKING: retrieval_speed.rank(scores, fives)}
+def _ranking(timed: Subject, theirs: TimedOriginal | None, budget: Budget) -> dict[str, Timing]:
+    images, captions = input_and_retrieval.RSICD_TEST
+    scores = input_and_retrieval.random_scores(images, captions)
+    fives = input_and_retrieval.five_captions_each(images)
+    actions = {report.RSICD_RANKING: input_and_retrieval.score_ranking(scores, fives)}
     if timed.data is not None:
         image_of_caption = timed.data.test.image_of_caption
-        own = retrieval_speed.random_scores(len(timed.data.test.images), len(image_of_caption))
-        actions[report.OWN_RANKING] = retrieval_speed.rank(own, image_of_caption)
+        own = input_and_retrieval.random_scores(len(timed.data.test.images), len(image_of_caption))
+        actions[report.OWN_RANKING] = input_and_retrieval.score_ranking(own, image_of_caption)
     if theirs is not None:
         actions[ORIGINAL] = theirs.rank(scores)
     return trials.alternate(actions, budget)
@@ -177,7 +169,7 @@ def _input(
     if timed.data is None:
         return {}, {}
     config = timed.config
-    ours = input_speed.Input(timed.data.train, config.seed, config.batch_size)
+    ours = input_and_retrieval.BatchReader(timed.data.train, config.seed, config.batch_size)
     augment = step_parts.augmenter(timed.settings, steps.layout)
     actions = {
         report.READ: ours.read,
@@ -188,7 +180,7 @@ def _input(
         if checkout is not None:
             prepared = data.open_data(config)
             try:
-                theirs = original_input.OriginalInput(
+                theirs = TimedOriginalInput(
                     checkout, Path(folder), prepared, timed.data, config.batch_size
                 )
             except TorchOriginalError as error:
@@ -202,7 +194,7 @@ def _input(
 
 @contextlib.contextmanager
 def _compiled_anew() -> Iterator[None]:
-    """Keeps compilations from coming out of the cache on the disk, for the time they take."""
+    """Keeps compilations from coming out of the cache on the disk: they are timed, too."""
     settings: Any = jax.config
     was = settings.jax_enable_compilation_cache
     _use_cache(False)

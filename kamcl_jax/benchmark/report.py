@@ -1,18 +1,22 @@
-"""The numbers of a benchmark as they are saved and as a person sees them."""
+"""The numbers of a benchmark as they are saved, printed and drawn."""
 
 import importlib.metadata
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kamcl_jax.benchmark import machine, step_parts
-from kamcl_jax.benchmark import roofline as rooflines
-from kamcl_jax.benchmark.retrieval_speed import RSICD_TEST, Encoded
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kamcl_jax.benchmark import roofline, step_parts
+from kamcl_jax.benchmark.input_and_retrieval import RSICD_TEST, SplitSample
 from kamcl_jax.benchmark.step_parts import PARTS, REST, WHOLE, Steps
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Timing
-from kamcl_jax.evaluate.markdown import table
+from kamcl_jax.evaluate.figures import BAR, DOTS_PER_INCH, HIT, MISS
+from kamcl_jax.evaluate.tables import markdown_table
 
 Results = dict[str, Any]
 Timings = dict[str, Timing]
@@ -46,18 +50,12 @@ def versions(with_torch: bool) -> dict[str, str]:
 
 
 def summaries(timings: Timings) -> Results:
-    """Returns what is kept of ours; the original has a place of its own."""
+    """Returns what is kept of our timings; the original's have a place of their own."""
     return {name: t.summary() for name, t in timings.items() if name != ORIGINAL}
 
 
-def step(timed: Subject, steps: Steps, timings: Timings) -> Results:
-    """Returns the training step and its parts.
-
-    Args:
-      timed: what was timed.
-      steps: compiled.
-      timings: of all that `step_parts.split` asks for.
-    """
+def step_results(timed: Subject, steps: Steps, timings: Timings) -> Results:
+    """Returns the times of the training step and of its parts, see `step_parts.split`."""
     whole = timings[WHOLE]
     return {
         "compile_seconds": steps.compile_seconds,
@@ -67,7 +65,7 @@ def step(timed: Subject, steps: Steps, timings: Timings) -> Results:
             name: {
                 "seconds": seconds,
                 "share": seconds / whole.median,
-                "timed": _how(name),
+                "timed": _how_timed(name),
             }
             for name, seconds in step_parts.split(timings).items()
         },
@@ -75,18 +73,18 @@ def step(timed: Subject, steps: Steps, timings: Timings) -> Results:
     }
 
 
-def _how(part: str) -> str:
+def _how_timed(part: str) -> str:
     if part == REST:
         return "the whole less all parts"
     return "alone" if part in step_parts.ALONE else "the whole less a step without it"
 
 
-def roofline(steps: Steps, timings: Timings) -> Results:
+def roofline_results(steps: Steps, timings: Timings) -> Results:
     """Returns the step's cost on a device, the machine's rates, and how near to them it comes."""
-    flops_rate = machine.flops_per_second(timings[machine.MATMUL].median)
-    bytes_rate = machine.bytes_per_second(timings[machine.COPY].median)
+    flops_rate = roofline.flops_per_second(timings[roofline.MATMUL].median)
+    bytes_rate = roofline.bytes_per_second(timings[roofline.COPY].median)
     cost, seconds = steps.cost + steps.loop_cost, timings[WHOLE].median
-    limit = rooflines.roofline(cost, flops_rate, bytes_rate)
+    limit = roofline.roofline(cost, flops_rate, bytes_rate)
     return {
         "flops": cost.flops,
         "flops_of_loops_added": steps.loop_cost.flops,
@@ -104,29 +102,24 @@ def roofline(steps: Steps, timings: Timings) -> Results:
     }
 
 
-def encoding(encoded: Encoded, timings: Timings) -> Results:
+def encoding_results(sample: SplitSample, timings: Timings) -> Results:
     """Returns the rates of the image and the text encoder in evaluation."""
     return {
-        "batch_size": encoded.batch_size,
-        "images": len(encoded.images),
-        "captions": encoded.captions,
-        "images_per_second": len(encoded.images) / timings[IMAGES].median,
-        "captions_per_second": encoded.captions / timings[CAPTIONS].median,
+        "batch_size": sample.batch_size,
+        "images": len(sample.images),
+        "captions": sample.captions,
+        "images_per_second": len(sample.images) / timings[IMAGES].median,
+        "captions_per_second": sample.captions / timings[CAPTIONS].median,
         "timings": summaries(timings),
     }
 
 
-def input_rates(timings: Timings, images: dict[str, int]) -> Results:
-    """Returns the rates of the input.
-
-    Args:
-      timings: name -> timing.
-      images: name -> images of a trial.
-    """
+def input_results(timings: Timings, images: dict[str, int]) -> Results:
+    """Returns the rates of the input; a trial of each name reads so many images."""
+    rates = {name: images[name] / timings[name].median for name in (READ, READ_AND_AUGMENT)}
     return {
-        "images_per_second": images[READ] / timings[READ].median,
-        "images_per_second_with_augmentation": images[READ_AND_AUGMENT]
-        / timings[READ_AND_AUGMENT].median,
+        "images_per_second": rates[READ],
+        "images_per_second_with_augmentation": rates[READ_AND_AUGMENT],
         "timings": summaries(timings),
     }
 
@@ -136,12 +129,7 @@ def comparison(
 ) -> list[Results]:
     """Returns what the original needs for the same work, row by row; see `ratio`.
 
-    Args:
-      step: timings of the training step.
-      encoding: of the encoding; empty, if it was left out.
-      ranking: of the ranking.
-      read: of the input; without the original's, if that was left out.
-      images: that a trial of the input reads.
+    The encoding or the input may have been left out; `images` are what a trial of the input reads.
     """
     rows = [ratio("training step", step[ORIGINAL], [step[WHOLE]])]
     if ORIGINAL in read:
@@ -164,14 +152,14 @@ def comparison(
 def ratio(
     title: str, original: Timing, ours: list[Timing], scale: float = 1.0, units: int = 1
 ) -> Results:
-    """Returns one row: above 1, ours is faster.
+    """Returns one row of the comparison: above 1, ours is faster.
 
     Args:
-      title: of the row.
-      original: its trials.
-      ours: timings that add up to the same work, of the same rounds.
-      scale: of the original's work to ours.
-      units: that ours does in a trial; seconds are told of one.
+      title: The title of the row.
+      original: The original's trials.
+      ours: Timings of the same rounds that add up to the same work.
+      scale: How many times the original's work ours is.
+      units: The units of work in a trial of ours; seconds are told of one.
     """
     rounds = [
         scale * theirs / sum(seconds)
@@ -199,8 +187,7 @@ def save(path: Path, results: Results) -> None:
 
 def text(results: Results) -> str:
     """Returns the tables that are printed."""
-    parts = [_step_table(results["step"]), _roofline_sentence(results)]
-    parts.append(_rates_table(results))
+    parts = [_step_table(results["step"]), _roofline_sentence(results), _rates_table(results)]
     if "original" in results:
         parts.append(_comparison_table(results["original"]))
     return "\n\n".join(parts)
@@ -212,13 +199,11 @@ def _step_table(step: Results) -> str:
         for name in (*PARTS, REST)
     ]
     rows.append([WHOLE, milliseconds(step["seconds"]), _percent(1.0)])
-    return "\n".join(
-        [
-            table(["part of a training step", "ms", "share"], rows),
-            f"median of {step['trials']} trials, quartiles {milliseconds(step['quartile_low'])} to "
-            f"{milliseconds(step['quartile_high'])} ms; {step['images_per_second']:.1f} images/s; "
-            f"compiled in {step['compile_seconds']:.1f} s",
-        ]
+    return (
+        f"{markdown_table(['part of a training step', 'ms', 'share'], rows)}\n"
+        f"median of {step['trials']} trials, quartiles {milliseconds(step['quartile_low'])} to "
+        f"{milliseconds(step['quartile_high'])} ms; {step['images_per_second']:.1f} images/s; "
+        f"compiled in {step['compile_seconds']:.1f} s"
     )
 
 
@@ -250,7 +235,7 @@ def _rates_table(results: Results) -> str:
         rows.append(["encoding captions", f"{of['captions_per_second']:.1f} captions/s"])
     for name, timing in results["ranking"].items():
         rows.append([f"ranking {name}", f"{milliseconds(timing['seconds'])} ms"])
-    return table(["beside the step", ""], rows)
+    return markdown_table(["beside the step", ""], rows)
 
 
 def _comparison_table(original: Results) -> str:
@@ -265,7 +250,7 @@ def _comparison_table(original: Results) -> str:
         for row in original["rows"]
     ]
     head = ["medians", "original ms", "ours ms", "original / ours", "quartiles"]
-    lines = [table(head, rows)]
+    lines = [markdown_table(head, rows)]
     if original["stand_ins"]:
         names = ", ".join(original["stand_ins"])
         lines.append(f"cannot be imported, replaced by stand-ins of ours: {names}")
@@ -281,3 +266,41 @@ def milliseconds(seconds: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+def draw(path: Path, results: Results) -> None:
+    """Draws bars of the step's parts and, with the original, of the ratios, as a PNG."""
+    rows = results.get("original", {}).get("rows", [])
+    names = (*PARTS, REST)
+    figure = Figure(figsize=(12 if rows else 7, 3.8), layout="constrained")
+    axes = figure.subplots(1, 2 if rows else 1, squeeze=False)[0]
+    step, config = results["step"], results["config"]
+    seconds = [step["parts"][name]["seconds"] for name in names]
+    _bars(axes[0], names, [1e3 * value for value in seconds], "%.1f", [BAR] * len(names))
+    title = f"training step: {1e3 * step['seconds']:.0f} ms, batch {config['batch_size']}"
+    axes[0].set(xlabel="milliseconds", title=title)
+    if rows:
+        ratios = [row["ratio"] for row in rows]
+        colours = [HIT if ratio >= 1 else MISS for ratio in ratios]
+        _bars(axes[1], [row["what"] for row in rows], ratios, "%.2f", colours)
+        axes[1].axvline(1, color="black", linestyle="--", linewidth=1)
+        axes[1].set(
+            xscale="log",
+            xlabel="time of the PyTorch original / ours",
+            title="above 1, ours is faster",
+        )
+    figure.suptitle(results["devices"], fontsize=9)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def _bars(
+    axis: Axes, names: Sequence[str], values: Sequence[float], number: str, colours: Sequence[str]
+) -> None:
+    """Draws one bar a name, the first on top, with room for its number."""
+    bars = axis.barh(range(len(names)), values, color=colours, height=0.7)
+    axis.bar_label(bars, fmt=number, padding=3, fontsize=8)
+    axis.set_yticks(range(len(names)), names, fontsize=9)
+    axis.invert_yaxis()
+    axis.margins(x=0.2)
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_axisbelow(True)

@@ -5,16 +5,25 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from kamcl_jax.benchmark.trials import Action
+
+MATMUL, COPY = "matrix product", "copy"
+"""The two actions that measure the machine."""
+
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Work of a program on one device.
+    """The work of a program on one device.
 
     Attributes:
-      flops: floating point operations.
-      bytes: read and written by all of its operations, as if no cache were there between them.
+      flops: Floating-point operations.
+      bytes: Read and written by all of its operations, as if no cache were there between them.
     """
 
     flops: float
@@ -37,8 +46,8 @@ class Roofline:
     """The least time that the machine's measured rates allow for a cost (Williams et al. 2009).
 
     Attributes:
-      compute_seconds: of the operations, at the rate of a matrix product.
-      memory_seconds: of the bytes, at the rate of a copy.
+      compute_seconds: The time of the operations, at the rate of a matrix product.
+      memory_seconds: The time of the bytes, at the rate of a copy.
     """
 
     compute_seconds: float
@@ -46,12 +55,12 @@ class Roofline:
 
     @property
     def seconds(self) -> float:
-        """The larger one of the two."""
+        """The longer one of the two."""
         return max(self.compute_seconds, self.memory_seconds)
 
     @property
     def bound(self) -> str:
-        """What the larger one is, "compute" or "memory"."""
+        """Which one that is, "compute" or "memory"."""
         return "compute" if self.compute_seconds >= self.memory_seconds else "memory"
 
 
@@ -63,19 +72,17 @@ def roofline(cost: Cost, flops_per_second: float, bytes_per_second: float) -> Ro
 def compiled_cost(compiled: Any) -> Cost:
     """Returns XLA's analysis of an executable; it counts the body of a loop once."""
     analysis = compiled.cost_analysis()
-    if isinstance(analysis, list):  # one a program, in older releases of JAX
-        analysis = analysis[0]
     return Cost(float(analysis["flops"]), float(analysis["bytes accessed"]))
 
 
 def uncounted_loop_cost(jaxpr: Any, while_rounds: int) -> Cost:
-    """Returns the matrix products and convolutions of loops beyond the first round.
+    """Returns the cost of matrix products and convolutions in loops beyond the first round.
 
-    That is what XLA's analysis leaves out, but for the loops' elementwise operations.
+    XLA's analysis leaves them out, and the loops' elementwise operations, too.
 
     Args:
-      jaxpr: of the traced program, a `ClosedJaxpr`: over all devices, where XLA's is of one.
-      while_rounds: of every loop whose rounds depend on the data.
+      jaxpr: The traced program, a `ClosedJaxpr`: over all devices, where XLA's is of one.
+      while_rounds: The rounds of every loop whose rounds depend on the data.
     """
     total = Cost(0.0, 0.0)
     for equation, times in _products(jaxpr.jaxpr, while_rounds, 1):
@@ -118,3 +125,37 @@ def _product_cost(equation: Any) -> Cost:
         terms = right.size // outputs // math.prod(equation.params["lhs_dilation"])
     moved = sum(x.size * x.dtype.itemsize for x in (left, right, result))
     return Cost(2.0 * result.size * terms, float(moved))
+
+
+def matmul_side() -> int:
+    """Returns the side of the square matrices that are multiplied."""
+    return 2048 if jax.default_backend() == "cpu" else 8192
+
+
+def copied_bytes() -> int:
+    """Returns the size of the array that is copied; far more than any cache holds."""
+    return 2**28 if jax.default_backend() == "cpu" else 2**30
+
+
+def machine_actions(dtype: DTypeLike) -> dict[str, Action]:
+    """Returns what measures one device at its best: a matrix product of that dtype, and a copy."""
+    side = matmul_side()
+    matrix = jax.random.normal(jax.random.key(0), (side, side)).astype(dtype)
+    array = jnp.ones(copied_bytes() // 4, jnp.float32)
+    multiply = jax.jit(lambda x: x @ x)
+    # A sign change, as XLA may leave out a mere copy; both read and write all of the array.
+    copy = jax.jit(jnp.negative)
+    return {
+        MATMUL: lambda: jax.block_until_ready(multiply(matrix)),
+        COPY: lambda: jax.block_until_ready(copy(array)),
+    }
+
+
+def flops_per_second(matmul_seconds: float) -> float:
+    """Returns the rate of the matrix product, a multiplication and an addition counting as two."""
+    return 2 * matmul_side() ** 3 / matmul_seconds
+
+
+def bytes_per_second(copy_seconds: float) -> float:
+    """Returns the rate of the copy, what is read and what is written both counting."""
+    return 2 * copied_bytes() / copy_seconds

@@ -1,11 +1,11 @@
 """Where a training step's time goes.
 
-The towers take most of it. They are timed by their absence: the step's time less that of a step in
-which one of them is replaced, for the queries or for the keys, by a stand-in with one small linear
-map. Its parameters stay, so that averaging and Adam have as much to do, and the losses compute the
-same gradients. Both steps are compiled from `train_step.train_step`. What comes before and after
-the towers (augmentation, losses, update) is short and would drown in the noise of a difference; it
-is timed by itself, compiled from the functions that the step calls.
+A tower's time is the step's minus that of a step without it. There the tower gives way, for the
+queries or for the keys, to a stand-in with one small linear map; its parameters stay, so that
+averaging and Adam have as much to do, and the losses compute the same gradients. Both steps are
+compiled from `train_step.train_step`. What comes before and after the towers (augmentation, losses,
+update) is short and would drown in the noise of a difference: it is timed alone, compiled from the
+functions that the step calls.
 """
 
 import dataclasses
@@ -38,29 +38,27 @@ AUGMENTATION, UPDATE = "augmentation", "update"
 IMAGE_QUERIES, IMAGE_KEYS, TEXT = "image queries", "image keys", "text"
 
 LEFT_OUT = (IMAGE_QUERIES, IMAGE_KEYS, TEXT)
-"""Parts that are timed by their absence."""
+"""Parts whose time is the step's minus that of a step without them."""
 
 ALONE = (AUGMENTATION, LOSSES, UPDATE)
-"""Parts that are timed by themselves."""
+"""Parts that are timed alone."""
 
 PARTS = (AUGMENTATION, IMAGE_QUERIES, IMAGE_KEYS, TEXT, LOSSES, UPDATE)
 
 _STAND_IN = "stand_in"
-# Part -> towers that are replaced, for queries and for keys.
 _REPLACED = {
     IMAGE_QUERIES: (("image",), ()),
     IMAGE_KEYS: ((), ("image",)),
     TEXT: (("text",), ("text",)),
 }
+"""Part -> the towers that are replaced, for queries and for keys."""
 
 
 class Replaceable(nn.Module):
     """A tower that gives way to a stand-in where its statistics hold the stand-in's kernel.
 
-    Queries and keys have statistics of their own, so that either can be replaced.
-
-    Attributes:
-      tower: an image or text encoder; its parameters keep their names.
+    Queries and keys have statistics of their own, so that either can be replaced. The tower is an
+    image or text encoder; its parameters keep their names.
     """
 
     tower: nn.Module
@@ -90,13 +88,7 @@ def replaceable(model: DualEncoder) -> DualEncoder:
 
 
 def stand_in(features: int, embedding_size: int, num_concepts: int) -> dict[str, jax.Array]:
-    """Returns the statistics that replace a tower.
-
-    Args:
-      features: of the stand-in's input: 3 colours, or the word concepts.
-      embedding_size: E.
-      num_concepts: N.
-    """
+    """Returns the statistics that replace a tower whose stand-in reads so many features."""
     shape = (features, embedding_size + num_concepts)
     kernel = jax.random.normal(jax.random.key(0), shape) / features**0.5
     # The widths are told by a shape, the only thing that is known while compiling.
@@ -106,14 +98,7 @@ def stand_in(features: int, embedding_size: int, num_concepts: int) -> dict[str,
 def own_statistics(
     part: str, state: TrainState, num_concepts: int, embedding_size: int
 ) -> dict[str, Any]:
-    """Returns the fields of a state that replace the towers of a part.
-
-    Args:
-      part: one of `LEFT_OUT`.
-      state: of the whole step.
-      num_concepts: N.
-      embedding_size: E.
-    """
+    """Returns the fields of a state that replace the towers of a part, one of `LEFT_OUT`."""
     features = {"image": 3, "text": num_concepts}
 
     def replaced(statistics: Any, towers: tuple[str, ...]) -> Any:
@@ -137,9 +122,9 @@ class Variant:
     """A compiled step, whole or without a part.
 
     Attributes:
-      compiled: the executable.
-      batch: on the devices.
-      own: the fields of the state that the variant has for itself.
+      compiled: The executable.
+      batch: The batch, on the devices.
+      own: The fields of the state that the variant has for itself.
     """
 
     compiled: Any
@@ -287,14 +272,14 @@ def random_encodings(seed: int, batch: int, embedding_size: int, num_concepts: i
 
 
 def split(timings: dict[str, Timing]) -> dict[str, float]:
-    """Returns the seconds of each part, and the rest of the whole step.
+    """Returns the seconds of each of `PARTS`, and the `REST` of the whole step.
+
+    They add up to the whole. A part that is lost in the noise may come out negative; nothing is cut
+    off.
 
     Args:
-      timings: of `WHOLE`, of the step without each of `LEFT_OUT`, and of each of `ALONE`.
-
-    Returns:
-      `PARTS` and `REST` -> seconds, which add up to the whole. A part that is lost in the noise
-      may come out negative; nothing is cut off.
+      timings: The timings of `WHOLE`, of the step without each of `LEFT_OUT`, and of each of
+        `ALONE`.
     """
     whole = timings[WHOLE].median
     parts = {

@@ -10,10 +10,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from input_pipeline.splits import batches as loader
+from input_pipeline.splits.batches import batch_captions, make_batch
 from input_pipeline.splits.examples import Examples, RetrievalData
 from kamcl_jax.config import build
-from kamcl_jax.config import data as data_from_config
+from kamcl_jax.config.data import prepared_dir
 from kamcl_jax.models.towers import DualEncoder
 from kamcl_jax.step.key_queue import IMAGE_ID, TEXT_ID
 from kamcl_jax.step.train_step import StepSettings
@@ -21,13 +21,13 @@ from kamcl_jax.step.train_step import StepSettings
 HostBatch = dict[str, np.ndarray]
 
 WORDS, MAX_TOKENS = 1225, 34
-"""Of RSICD's training captions; for a config without data."""
+"""Those of RSICD's training captions, for a config without data."""
 
 WORDS_OF_CAPTION = (11.4, 3.2)
-"""Mean and standard deviation, likewise."""
+"""Their mean and standard deviation, likewise."""
 
 SHARE_OF_CONCEPTS = 0.01
-"""That a caption names, and that an image is labelled with, in noise."""
+"""The share of the concepts that a caption names, and an image is labelled with, in noise."""
 
 _BATCHES_LOOKED_AT = 101
 
@@ -37,16 +37,16 @@ class Subject:
     """A config's training step without the loop around it.
 
     Attributes:
-      config: frozen copy.
-      mesh: of the devices.
-      data: of the config; None where its files are missing.
-      model: both towers.
-      optimizer: with its learning rate.
-      settings: numbers of the step.
-      num_tokens: rows of the word embedding.
-      num_concepts: width of labels and word concepts.
-      batch: one training batch over all devices. Of the data, it is one whose longest caption is
-        as long as usual: the text encoder's time depends on it.
+      config: A frozen copy of the config.
+      mesh: The devices.
+      data: The config's data; None where their files are missing.
+      model: Both towers.
+      optimizer: The optimiser with its learning rate.
+      settings: The numbers of the step.
+      num_tokens: Rows of the word embedding.
+      num_concepts: The width of labels and word concepts.
+      batch: One training batch over all devices. If it is of the data, its longest caption is as
+        long as usual: the text encoder's time depends on it.
     """
 
     config: ml_collections.FrozenConfigDict
@@ -66,15 +66,7 @@ class Subject:
 
 
 def make(config: ml_collections.ConfigDict) -> Subject:
-    """Builds what a config describes, with random data if its files are not there.
-
-    Args:
-      config: as `configs.base` describes it.
-
-    Raises:
-      ConfigError: a field that cannot be.
-      DataError: the data are there and cannot be used.
-    """
+    """Builds what a config describes, with random data if its files are not there."""
     if has_data(config):
         experiment = build.build(config)
         data = experiment.data
@@ -88,10 +80,7 @@ def make(config: ml_collections.ConfigDict) -> Subject:
             num_tokens=len(data.vocabulary) + 1,
             num_concepts=data.num_concepts,
             batch=typical_batch(
-                data.train,
-                config.seed,
-                config.batch_size,
-                build.text_of_caption(config, data),
+                data.train, config.seed, config.batch_size, build.text_of_caption(config, data)
             ),
         )
     mesh = build.check_with_devices(config)
@@ -112,36 +101,31 @@ def make(config: ml_collections.ConfigDict) -> Subject:
 def has_data(config: ml_collections.ConfigDict) -> bool:
     """Returns whether a config's data set is drawn or its folder is there."""
     folder = Path(os.path.expanduser(config.data.dir))
-    places = (folder, data_from_config.prepared_dir(config))
+    places = (folder, prepared_dir(config))
     return config.data.name == "synthetic" or any(place.is_dir() for place in places)
 
 
 def typical_batch(
     examples: Examples, seed: int, batch_size: int, text_of_caption: np.ndarray | None = None
 ) -> HostBatch:
-    """Returns one of the first batches of a training: its longest caption has the usual length.
+    """Returns one of the first batches of a training whose longest caption has the usual length.
 
     Args:
-      examples: the training split.
-      seed: of its order.
-      batch_size: over all devices.
-      text_of_caption: see `loader.make_batch`.
+      examples: The training split.
+      seed: The seed of its order.
+      batch_size: The batch size over all devices.
+      text_of_caption: See `make_batch`.
     """
     captions, batches = len(examples.captions), []
     for step in range(min(_BATCHES_LOOKED_AT, captions // batch_size)):
-        rows = loader.batch_captions(seed, step, captions, batch_size)
+        rows = batch_captions(seed, step, captions, batch_size)
         batches.append((int(examples.lengths[rows].max()), step, rows))
     batches.sort(key=lambda batch: batch[:2])
-    return loader.make_batch(examples, batches[len(batches) // 2][2], text_of_caption)
+    return make_batch(examples, batches[len(batches) // 2][2], text_of_caption)
 
 
 def random_batch(config: ml_collections.ConfigDict, seed: int = 0) -> HostBatch:
-    """Returns a training batch of noise with captions as long as RSICD's.
-
-    Args:
-      config: sizes of the batch.
-      seed: of the noise.
-    """
+    """Returns a training batch of noise with captions as long as RSICD's."""
     longest = min(MAX_TOKENS, config.data.max_tokens or MAX_TOKENS)
     generator = np.random.default_rng(seed)
     lengths = generator.normal(*WORDS_OF_CAPTION, config.batch_size).round().clip(1, longest)
@@ -155,14 +139,14 @@ def noise_batch(
     num_tokens: int,
     generator: np.random.Generator,
 ) -> HostBatch:
-    """Returns a training batch of noise as `from_config.abstract_batch` describes it.
+    """Returns a training batch of noise as `build.abstract_batch` describes it.
 
     Args:
-      config: sizes of the batch.
-      lengths: i32[B], words of its captions.
-      longest: words that captions are padded to.
-      num_tokens: rows of the word embedding, the padding included.
-      generator: of the noise.
+      config: The config, with the sizes of the batch.
+      lengths: i32[B], the words of its captions.
+      longest: The number of words that captions are padded to.
+      num_tokens: Rows of the word embedding, the padding included.
+      generator: The source of the noise.
     """
     shapes = build.abstract_batch(config, longest, config.num_concepts)
     tokens = generator.integers(1, num_tokens, shapes["tokens"].shape, dtype=np.int32)

@@ -11,11 +11,7 @@ Action = Callable[[], object]
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """How long an action took.
-
-    Attributes:
-      seconds: of each trial, in order.
-    """
+    """How long an action took: the seconds of each trial, in order."""
 
     seconds: tuple[float, ...]
 
@@ -48,10 +44,10 @@ class Budget:
     """How often a group of actions is timed.
 
     Attributes:
-      rounds: at least, whatever they take.
-      seconds: that the rounds go on for, if they have not come to `most_rounds` before.
-      most_seconds: after which `rounds` is given up, if there have been three.
-      most_rounds: at most.
+      rounds: The least number of rounds.
+      seconds: How long the rounds go on, if they do not come to `most_rounds` before.
+      most_seconds: When `rounds` is given up, if there have been three.
+      most_rounds: The largest number of rounds.
     """
 
     rounds: int = 5
@@ -75,15 +71,8 @@ def alternate(
 ) -> dict[str, Timing]:
     """Times actions in rounds: each once a round, every second round in reverse order.
 
-    What comes right after what is then no advantage of any. Each is done once before, untimed.
-
-    Args:
-      actions: name -> action.
-      budget: the default one, if None.
-      clock: seconds.
-
-    Returns:
-      name -> its trials, as many for all.
+    Which action comes right after which is then no advantage of any. Each is done once before,
+    untimed. All have the same number of trials.
     """
     budget = budget or Budget()
     for act in actions.values():

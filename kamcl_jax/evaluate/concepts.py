@@ -14,15 +14,13 @@ from input_pipeline.language.texts import Texts
 from input_pipeline.language.vocabulary import Vocabulary
 from input_pipeline.splits import assembly
 from kamcl_jax.config import data as data_from_config
-from kamcl_jax.config import fields as config_check
-from kamcl_jax.evaluate import markdown
+from kamcl_jax.config import fields
+from kamcl_jax.evaluate.figures import DOTS_PER_INCH
+from kamcl_jax.evaluate.tables import markdown_table
 from kamcl_jax.runs import folder as run_folder
 
-DRAWN = 40
-"""Concepts in the picture."""
-
-PRINTED = 40
-"""Concepts in the terminal."""
+DRAWN = PRINTED = 40
+"""How many concepts are in the picture and in the terminal."""
 
 HEAD = ("", "concept", "repeated in all", "images that show it", "captions that name it")
 
@@ -32,13 +30,13 @@ class ConceptCounts:
     """The concepts of the training images, counted.
 
     Attributes:
-      vocabulary: of the text encoder.
-      concepts: in their order.
-      labels: f32[N, C], of the training images.
-      images: i64[C], training images with a label for the concept.
-      captions: i64[C], training captions that name the concept.
-      covered: share of the training captions that name at least one.
-      labelled: share of the training images that have at least one.
+      vocabulary: The text encoder's words.
+      concepts: The concepts, in their order.
+      labels: f32[N, C], the soft labels of the training images.
+      images: i64[C], how many training images have a label for the concept.
+      captions: i64[C], how many training captions name the concept.
+      covered: The share of the training captions that name at least one.
+      labelled: The share of the training images that have at least one.
     """
 
     vocabulary: Vocabulary
@@ -55,18 +53,15 @@ def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
 
     No image needs to be there, unless the config leaves out those that can't be read.
 
-    `concepts.json`, `concepts.md` (all of them with their counts), `concepts.png` (the most
-    frequent), `vocabulary.json` and `labels.jsonl` (each training image's soft labels) are written.
+    It writes `concepts.json`, `concepts.md` (all of them with their counts), `concepts.png` (those
+    that most captions name), `vocabulary.json` and `labels.jsonl` (each training image's soft
+    labels).
 
     Args:
-      config: as `configs.base` describes it.
-      folder: where the files go; None for a folder `concepts` among the prepared data.
-
-    Raises:
-      ConfigError: a field that cannot be.
-      DataError: something is wrong with the captions.
+      config: The config, as `configs.base` describes it.
+      folder: Where the files go; None for a folder `concepts` among the prepared data.
     """
-    config_check.check_fields(config)
+    fields.check_fields(config)
     if folder is not None:
         run_folder.check_writable(folder)
     data = config.data
@@ -103,12 +98,7 @@ def count(train: Texts, vocabulary: Vocabulary, concepts: Concepts) -> ConceptCo
 
 
 def summary(counts: ConceptCounts, rows: int | None = None) -> str:
-    """Returns the table of the concepts and the shares under it.
-
-    Args:
-      counts: from `count`.
-      rows: concepts in the table; None for all.
-    """
+    """Returns the table of the first `rows` concepts, or of all, and the shares under it."""
     concepts = counts.concepts
     cells = [
         [str(place + 1), word, str(concepts.totals[place]), str(images), str(captions)]
@@ -117,22 +107,20 @@ def summary(counts: ConceptCounts, rows: int | None = None) -> str:
         )
     ]
     more = len(cells) - len(cells[:rows])
-    lines = [markdown.table(HEAD, cells[:rows], left=2)]
-    lines += [f"... and {more} more"] if more else []
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{len(concepts)} concepts out of a vocabulary of {len(counts.vocabulary)} words; "
-            f"{counts.covered:.1%} of the training captions name one, {counts.labelled:.1%} of "
-            "the training images have one",
-        ]
+    lines = [markdown_table(HEAD, cells[:rows], left=2)]
+    if more:
+        lines.append(f"... and {more} more")
+    shares = (
+        f"{len(concepts)} concepts out of a vocabulary of {len(counts.vocabulary)} words; "
+        f"{counts.covered:.1%} of the training captions name one, {counts.labelled:.1%} of the "
+        "training images have one"
     )
+    return "\n".join([*lines, "", shares])
 
 
 def _write(folder: Path, train: Texts, counts: ConceptCounts) -> None:
     words = counts.concepts.words
-    fields = {
+    found = {
         "concepts": words,
         "repeated_in_all": counts.concepts.totals,
         "images": counts.images.tolist(),
@@ -141,12 +129,11 @@ def _write(folder: Path, train: Texts, counts: ConceptCounts) -> None:
         "share_of_training_images": counts.labelled,
     }
     (folder / "concepts.json").write_text(
-        json.dumps(fields, indent=1, ensure_ascii=False) + "\n", "utf-8"
+        json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8"
     )
     (folder / "vocabulary.json").write_text(counts.vocabulary.to_json() + "\n", "utf-8")
-    (folder / "concepts.md").write_text(
-        f"# Concepts\n\n![the most frequent concepts](concepts.png)\n\n{summary(counts)}\n", "utf-8"
-    )
+    picture = "![the concepts that most captions name](concepts.png)"
+    (folder / "concepts.md").write_text(f"# Concepts\n\n{picture}\n\n{summary(counts)}\n", "utf-8")
     with (folder / "labels.jsonl").open("w", encoding="utf-8") as lines:
         for name, labels in zip(train.file_names, counts.labels, strict=True):
             shown = {words[column]: float(labels[column]) for column in np.flatnonzero(labels)}
@@ -156,21 +143,27 @@ def _write(folder: Path, train: Texts, counts: ConceptCounts) -> None:
 
 
 def _draw(path: Path, counts: ConceptCounts) -> None:
-    """Draws the most frequent concepts as bars: images that show them, captions that name them."""
-    words = counts.concepts.words[:DRAWN]
+    """Draws the concepts that most captions name, and how many images show them, as bars."""
+    drawn = drawn_concepts(counts)
+    words = [counts.concepts.words[concept] for concept in drawn]
     places = np.arange(len(words))
     figure = Figure(figsize=(8, 1.5 + 0.24 * len(words)), layout="constrained")
     axis = figure.subplots()
-    axis.barh(places - 0.2, counts.captions[:DRAWN], 0.4, label="captions that name it")
-    axis.barh(places + 0.2, counts.images[:DRAWN], 0.4, label="images that show it")
+    axis.barh(places - 0.2, counts.captions[drawn], 0.4, label="captions that name it")
+    axis.barh(places + 0.2, counts.images[drawn], 0.4, label="images that show it")
     axis.set_yticks(places, words)
     axis.invert_yaxis()
     axis.margins(y=0.01)
     axis.grid(axis="x", alpha=0.3)
     axis.set_title(
-        f"the {len(words)} most frequent of {len(counts.concepts)} concepts; "
-        f"{counts.covered:.1%} of the training captions name one",
+        f"the {len(words)} of {len(counts.concepts)} concepts that most training captions name; "
+        f"{counts.covered:.1%} of the captions name one",
         fontsize=10,
     )
     axis.legend(loc="lower right")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def drawn_concepts(counts: ConceptCounts) -> np.ndarray:
+    """Returns the concepts of the picture: those that most captions name, then most images show."""
+    return np.lexsort((-counts.images, -counts.captions))[:DRAWN]

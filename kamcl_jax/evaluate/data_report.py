@@ -17,10 +17,10 @@ from input_pipeline.splits.loading import load_prepared
 from input_pipeline.storage import write_text
 from kamcl_jax.config import data as data_from_config
 from kamcl_jax.config import fields
-from kamcl_jax.evaluate import markdown
+from kamcl_jax.evaluate.tables import markdown_table
 
 BAR = 50
-"""Characters of the histogram's longest bar."""
+"""The length of the histogram's longest bar, in characters."""
 
 HEAD = (
     "split",
@@ -34,15 +34,7 @@ HEAD = (
 
 
 def prepare(config: ml_collections.ConfigDict) -> None:
-    """Prepares the data set of a config, prints what was found and keeps it as `findings.json`.
-
-    Args:
-      config: as `configs.base` describes it.
-
-    Raises:
-      ConfigError: a field that cannot be.
-      DataError: something is wrong with the files; all images that can't be used are listed.
-    """
+    """Prepares the data set of a config, prints what was found and keeps it as `findings.json`."""
     fields.check_fields(config)
     prepared = data_from_config.open_data(config)
     data = load_prepared(prepared, data_from_config.settings(config))
@@ -87,7 +79,7 @@ def _as_text(prepared: Prepared, learnt: dict[str, Any], found: dict[str, Findin
         f"data set {prepared.builder.name}",
         *prepared.builder.sources(),
         "",
-        markdown.table(HEAD, rows, left=1),
+        markdown_table(HEAD, rows),
         "",
         "tokens a caption, all splits",
         *_bars(findings.histogram(found["all"].token_lengths)),

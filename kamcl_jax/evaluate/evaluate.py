@@ -1,7 +1,8 @@
 """Scores the checkpoint of the best validation on the test split and writes the report."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ml_collections
 
@@ -15,31 +16,24 @@ from kamcl_jax.evaluate import tables
 from kamcl_jax.inference import embed
 from kamcl_jax.inference.embed import Encoders
 from kamcl_jax.parallel import hosts
-from kamcl_jax.ranking import bootstrap, metrics, ranks, scene_classes
-from kamcl_jax.ranking.metrics import chance_metrics
+from kamcl_jax.ranking import metrics
+from kamcl_jax.ranking.ranks import Ranks, rank_with_texts
 from kamcl_jax.ranking.scores import Array, Embeddings, Scores
 from kamcl_jax.runs import folder as run_folder
 from kamcl_jax.runs import record
 from kamcl_jax.runs.checkpoints import Checkpoints, first_readable, open_checkpoints
 from kamcl_jax.runs.record import History
 
-T = TypeVar("T")
-
 
 def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[str, Any]:
     """Scores the best checkpoint of a run on its test split and writes the report anew.
 
     Args:
-      config: of the run; the one in the checkpoint, if None.
-      workdir: of the run.
+      config: The run's config; if None, the one in the checkpoint.
+      workdir: The run's folder.
 
     Returns:
       The contents of `report/metrics.json`.
-
-    Raises:
-      ConfigError: there is no checkpoint, or it is of another config.
-      CheckpointError: it cannot be read.
-      DataError: the data cannot be used.
     """
     run_folder.check_shared(workdir)
     with open_checkpoints(workdir) as checkpoints:
@@ -48,27 +42,8 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[st
             config = build.on_these_devices(record.config_of(stored))
         experiment = build.build(config, trains=False)
         record.check_same_run(experiment, stored)
-        return report(
-            experiment,
-            checkpoints,
-            make_encoders(experiment),
-            record.history_of(stored),
-            workdir,
-        )
-
-
-def _best(experiment: Experiment, checkpoints: Checkpoints) -> tuple[int, dict[str, Any]]:
-    """Returns the step and what is needed of the best checkpoint that can be read."""
-    like, places = experiment.abstract_state, experiment.layout.state
-
-    def read(step: int) -> tuple[int, dict[str, Any]]:
-        needed = ("params", "batch_stats", "skipped")
-        return step, checkpoints.restore_fields(step, like, places, needed)
-
-    def tell(error: DamagedCheckpointError) -> None:
-        hosts.warn(f"{error}; the next best one takes its place")
-
-    return first_readable(checkpoints.best_first, read, tell)
+        encoders = make_encoders(experiment)
+        return report(experiment, checkpoints, encoders, record.history_of(stored), workdir)
 
 
 def make_encoders(experiment: Experiment) -> Encoders:
@@ -87,26 +62,24 @@ def report(
     """Scores the best checkpoint, or the latest where none was validated, and writes the report.
 
     Args:
-      experiment: that was trained.
-      checkpoints: of the run, at least one.
-      encoders: from `make_encoders`.
-      history: of the training.
-      workdir: the report goes to its `report` folder.
+      experiment: What was trained.
+      checkpoints: The run's checkpoints, at least one.
+      encoders: What `make_encoders` returns.
+      history: The history of the training.
+      workdir: The run's folder; the report goes to its `report`.
 
     Returns:
       The contents of `report/metrics.json`.
-
-    Raises:
-      CheckpointError: the checkpoint cannot be read.
     """
     best, variables = _best(experiment, checkpoints)
     skipped = variables.pop("skipped")
     test, settings = experiment.data.test, experiment.config.evaluation
     embeddings = embed.embed(encoders, variables, test, settings.batch_size)
+    ranks = rank_test_split(embeddings, test, settings.ties)
     results = {
-        **look_closer(embeddings, test, settings.ties),
+        **detailed_metrics(ranks, test, settings.ties),
         "val": history.validation_at(best),
-        "chance": chance_metrics(test.image_of_caption),
+        "chance": metrics.chance_metrics(test.image_of_caption),
         "best_step": best,
         "best_epoch": best / experiment.steps_per_epoch,
         "skipped_updates": int(skipped),
@@ -117,63 +90,83 @@ def report(
         "seconds": history.seconds,
     }
     if hosts.is_first():
-        reporting.write(workdir / "report", experiment, history, results, embeddings)
+        ranks_of_captions = ranks["test_equal_texts"]["t2i"]
+        folder = workdir / "report"
+        reporting.write(folder, experiment, history, results, embeddings, ranks_of_captions)
     hosts.say(tables.summary(results))
     hosts.say(f"report: {workdir / 'report' / 'report.md'}")
     return results
 
 
-def score(
+def _best(experiment: Experiment, checkpoints: Checkpoints) -> tuple[int, dict[str, Any]]:
+    """Returns the step and what is needed of the best checkpoint that can be read."""
+    like, places = experiment.abstract_state, experiment.layout.state
+
+    def read(step: int) -> tuple[int, dict[str, Any]]:
+        needed = ("params", "batch_stats", "skipped")
+        return step, checkpoints.restore_fields(step, like, places, needed)
+
+    def tell(error: DamagedCheckpointError) -> None:
+        hosts.warn(f"{error}; the next best one takes its place")
+
+    return first_readable(checkpoints.best_first, read, tell)
+
+
+def score_split(
     encoders: Encoders,
     variables: Any,
     examples: Examples,
     batch_size: int,
     ties: str = "expected",
 ) -> tuple[dict[str, float], Embeddings]:
-    """Scores a split.
+    """Embeds a split and scores it.
 
     Args:
-      encoders: from `make_encoders`.
-      variables: of the model.
-      examples: the split.
-      batch_size: of the encoding.
-      ties: see `metrics.retrieval_metrics`.
+      encoders: What `make_encoders` returns.
+      variables: The model's `params` and `batch_stats`.
+      examples: The split.
+      batch_size: How many images or captions are encoded at once.
+      ties: How tied scores are ranked, see `rank_both_ways`.
 
     Returns:
       The split's retrieval metrics and its embeddings.
-
-    Raises:
-      ValueError: `ties` is not one of `ranking.TIES`.
     """
     embeddings = embed.embed(encoders, variables, examples, batch_size)
     return metrics.retrieval_metrics(embeddings, examples.image_of_caption, ties), embeddings
 
 
-def look_closer(scores: Scores | Array, examples: Examples, ties: str) -> dict[str, Any]:
-    """Returns what a report says of the test split: the official scores, and more.
+def rank_test_split(
+    scores: Scores | Array, examples: Examples, ties: str
+) -> dict[str, dict[str, Ranks]]:
+    """Ranks a split by the official protocol, `test`, and where equal texts count.
+
+    `test_equal_texts` takes every image or caption with the query's text for relevant.
 
     Args:
       scores: f32[N, M], images by captions, or the embeddings that `embed` returns.
-      examples: the test split.
-      ties: see `metrics.retrieval_metrics`.
+      examples: The split.
+      ties: How tied scores are ranked, see `rank_both_ways`.
+    """
+    texts = equal_text_ids(examples.captions)
+    official, equal = rank_with_texts(scores, examples.image_of_caption, [None, texts], ties)
+    return {"test": official, "test_equal_texts": equal}
+
+
+def detailed_metrics(
+    ranks: Mapping[str, Mapping[str, Ranks]], examples: Examples, ties: str
+) -> dict[str, Any]:
+    """Returns what a report says of the ranks of `rank_test_split`.
 
     Returns:
-      `test`: the official metrics; `test_equal_texts`: the metrics where every image or caption
-      with the query's text is right; `intervals`: 95 % intervals over images of both, see
-      `bootstrap.intervals`; `classes`: official recalls of the scene classes, see
-      `scene_classes.breakdown`, or None.
-
-    Raises:
-      ValueError: `ties` is not one of `ranking.TIES`.
+      `test` and `test_equal_texts`: the field's metrics of both protocols; `intervals`: 95 %
+      bootstrap intervals over images of both; `classes`: the official recalls of the scene classes,
+      or None where the file names carry no classes.
     """
-    images, texts = examples.image_of_caption, equal_text_ids(examples.captions)
-    official, equal = ranks.both_ways_for_each(scores, images, [None, texts], ties)
+    images = examples.image_of_caption
     return {
-        "test": metrics.of_ranks(official, ties),
-        "test_equal_texts": metrics.of_ranks(equal, ties),
+        **{name: metrics.metrics_of_ranks(found, ties) for name, found in ranks.items()},
         "intervals": {
-            "test": bootstrap.intervals(official, images),
-            "test_equal_texts": bootstrap.intervals(equal, images),
+            name: metrics.bootstrap_intervals(found, images) for name, found in ranks.items()
         },
-        "classes": scene_classes.breakdown(examples.file_names, images, official),
+        "classes": metrics.recalls_of_classes(examples.file_names, images, ranks["test"]),
     }

@@ -1,18 +1,20 @@
-"""The pictures of a report: curves of training, scene classes, queries and what they retrieve."""
+"""The pictures of a report: curves of training, scene classes, captions and what they retrieve."""
 
 import dataclasses
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
-from input_pipeline.splits.examples import Examples
-from kamcl_jax.ranking.scene_classes import NO_CLASS
+from kamcl_jax.evaluate import tables
+from kamcl_jax.ranking.metrics import NO_CLASS, RECALL_AT
 
 HIT = "#1a9850"
 MISS = "#bbbbbb"
@@ -20,22 +22,33 @@ BAR = "#4575b4"
 TOP = 5
 DOTS_PER_INCH = 110
 
+Picture = Callable[[int], Image.Image]
+"""The row of an image -> the image, as large as it is to be drawn."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Retrieved:
     """What a caption retrieves.
 
     Attributes:
-      caption: row of the caption.
-      images: rows of the images that it retrieves, the best first.
-      scores: of these images.
-      rank: of the image that it describes, 1 = first; the expected rank where scores tie.
+      caption: The caption's text.
+      images: The rows of the images that it retrieves, the best first.
+      scores: The scores of these images.
+      relevant: Whether each of these images has a caption of this text.
+      rank: The rank of the best image that does, 1 = first; the expected rank where scores tie.
     """
 
-    caption: int
+    caption: str
     images: Sequence[int]
     scores: Sequence[float]
+    relevant: Sequence[bool]
     rank: float
+
+
+def whole_epochs(axis: Axes) -> None:
+    """Labels the horizontal axis, epochs, with whole numbers alone."""
+    axis.set_xlabel("epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
 
 def loss_curves(
@@ -48,11 +61,11 @@ def loss_curves(
     """Draws the losses over epochs, with the border between the schedule's two steps.
 
     Args:
-      path: of the PNG.
+      path: The PNG.
       rows: `History.train`.
-      steps_per_epoch: turns steps into epochs.
-      alignment_from_epoch: first epoch of step 2, from 0.
-      extra_terms: names of the terms that the config adds to the paper's.
+      steps_per_epoch: The number that turns steps into epochs.
+      alignment_from_epoch: The first epoch of step 2, from 0.
+      extra_terms: The names of the terms that the config adds to the paper's.
     """
     epochs = [row["step"] / steps_per_epoch for row in rows]
     terms = ("loss", "triplet", "contrastive", "alignment", *extra_terms)
@@ -70,10 +83,19 @@ def loss_curves(
         axis.grid(alpha=0.3)
         if epochs and alignment_from_epoch < epochs[-1]:
             axis.axvline(alignment_from_epoch, color="black", linestyle="--", linewidth=1)
-            bottom = {"transform": axis.get_xaxis_transform(), "va": "bottom"}
-            axis.text(alignment_from_epoch, 0, " step 2 begins", fontsize=8, **bottom)
+            late = 2 * alignment_from_epoch > epochs[-1]  # to the left, or it meets the frame
+            axis.annotate(
+                "step 2 begins",
+                (alignment_from_epoch, 1),
+                (-4 if late else 4, -4),
+                xycoords=axis.get_xaxis_transform(),
+                textcoords="offset points",
+                ha="right" if late else "left",
+                va="top",
+                fontsize=8,
+            )
     for axis in axes.flat[len(terms) - 2 : len(terms)]:  # the lowest of each column
-        axis.set_xlabel("epoch")
+        whole_epochs(axis)
         axis.tick_params(labelbottom=True)
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
@@ -82,15 +104,15 @@ def recall_curves(path: Path, rows: Sequence[dict[str, float]], chance: float) -
     """Draws the validation recalls over epochs.
 
     Args:
-      path: of the PNG.
+      path: The PNG.
       rows: `History.validation`.
-      chance: mR of random scores, in percent.
+      chance: The mR of random scores, in percent.
     """
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
     for way, style in (("i2t", "-"), ("t2i", "--")):
-        for k, colour in ((1, "#d73027"), (5, "#fc8d59"), (10, "#4575b4")):
+        for k, colour in zip(RECALL_AT, ("#d73027", "#fc8d59", "#4575b4"), strict=True):
             values = [row[f"{way}_r{k}"] for row in rows]
             axis.plot(epochs, values, style, color=colour, label=f"{way} R@{k}", linewidth=1.3)
     mean_recalls = [row["mR"] for row in rows]
@@ -102,11 +124,14 @@ def recall_curves(path: Path, rows: Sequence[dict[str, float]], chance: float) -
         textcoords="offset points",
         xytext=(0, 8),
         ha="center",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )
     axis.axhline(chance, color="grey", linestyle=":", label="mR by chance")
-    axis.set(xlabel="epoch", ylabel="validation recall (%)", ylim=(0, 100))
+    axis.set(ylabel="validation recall (%)", ylim=(0, 108), yticks=range(0, 101, 20))
+    axis.margins(x=0.07)  # room for what is written above the last point
+    whole_epochs(axis)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, ncols=4, loc="upper left")
+    figure.legend(fontsize=8, ncols=4, loc="outside upper center")
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
@@ -114,9 +139,9 @@ def class_bars(path: Path, rows: Sequence[dict[str, Any]], overall: float) -> No
     """Draws the mR of each scene class, the best on top.
 
     Args:
-      path: of the PNG.
-      rows: as `scene_classes.breakdown` returns them.
-      overall: mR of the whole split, in percent.
+      path: The PNG.
+      rows: What `metrics.recalls_of_classes` returns.
+      overall: The mR of the whole split, in percent.
     """
     rows = sorted(rows, key=lambda row: row["mR"])
     places, values = range(len(rows)), [row["mR"] for row in rows]
@@ -142,41 +167,35 @@ def class_bars(path: Path, rows: Sequence[dict[str, Any]], overall: float) -> No
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
-def contact_sheet(path: Path, examples: Examples, retrieved: Sequence[Retrieved]) -> None:
-    """Draws captions with the images that they retrieve; hits are framed.
-
-    Args:
-      path: of the PNG.
-      examples: the split.
-      retrieved: for each caption to show, up to `TOP` images.
-    """
+def contact_sheet(path: Path, picture: Picture, retrieved: Sequence[Retrieved]) -> None:
+    """Draws captions with the images that they retrieve; those that match are framed."""
     rows = len(retrieved)
     figure = Figure(figsize=(11, 1.75 * rows), layout="constrained")
     axes = figure.subplots(rows, TOP + 1, squeeze=False, width_ratios=[1.4] + [1] * TOP)
+    for axis in axes.flat:
+        axis.axis("off")
     for row, found in zip(axes, retrieved, strict=True):
-        _write_caption(row[0], examples.captions[found.caption])
-        match = examples.image_of_caption[found.caption]
-        row[0].text(0, 0.02, f"match at rank {found.rank:.10g}", fontsize=8, color="grey")
-        for axis in row[1 + len(found.images) :]:
-            axis.axis("off")
-        for place, (image, score) in enumerate(zip(found.images, found.scores, strict=True), 1):
-            axis = row[place]
-            axis.imshow(examples.images[image])
-            axis.set_title(f"{place}: {score:.3f}", fontsize=8)
-            frame(axis, hit=image == match)
-    figure.suptitle("captions and the five images they retrieve; the match is framed in green")
+        write_caption(row[0], found.caption, f"match at rank {tables.rank(found.rank)}")
+        draw_images(row[1:], picture, found)
+    figure.suptitle("captions and the five images they retrieve; matches are framed in green")
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
-def _write_caption(axis, caption: str) -> None:
-    axis.axis("off")
-    words = textwrap.fill(caption, 28)
-    axis.text(0, 0.95, words, fontsize=9, va="top", wrap=False, parse_math=False)
+def write_caption(axis: Axes, caption: str, note: str) -> None:
+    """Writes a caption, shortened to five lines, and a note under it."""
     axis.set(xlim=(0, 1), ylim=(0, 1))
+    words = "\n".join(textwrap.wrap(caption, 28, max_lines=5, placeholder=" …"))
+    axis.text(0, 0.98, words, fontsize=9, va="top", parse_math=False)
+    axis.text(0, 0.02, note, fontsize=8, weight="bold", parse_math=False)
 
 
-def frame(axis: Axes, hit: bool) -> None:
-    """Draws a frame, green and broad for a hit, around the picture in an axis."""
-    axis.set(xticks=[], yticks=[])
-    for spine in axis.spines.values():
-        spine.set(color=HIT if hit else MISS, linewidth=5 if hit else 1)
+def draw_images(axes: Sequence[Axes], picture: Picture, found: Retrieved) -> None:
+    """Draws what a caption retrieves, with places and scores; a match has a broad green frame."""
+    shown = zip(axes, found.images, found.scores, found.relevant, strict=False)
+    for place, (axis, image, score, relevant) in enumerate(shown, 1):
+        axis.axis("on")
+        axis.imshow(picture(image))
+        axis.set_title(f"{place}: {score:.3f}", fontsize=8)
+        axis.set(xticks=[], yticks=[])
+        for spine in axis.spines.values():
+            spine.set(color=HIT if relevant else MISS, linewidth=5 if relevant else 1)

@@ -5,21 +5,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_collections
 import numpy as np
+from PIL import Image
 
+from input_pipeline import datasets
+from input_pipeline.images import reader
 from input_pipeline.language.texts import equal_text_ids, num_shared_captions
 from input_pipeline.splits.examples import Examples
 from input_pipeline.splits.findings import count_and_name
-from kamcl_jax.config import fields as config_check
+from kamcl_jax.config import data as data_from_config
+from kamcl_jax.config import fields as config_fields
 from kamcl_jax.config.build import Experiment
 from kamcl_jax.evaluate import figures, tables
-from kamcl_jax.evaluate.figures import Retrieved
-from kamcl_jax.ranking import bootstrap, top_k
-from kamcl_jax.ranking import ranks as ranking
+from kamcl_jax.evaluate.figures import Picture, Retrieved
+from kamcl_jax.ranking.metrics import RESAMPLES
+from kamcl_jax.ranking.ranks import Ranks
 from kamcl_jax.ranking.scores import Embeddings
+from kamcl_jax.ranking.top_k import top_k
 from kamcl_jax.runs.record import History
 
 QUERIES_SHOWN = 8
+THUMBNAIL = (2 * figures.DOTS_PER_INCH, 2 * figures.DOTS_PER_INCH)
+"""The width and height in pixels, at most, that images are drawn with."""
+
 TIES = {
     "expected": "tied scores stand in random order, so recalls and ranks are expected ones",
     "argsort": "ties stand as NumPy's sort leaves them, as in the KAMCL release",
@@ -49,65 +58,95 @@ def write(
     history: History,
     results: dict[str, Any],
     embeddings: Embeddings,
+    ranks_of_captions: Ranks,
 ) -> None:
     """Writes the report.
 
     Args:
-      folder: made if absent; files in it are replaced.
-      experiment: what was trained.
-      history: of the training.
-      results: as `training.train` returns them.
-      embeddings: of the test split.
+      folder: Where it goes; the folder is made if absent, and files in it are replaced.
+      experiment: What was trained.
+      history: The history of the training.
+      results: What metrics.json is to contain.
+      embeddings: The embeddings of the test split.
+      ranks_of_captions: How the test captions rank images, where equal texts count.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_text(json.dumps(results, indent=2) + "\n")
-    test = experiment.data.test
+    config, test = experiment.config, experiment.data.test
     if history.validation:
         figures.loss_curves(
             folder / "losses.png",
             history.train,
             experiment.steps_per_epoch,
-            experiment.config.schedule.alignment_from_epoch,
-            sorted(experiment.config.loss.extra_terms),
+            config.schedule.alignment_from_epoch,
+            sorted(config.loss.extra_terms),
         )
         figures.recall_curves(folder / "recalls.png", history.validation, results["chance"]["mR"])
-    queries = queries_to_show(len(test.captions), experiment.config.seed)
-    retrieved = retrieve(embeddings, test, queries, experiment.config.evaluation.ties)
-    figures.contact_sheet(folder / "retrieved.png", test, retrieved)
+    captions = captions_to_show(test.captions, config.seed)
+    retrieved = retrieve(embeddings, test, captions, ranks_of_captions)
+    figures.contact_sheet(folder / "retrieved.png", stored_images(config, test), retrieved)
     if results["classes"]:
         figures.class_bars(folder / "classes.png", results["classes"], results["test"]["mR"])
     (folder / "report.md").write_text(document(experiment, history, results))
 
 
-def queries_to_show(num_captions: int, seed: int) -> list[int]:
-    """Returns captions for the contact sheet, drawn at random once a seed: not the best ones."""
-    generator = np.random.Generator(np.random.PCG64([seed, num_captions]))
-    count = min(QUERIES_SHOWN, num_captions)
-    return sorted(generator.choice(num_captions, count, replace=False).tolist())
+def captions_to_show(captions: Sequence[str], seed: int) -> list[int]:
+    """Returns rows of captions of different texts, drawn at random once a seed: not the best."""
+    generator = np.random.Generator(np.random.PCG64([seed, len(captions)]))
+    _, rows = np.unique(equal_text_ids(captions), return_index=True)
+    return sorted(generator.choice(rows, min(QUERIES_SHOWN, len(rows)), replace=False).tolist())
 
 
 def retrieve(
-    embeddings: Embeddings, examples: Examples, queries: Sequence[int], ties: str
+    embeddings: Embeddings, examples: Examples, captions: Sequence[int], ranks: Ranks
 ) -> list[Retrieved]:
-    """Finds the images nearest to some captions.
+    """Finds the images that some captions retrieve; of equal scores, the lower row comes first.
 
     Args:
-      embeddings: of the split.
-      examples: the split.
-      queries: rows of the captions.
-      ties: as the report's scores count them; among the nearest, the lower row comes first.
-
-    Raises:
-      ValueError: `ties` is not one of `ranking.TIES`.
+      embeddings: The embeddings of the split.
+      examples: The split.
+      captions: The rows of the captions.
+      ranks: How all captions rank the images, where equal texts count.
     """
-    rows = np.asarray(queries)
-    asked = Embeddings(embeddings.images, embeddings.captions[rows])
-    ranks = ranking.text_to_image_ranks(asked, examples.image_of_caption[rows], ties).expected()
-    scores, images = top_k.top_k(asked.captions, asked.images, figures.TOP)
+    texts, expected = equal_text_ids(examples.captions), ranks.expected()
+    found = top_k(embeddings.captions[np.asarray(captions)], embeddings.images, figures.TOP)
     return [
-        Retrieved(query, images[row].tolist(), scores[row].tolist(), float(ranks[row]))
-        for row, query in enumerate(queries)
+        Retrieved(
+            examples.captions[caption],
+            images.tolist(),
+            scores.tolist(),
+            np.isin(images, examples.image_of_caption[texts == texts[caption]]).tolist(),
+            float(expected[caption]),
+        )
+        for caption, scores, images in zip(captions, *found, strict=True)
     ]
+
+
+def stored_images(config: ml_collections.ConfigDict, examples: Examples) -> Picture:
+    """Returns what reads images as they are stored, not as small as the model sees them.
+
+    Args:
+      config: The config whose data are prepared.
+      examples: The split whose rows are asked for.
+    """
+    data = config.data
+    prepared = datasets.open_prepared(
+        data.name,
+        data.dir,
+        data_from_config.prepared_dir(config),
+        bad_images=data.bad_images,
+        **data.options,
+    )
+    names = [name for texts in prepared.texts().values() for name in texts.file_names]
+    rows = {name: row for row, name in enumerate(names)}
+
+    def picture(image: int) -> Image.Image:
+        stored = prepared.encoded_image(rows[examples.file_names[image]])
+        thumbnail = reader.read_rgb(stored.encoded)
+        thumbnail.thumbnail(THUMBNAIL)
+        return thumbnail
+
+    return picture
 
 
 def document(experiment: Experiment, history: History, results: dict[str, Any]) -> str:
@@ -118,7 +157,7 @@ def document(experiment: Experiment, history: History, results: dict[str, Any]) 
     from_epoch = config.schedule.alignment_from_epoch
     step_two = f"epoch {from_epoch + 1}" if from_epoch < epochs else "not reached"
     fields = "\n".join(
-        f"| `{name}` | `{value!r}` |" for name, value in config_check.flatten(config).items()
+        f"| `{name}` | `{value!r}` |" for name, value in config_fields.flatten(config).items()
     )
     return f"""# KAMCL on `{config.data.name}`
 
@@ -129,7 +168,7 @@ the rank of an image is that of the best of its captions.
 
 The test mR is {ratio:.1f} times chance. {_shared_texts(data.test)}
 
-95 % intervals, from {bootstrap.RESAMPLES} resamples of the test images with their captions; all
+95 % intervals, from {RESAMPLES} resamples of the test images with their captions; all
 images and captions stay searched. They say how much a score hangs on which images were tested,
 not how much another training would change it.
 
@@ -146,7 +185,7 @@ not how much another training would change it.
 {CURVES if history.validation else ""}{_classes(results)}
 ## Queries
 
-Captions of the test split drawn at random.
+Captions of the test split drawn at random. An image matches if it has a caption of that text.
 
 ![captions and the images they retrieve](retrieved.png)
 

@@ -1,8 +1,8 @@
-"""The results of a run as tables, for report.md and for the terminal."""
+"""Tables of results, for report.md and for the terminal."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from kamcl_jax.evaluate import markdown
 from kamcl_jax.ranking.metrics import RECALL_AT
 
 WAYS = {"i2t": "image to text", "t2i": "text to image"}
@@ -15,12 +15,37 @@ SPLITS = {
 RECALL_COLUMNS = tuple(f"R@{k}" for k in RECALL_AT)
 
 
-def scores(results: dict[str, Any]) -> str:
-    """Returns the recalls, ranks and mR of all splits.
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Returns a Markdown table with padded columns, so that it reads well in a terminal, too.
 
-    Args:
-      results: as `training.train` returns them.
+    The first `left` columns are aligned to the left; the others are numbers.
     """
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([_line(head, widths, left), rule, *(_line(row, widths, left) for row in rows)])
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], left: int) -> str:
+    padded = [
+        cell.ljust(width) if place < left else cell.rjust(width)
+        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return "| " + " | ".join(padded) + " |"
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """Returns `low to high`."""
+    low, high = bounds
+    return f"{low:.1f} to {high:.1f}"
+
+
+def rank(expected: float) -> str:
+    """Returns an expected rank, which is whole but where scores tie."""
+    return f"{expected:.1f}".removesuffix(".0")
+
+
+def scores(results: dict[str, Any]) -> str:
+    """Returns the recalls, ranks and mR of all splits in the contents of metrics.json."""
     head = ("split", "direction", *RECALL_COLUMNS, "median rank", "mean rank", "mR")
     rows = [
         [name, words, *_score_cells(results[split], way)]
@@ -28,35 +53,26 @@ def scores(results: dict[str, Any]) -> str:
         if results[split] is not None
         for way, words in WAYS.items()
     ]
-    return markdown.table(head, rows, left=2)
+    return markdown_table(head, rows, left=2)
 
 
 def _score_cells(metrics: dict[str, float], way: str) -> list[str]:
     ranks = [metrics.get(f"{way}_{name}") for name in ("medr", "meanr")]
     return [
-        *(f"{metrics[f'{way}_r{k}']:.2f}" for k in RECALL_AT),
+        *(f"{metrics[name]:.2f}" for name in _recalls(way)),
         *("-" if rank is None else f"{rank:.1f}" for rank in ranks),
         f"{metrics['mR']:.2f}",
     ]
 
 
 def intervals(results: dict[str, Any]) -> str:
-    """Returns the 95 % intervals of the test recalls.
-
-    Args:
-      results: as `training.train` returns them.
-    """
-    rows = []
-    for split, bounds in results["intervals"].items():
-        for way, words in WAYS.items():
-            cells = [_interval(bounds[name]) for name in (*_recalls(way), "mR")]
-            rows.append([SPLITS[split], words, *cells])
-    return markdown.table(("split", "direction", *RECALL_COLUMNS, "mR"), rows, left=2)
-
-
-def _interval(bounds: list[float]) -> str:
-    low, high = bounds
-    return f"{low:.1f} to {high:.1f}"
+    """Returns the 95 % intervals of the test recalls in the contents of metrics.json."""
+    rows = [
+        [SPLITS[split], words, *(interval(bounds[name]) for name in (*_recalls(way), "mR"))]
+        for split, bounds in results["intervals"].items()
+        for way, words in WAYS.items()
+    ]
+    return markdown_table(("split", "direction", *RECALL_COLUMNS, "mR"), rows, left=2)
 
 
 def _recalls(way: str) -> list[str]:
@@ -64,11 +80,7 @@ def _recalls(way: str) -> list[str]:
 
 
 def classes(rows: list[dict[str, Any]]) -> str:
-    """Returns the recalls of the scene classes.
-
-    Args:
-      rows: as `scene_classes.breakdown` returns them.
-    """
+    """Returns the recalls of the scene classes, from `metrics.recalls_of_classes`."""
     head = ["scene class", "images", "captions"]
     for way in WAYS:
         head += [f"{way} {RECALL_COLUMNS[0]}", *RECALL_COLUMNS[1:]]
@@ -82,18 +94,14 @@ def classes(rows: list[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return markdown.table([*head, "mR"], cells)
+    return markdown_table([*head, "mR"], cells)
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Returns what the terminal shows: the scores, and how sure the test mR is.
-
-    Args:
-      results: as `training.train` returns them.
-    """
+    """Returns what the terminal shows: the scores, and how certain the test mR is."""
     lines = [
         f"{SPLITS[split]}: mR {results[split]['mR']:.2f} "
-        f"(95 % interval over images: {_interval(bounds['mR'])})"
+        f"(95 % interval over images: {interval(bounds['mR'])})"
         for split, bounds in results["intervals"].items()
     ]
     return "\n".join([scores(results), *lines])

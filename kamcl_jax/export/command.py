@@ -7,7 +7,7 @@ import ml_collections
 
 from kamcl_jax.errors import ExportError
 from kamcl_jax.evaluate import finished_run
-from kamcl_jax.evaluate.finished_run import StoredRun
+from kamcl_jax.evaluate.finished_run import FinishedRun
 from kamcl_jax.export import embeddings, model_card, model_folder, stablehlo
 from kamcl_jax.inference.model import TrainedModel
 from kamcl_jax.parallel import hosts
@@ -81,7 +81,7 @@ def _is_ours(config: Path) -> bool:
         return False
 
 
-def _say_what_report_lacks(run: StoredRun) -> None:
+def _say_what_report_lacks(run: FinishedRun) -> None:
     if run.results is None:
         hosts.warn(
             f"{run.folder} has no report, and the model card no scores; --mode=evaluate scores it"

@@ -9,12 +9,11 @@ from typing import Any
 
 import jinja2
 
-from kamcl_jax.evaluate import markdown, tables
+from kamcl_jax.evaluate import tables
 from kamcl_jax.export import model_folder
 from kamcl_jax.export.stablehlo import most_tokens
 from kamcl_jax.inference.model import TrainedModel
-from kamcl_jax.ranking import bootstrap
-from kamcl_jax.ranking.metrics import RECALL_AT
+from kamcl_jax.ranking.metrics import RECALL_AT, RESAMPLES
 
 DATA_SETS = {
     "rsicd": "RSICD (Lu et al. 2017)",
@@ -82,7 +81,7 @@ def write(
         metrics=_metrics(results["test"]) if results else {},
         scores=tables.scores(results) if results else "",
         intervals=tables.intervals(results) if results else "",
-        resamples=bootstrap.RESAMPLES,
+        resamples=RESAMPLES,
         fields=_fields(model),
         sizes=_sizes(sizes) if sizes else "",
     )
@@ -106,9 +105,9 @@ def _fields(model: TrainedModel) -> str:
         for name in (*FIELDS_SHOWN, *free)
         if name not in unread and repr(fields[name]) not in NOTHING
     ]
-    return markdown.table(("field of the config", "value"), rows, left=2)
+    return tables.markdown_table(("field of the config", "value"), rows, left=2)
 
 
 def _sizes(sizes: Mapping[str, tuple[int, int]]) -> str:
     rows = [[split, str(images), str(captions)] for split, (images, captions) in sizes.items()]
-    return markdown.table(("split", "images", "captions"), rows)
+    return tables.markdown_table(("split", "images", "captions"), rows)

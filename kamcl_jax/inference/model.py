@@ -20,7 +20,7 @@ from kamcl_jax.inference import embed
 from kamcl_jax.inference.embed import Encoded, Encoders, Variables
 from kamcl_jax.inference.image_sources import ImageSource, LazyImages
 from kamcl_jax.parallel.mesh import replicated
-from kamcl_jax.ranking import scores
+from kamcl_jax.ranking.scores import inner_products
 from kamcl_jax.runs.record import config_of
 from kamcl_jax.step.state import TrainState
 
@@ -123,9 +123,9 @@ class TrainedModel:
     def similarity(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """Returns the cosines f32[N, M] of embeddings f32[N, E] and f32[M, E].
 
-        Where there are too many to have all at once, `ranking.top_k` finds the best.
+        Where there are too many to have all at once, `kamcl_jax.ranking.top_k` finds the best.
         """
-        return np.asarray(scores.products(images, texts))
+        return np.asarray(inner_products(images, texts))
 
     def unknown_words(self, caption: str) -> list[str]:
         """Returns the words of a sentence that say nothing to the model, each once, in order.

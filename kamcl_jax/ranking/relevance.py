@@ -1,4 +1,9 @@
-"""Which items are right for a query, as short lists in place of a mask over all scores."""
+"""Which items are relevant to a query, as short lists in place of a mask over all scores.
+
+A caption is relevant to an image, and the image to the caption, if the image has a caption of that
+text. The official protocol takes every caption for a text of its own; then only an image's own
+captions are relevant to it.
+"""
 
 import dataclasses
 
@@ -10,7 +15,7 @@ class Lists:
     """Lists of numbers, one after another.
 
     Attributes:
-      values: i64[V], of list 0, then of list 1, ...
+      values: i64[V], those of list 0, then those of list 1, ...
       starts: i64[L + 1], where each list starts; the last is V.
     """
 
@@ -33,13 +38,10 @@ class Lists:
         return np.diff(self.starts)
 
     def joined(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Joins some lists.
-
-        Args:
-          numbers: int[B], of the lists.
+        """Joins the lists of the given numbers, int[B].
 
         Returns:
-          i64[P], the place in `numbers` that each value is of, ascending; and the values, i64[P].
+          i64[P], the place in `numbers` that each value comes from, ascending; the values, i64[P].
         """
         lengths = self.lengths[numbers]
         places = np.repeat(np.arange(len(numbers)), lengths)
@@ -49,31 +51,28 @@ class Lists:
 
 
 @dataclasses.dataclass(frozen=True)
-class RightItems:
-    """The right items of each of Q queries.
+class Relevance:
+    """The items that are relevant to each of Q queries: those with a text of the query's.
 
-    An item is right if it has a text of the query's. Lists of texts take memory in proportion to
-    the captions; lists of items might take as much as all scores.
+    Lists of texts take memory in proportion to the captions; lists of items might take as much as
+    all scores.
 
     Attributes:
       texts_of_query: Q lists.
-      items_of_text: a list for each text.
+      items_of_text: A list for each text.
     """
 
     texts_of_query: Lists
     items_of_text: Lists
 
     def counts(self) -> np.ndarray:
-        """Returns how many items are right for each query, i64[Q]."""
+        """Returns how many items are relevant to each query, i64[Q]."""
         texts = self.texts_of_query
         sums = np.concatenate([[0], np.cumsum(self.items_of_text.lengths[texts.values])])
         return np.diff(sums[texts.starts])
 
     def pairs(self, queries: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Returns each right item of some queries.
-
-        Args:
-          queries: `slice(start, stop)` within Q.
+        """Returns each relevant item of the queries from `start` to `stop`.
 
         Returns:
           i64[P], the query, 0 = the first of the slice, ascending; and the item, i64[P]. No pair
@@ -84,16 +83,16 @@ class RightItems:
         return query[place], items
 
 
-def both_ways(
+def relevance_both_ways(
     image_of_caption: np.ndarray, num_images: int, text_of_caption: np.ndarray | None = None
-) -> dict[str, RightItems]:
-    """Returns the right captions of images and the right images of captions.
+) -> dict[str, Relevance]:
+    """Returns which captions are relevant to images and which images to captions.
 
     Args:
-      image_of_caption: int[M], row of the image that each caption describes.
+      image_of_caption: int[M], the row of the image that each caption describes.
       num_images: N.
-      text_of_caption: int[M], equal for captions of equal text: a caption is right for an image
-        that has a caption of that text. None: each caption is a text of its own.
+      text_of_caption: int[M], equal for captions of equal text, as `equal_text_ids` returns
+        it. None: each caption is a text of its own, as in the official protocol.
 
     Returns:
       `i2t`, of N queries, and `t2i`, of M.
@@ -104,11 +103,11 @@ def both_ways(
         found, texts = np.unique(text_of_caption, return_inverse=True)
         num_texts = len(found)
     return {
-        "i2t": RightItems(
+        "i2t": Relevance(
             Lists.of_pairs(image_of_caption, texts, num_images),
             Lists.of_pairs(texts, captions, num_texts),
         ),
-        "t2i": RightItems(
+        "t2i": Relevance(
             Lists.of_pairs(captions, texts, len(captions)),
             Lists.of_pairs(texts, image_of_caption, num_texts),
         ),

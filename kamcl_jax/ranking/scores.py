@@ -12,7 +12,7 @@ Array = np.ndarray | jax.Array
 
 
 class Scores(Protocol):
-    """Scores of N images and M captions, higher = more alike, of which blocks can be had.
+    """Scores of N images and M captions, higher = more alike, of which you can get blocks.
 
     The scores of one block are comparable among each other exactly: equal pairs of embeddings
     score the same to the last bit. Between blocks they may differ by rounding.
@@ -23,18 +23,10 @@ class Scores(Protocol):
         """(N, M)."""
 
     def rows(self, images: slice) -> jax.Array:
-        """Returns the scores of some images with all captions, f32[B, M].
-
-        Args:
-          images: `slice(start, stop)` within N.
-        """
+        """Returns the scores of images `start` to `stop` with all captions, f32[B, M]."""
 
     def columns(self, captions: slice) -> jax.Array:
-        """Returns the scores of some captions with all images, f32[B, N].
-
-        Args:
-          captions: `slice(start, stop)` within M.
-        """
+        """Returns the scores of captions `start` to `stop` with all images, f32[B, N]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,17 +47,17 @@ class Matrix:
 
     def rows(self, images: slice) -> jax.Array:
         """See `Scores`."""
-        return part(self.values, images)
+        return take_block(self.values, images)
 
     def columns(self, captions: slice) -> jax.Array:
         """See `Scores`."""
         # Turned, since counting along rows costs a fifth of counting down columns (on a CPU).
-        return _turned(part(self.values, captions, axis=1))
+        return _turned(take_block(self.values, captions, axis=1))
 
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """Scores that are inner products of embeddings; of unit vectors, cosines.
+    """Scores that are inner products of embeddings; those of unit vectors are cosines.
 
     Attributes:
       images: f32[N, E], on the host or a device.
@@ -82,30 +74,26 @@ class Embeddings:
 
     def rows(self, images: slice) -> jax.Array:
         """See `Scores`."""
-        return products(part(self.images, images), self.captions)
+        return inner_products(take_block(self.images, images), self.captions)
 
     def columns(self, captions: slice) -> jax.Array:
         """See `Scores`."""
-        return products(part(self.captions, captions), self.images)
+        return inner_products(take_block(self.captions, captions), self.images)
 
     def on_device(self) -> "Embeddings":
         """Returns the same, copied once for all blocks to the default device of this process."""
         return Embeddings(_on_device(self.images), _on_device(self.captions))
 
 
-def of(scores: Scores | Array) -> Scores:
-    """Returns scores that are ready for block after block.
-
-    Args:
-      scores: f32[N, M], images by captions, or an object of such.
-    """
+def as_scores(scores: Scores | Array) -> Scores:
+    """Returns `Scores` that are ready to give block after block; f32[N, M] becomes a `Matrix`."""
     if isinstance(scores, np.ndarray | jax.Array):
         return Matrix(scores)
     return scores.on_device() if isinstance(scores, Embeddings) else scores
 
 
 @jax.jit
-def products(queries: Array, items: Array) -> jax.Array:
+def inner_products(queries: Array, items: Array) -> jax.Array:
     """Returns all inner products of f32[Q, E] and f32[N, E] -> f32[Q, N], in full precision."""
     return jax.lax.dot_general(
         queries,
@@ -115,7 +103,7 @@ def products(queries: Array, items: Array) -> jax.Array:
     )
 
 
-def part(values: Array, block: slice, axis: int = 0) -> jax.Array:
+def take_block(values: Array, block: slice, axis: int = 0) -> jax.Array:
     """Returns `values` from `block.start` to `block.stop` along an axis, as f32 on the device.
 
     One compilation serves all blocks of a size.

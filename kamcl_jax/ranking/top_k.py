@@ -1,4 +1,4 @@
-"""The nearest items of queries among any number of embeddings, in bounded memory."""
+"""The k best items of queries among any number of embeddings, in bounded memory."""
 
 from functools import partial
 
@@ -6,15 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kamcl_jax.ranking import scores as score_blocks
-from kamcl_jax.ranking.scores import Array
+from kamcl_jax.ranking.scores import Array, inner_products, take_block
 
 QUERIES_AT_ONCE = 1024
 ITEMS_AT_ONCE = 2**15
-"""With as many queries, 128 MB of scores; their embeddings take half of it at a width of 512."""
+"""With that many queries, 128 MB of scores; their embeddings take half of it at a width of 512."""
 
 GROUP = 128
-"""Scores of which only the best is looked at first."""
+"""Only the best of this many scores is looked at first."""
 
 Best = tuple[jax.Array, jax.Array]
 
@@ -33,28 +32,20 @@ def top_k(
 
     Args:
       queries: f32[Q, E], on the host or a device.
-      items: f32[N, E], on the host (also mapped from a file: it is read in parts) or a device.
-      k: how many; all of them in order, if there are fewer.
-      queries_at_once: bounds the memory, with `items_at_once`.
-      items_at_once: how many items are on the device at once and scored, at least k.
+      items: f32[N, E], on the host (it may be mapped from a file, and is read in blocks) or a
+        device.
+      k: How many items to find, at least 1; all of them in order, if there are fewer.
+      queries_at_once: How many queries are scored at once.
+      items_at_once: How many items are on the device and scored at once, at least k.
 
     Returns:
       Scores f32[Q, min(k, N)], descending, and the items' indices i32[Q, min(k, N)].
-
-    Raises:
-      ValueError: k is less than 1, or `queries` and `items` differ in width.
     """
-    if k < 1:
-        raise ValueError(f"k is {k}; it must be at least 1")
-    if queries.shape[1] != items.shape[1]:
-        raise ValueError(
-            f"queries are {queries.shape[1]} wide and items {items.shape[1]}; they must be equal"
-        )
     k, size = min(k, len(items)), max(k, items_at_once)
     if not len(queries) or not len(items):
         return np.zeros((len(queries), k), np.float32), np.zeros((len(queries), k), np.int32)
     found = [
-        _of_block(score_blocks.part(queries, block), items, k, size)
+        _best_of_all(take_block(queries, block), items, k, size)
         for block in _slices(len(queries), queries_at_once)
     ]
     scores, indices = zip(*found, strict=True)
@@ -65,10 +56,12 @@ def _slices(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def _of_block(queries: jax.Array, items: Array, k: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _best_of_all(
+    queries: jax.Array, items: Array, k: int, size: int
+) -> tuple[np.ndarray, np.ndarray]:
     best: Best | None = None
     for block in _slices(len(items), size):
-        scores = score_blocks.products(queries, score_blocks.part(items, block))
+        scores = inner_products(queries, take_block(items, block))
         found = _best(scores, block.start, min(k, scores.shape[1]))
         if best is not None:
             found = _merged(best, found, k)

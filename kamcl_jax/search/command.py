@@ -22,7 +22,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.images.bands import BandChoice
 from input_pipeline.language.tokens import tokenize
 from kamcl_jax.inference.model import TrainedModel
-from kamcl_jax.ranking import top_k
+from kamcl_jax.ranking.top_k import top_k
 from kamcl_jax.search import contact_sheet, searching, update_index
 from kamcl_jax.search.contact_sheet import FoundImage, Query
 from kamcl_jax.search.index import ImageIndex, open_index, printable
@@ -215,7 +215,7 @@ def _best_captions(
     if not lines:
         return []
     texts = list(dict.fromkeys(line.text for line in lines))
-    (scores,), (rows,) = top_k.top_k(image, model.encode_texts(texts), k)
+    (scores,), (rows,) = top_k(image, model.encode_texts(texts), k)
     return [(texts[row], score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
 
 

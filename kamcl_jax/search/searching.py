@@ -19,7 +19,7 @@ from input_pipeline import storage
 from input_pipeline.errors import DataError
 from input_pipeline.language.tokens import tokenize
 from kamcl_jax.inference.model import TrainedModel
-from kamcl_jax.ranking import top_k
+from kamcl_jax.ranking.top_k import top_k
 from kamcl_jax.search.index import ImageIndex, printable
 
 SCORES_NOTE = "Scores order the images of one search; alone they mean nothing."
@@ -66,7 +66,7 @@ def search(
     if approximate:
         scores, rows = faiss_top_k(index, queries, k)
     else:
-        scores, rows = top_k.top_k(queries, index.embeddings, k)
+        scores, rows = top_k(queries, index.embeddings, k)
     return [
         [
             Found(row, index.files[row], score)

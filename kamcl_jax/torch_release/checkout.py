@@ -1,8 +1,9 @@
-"""Imports the authors' PyTorch program out of a user's checkout, and builds its model.
+"""Imports the authors' PyTorch program out of your checkout, and builds its model.
 
 The checkout's code runs as it is. What it needs around it is put in place for the time of an
 import or a call and undone afterwards: its folder on `sys.path`, its module names, `.cuda()`
-without a GPU, constructors that would download weights. Nothing is written into the checkout.
+without a GPU, constructors that would download weights, and stand-ins (`stand_ins.py`) for packages
+that are not installed. Nothing is written into the checkout.
 
 PyTorch is optional, so it is imported inside of functions.
 """
@@ -24,7 +25,7 @@ import numpy as np
 from kamcl_jax.errors import TorchOriginalError
 
 NUM_CONCEPTS = 512
-"""Fixed in the original's layers."""
+"""The number of concepts, which is fixed in the original's layers."""
 
 # A module comes after those it imports, so that the first to fail is the one to blame.
 MODEL_MODULES = ("layers.gpo", "layers.seq2vec", "layers.KAMCL_utils", "layers.KAMCL", "utils")
@@ -35,18 +36,17 @@ _THIRD_PARTY = {
     "skipthoughts": "skipthoughts",
     "xlwt": "xlwt",
 }
-"""Package -> the module of it that is imported, of those that have a stand-in."""
+"""Packages that have a stand-in -> the module of each that the original imports."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class CheckedOut:
     """The original's model and its modules.
 
     Attributes:
-      model: the `BaseModel`.
-      modules: name -> module, of `MODEL_MODULES`.
-      stand_ins: third-party packages that could not be imported and were replaced by
-        `torch_stand_ins`.
+      model: The `BaseModel`.
+      modules: Name -> module, of `MODEL_MODULES`.
+      stand_ins: Third-party packages that could not be imported and were replaced by `stand_ins`.
     """
 
     model: Any
@@ -62,23 +62,19 @@ def load_model(
     dropout: float = 0.0,
     *,
     on_gpu: bool = False,
-) -> Program:
-    """Builds the original's model with random weights.
+) -> CheckedOut:
+    """Builds the original's model with random weights out of a clone of github.com/mcx-mcx/KAMCL.
 
     Args:
-      checkout: folder of a clone of github.com/mcx-mcx/KAMCL.
-      vocabulary_size: words; the embedding has one row more.
-      queue_length: keys in each of the two queues.
-      dtype: `numpy.float32` or `numpy.float64`, of the weights and of all arithmetic.
-      dropout: of the text encoder; 0.25 in the original's options.
-      on_gpu: whether `.cuda()` does what it says.
-
-    Raises:
-      TorchOriginalError: the folder is no such checkout, PyTorch is missing, or the checkout's
-        code fails.
+      checkout: The folder of the clone.
+      vocabulary_size: The number of words; the embedding has one row more.
+      queue_length: The number of keys in each of the two queues.
+      dtype: `numpy.float32` or `numpy.float64`, the dtype of the weights and of all arithmetic.
+      dropout: The dropout of the text encoder; it is 0.25 in the original's options.
+      on_gpu: Whether `.cuda()` does what it says.
     """
     checkout = Path(checkout).resolve()
-    check(checkout, MODEL_MODULES)
+    check_checkout(checkout, MODEL_MODULES)
     with (
         _importing_from(checkout, MODEL_MODULES) as stand_ins,
         _nothing_downloaded(stand_ins),
@@ -93,36 +89,19 @@ def load_model(
             raise TorchOriginalError(
                 f"the model of the checkout {checkout} cannot be built: {last_line(error)}"
             ) from error
-    return Program(model, modules, stand_ins)
+    return CheckedOut(model, modules, stand_ins)
 
 
 def load_modules(checkout: Path, names: Sequence[str]) -> dict[str, types.ModuleType]:
-    """Imports modules of a checkout, each after those that it imports.
-
-    Args:
-      checkout: folder of a clone of github.com/mcx-mcx/KAMCL.
-      names: as `DATA_MODULES`.
-
-    Raises:
-      TorchOriginalError: as `load_model`.
-    """
+    """Imports modules of a checkout, as `DATA_MODULES`: each comes after those that it imports."""
     checkout = Path(checkout).resolve()
-    check(checkout, names)
+    check_checkout(checkout, names)
     with _importing_from(checkout, names), surroundings(np.float32):
         return {name: _import_from_checkout(name, checkout) for name in names}
 
 
-def check(checkout: Path, modules: Sequence[str] = MODEL_MODULES) -> None:
-    """Checks that a folder has these modules of the original, and that there is PyTorch.
-
-    Raises:
-      TorchOriginalError: it has not, or there is not.
-    """
-    _check_files(checkout, modules)
-    _check_torch()
-
-
-def _check_files(checkout: Path, modules: Sequence[str]) -> None:
+def check_checkout(checkout: Path, modules: Sequence[str] = MODEL_MODULES) -> None:
+    """Checks that a folder has these modules of the original, and that there is PyTorch."""
     if not checkout.is_dir():
         raise TorchOriginalError(f"the checkout of the PyTorch original, {checkout}, is no folder")
     for name in sorted(f"{module.replace('.', '/')}.py" for module in modules):
@@ -130,12 +109,9 @@ def _check_files(checkout: Path, modules: Sequence[str]) -> None:
             raise TorchOriginalError(
                 f"{checkout} is no checkout of github.com/mcx-mcx/KAMCL: it has no {name}"
             )
-
-
-def _check_torch() -> None:
     try:
         importlib.import_module("torch")
-    except (ImportError, OSError) as error:  # OSError: of its shared libraries
+    except (ImportError, OSError) as error:  # OSError comes from its shared libraries
         raise TorchOriginalError(
             "running the PyTorch original needs PyTorch (pip install torch), "
             f"which cannot be imported: {last_line(error)}"
@@ -152,7 +128,7 @@ def _import_from_checkout(name: str, checkout: Path) -> types.ModuleType:
 
 
 def _options(dropout: float) -> dict[str, Any]:
-    """The original's model options, as far as they are read."""
+    """Returns the original's model options, as far as they are read."""
     text_encoder = {"arch": "skipthoughts", "dir_st": "", "dropout": dropout, "fixed_emb": False}
     return {"seq2vec": text_encoder, "embed": {"embed_dim": NUM_CONCEPTS}}
 
@@ -185,14 +161,8 @@ def surroundings(dtype: type, *, on_gpu: bool = False) -> Iterator[None]:
 def _importing_from(checkout: Path, modules: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Lets the checkout's modules be imported under their own names, and puts in stand-ins.
 
-    Those that are imported live on in the model; `sys.modules` forgets them.
-
-    Args:
-      checkout: its folder.
-      modules: that will be imported.
-
-    Yields:
-      The third-party packages that have a stand-in.
+    It yields the packages that got a stand-in. Imported modules live on in the model; `sys.modules`
+    forgets them.
     """
     before, wrote_bytecode = dict(sys.modules), sys.dont_write_bytecode
     own = list(dict.fromkeys(_package(name) for name in modules))
@@ -206,9 +176,11 @@ def _importing_from(checkout: Path, modules: Sequence[str]) -> Iterator[tuple[st
     try:
         for package, module in _THIRD_PARTY.items():
             if not _can_import(module):
+                from kamcl_jax.torch_release import stand_ins  # it imports PyTorch
+
                 borrowed.append(package)
                 _forget([package])  # a failed import leaves parts behind
-                sys.modules.update(_stand_ins(package))
+                sys.modules.update(stand_ins.modules(package))
         yield tuple(borrowed[len(own) :])
     finally:
         sys.dont_write_bytecode = wrote_bytecode
@@ -243,12 +215,6 @@ def _can_import(module: str) -> bool:
         except Exception:
             return False
     return True
-
-
-def _stand_ins(package: str) -> dict[str, types.ModuleType]:
-    from kamcl_jax.torch_release import stand_ins as torch_stand_ins
-
-    return torch_stand_ins.modules(package)
 
 
 @contextlib.contextmanager

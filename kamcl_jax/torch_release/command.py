@@ -5,35 +5,26 @@ from pathlib import Path
 import ml_collections
 
 from kamcl_jax.config import checks
-from kamcl_jax.torch_release import golden_check, golden_writer, live
+from kamcl_jax.torch_release import golden_check, golden_file, golden_writer, live
 from kamcl_jax.torch_release.golden_check import FLOAT64_NOISE_LIMIT, SHARED_NOISE_MULTIPLE
-from kamcl_jax.torch_release.quantities import GoldenRun
+from kamcl_jax.torch_release.golden_file import GoldenRun
 from kamcl_jax.torch_release.tolerances import EVALUATION_FLOOR, FLOOR, NOISE_MULTIPLE, Row, table
 
 
 def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision: str) -> bool:
-    """Checks our numbers against a golden file and prints the table.
-
-    Args:
-      config: of the release.
-      path: of the file.
-      precision: "float64" or "float32", of our arithmetic.
+    """Computes everything in a golden file in "float64" or "float32", and prints the table.
 
     Returns:
       Whether everything in the file is met.
-
-    Raises:
-      GoldenFileError: the file cannot be used.
-      ConfigError: the config cannot be.
     """
     checks.check_config(config)
-    golden = golden_check.read(path)
-    run = golden_check.run_of(golden)
-    print(f"{path}: {_described(run)}, our arithmetic in {precision}; a few minutes on a CPU")
-    rows = golden_check.check(golden, config, precision)
+    golden = golden_file.read(path)
+    described = _described(golden_file.run_of(golden))
+    print(f"{path}: {described}, our arithmetic in {precision}; a few minutes on a CPU")
+    rows = golden_check.compute_and_compare(golden, config, precision)
     print(table(rows))
     for row in rows:
-        names = golden_check.explain(row, golden)
+        names = golden_check.name_failed_tensors(row, golden)
         if not row.passes and names:
             print(names)
     print(
@@ -48,52 +39,40 @@ def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision
             f"for tensors {SHARED_NOISE_MULTIPLE:g} x the largest relative noise in their encoder: "
             "where features nearly tie, rounding alone makes gradients jump"
         )
-    return _verdict(rows)
+    return _print_verdict(rows)
 
 
 def against_original(config: ml_collections.ConfigDict, checkout: Path) -> bool:
-    """Runs the original beside ours and prints the table.
-
-    Args:
-      config: of the release.
-      checkout: folder of a clone of the original.
+    """Runs the original, a clone at `checkout`, beside our program and prints the table.
 
     Returns:
       Whether both programs agree.
-
-    Raises:
-      TorchOriginalError: PyTorch or the checkout is missing, or its code fails.
-      ConfigError: the config cannot be.
     """
     checks.check_config(config)
-    rows, stand_ins = live.check(config, checkout)
-    _tell_of_stand_ins(stand_ins)
+    rows, stand_ins = live.run_both(config, checkout)
+    _print_stand_ins(stand_ins)
     print(table(rows))
     print(
         f"both programs in float64; tolerance: {EVALUATION_FLOOR:g} (eval) or {FLOOR:g} (else) "
         "x the tensor's largest magnitude"
     )
-    return _verdict(rows)
+    return _print_verdict(rows)
 
 
 def write_golden_file(path: Path, checkout: Path, run: GoldenRun) -> None:
-    """Runs the original, writes what it computes, and prints what was done.
+    """Runs the original, writes what it computes to a new file, and prints what was done.
 
     Args:
-      path: of the file, which must not exist.
-      checkout: folder of a clone of the original.
-      run: from `golden_writer.plan`.
-
-    Raises:
-      GoldenFileError: there is such a file.
-      TorchOriginalError: PyTorch or the checkout is missing, or its code fails.
+      path: The file, which must not exist.
+      checkout: The folder of a clone of the original.
+      run: What to run, from `golden_writer.plan`.
     """
-    golden_writer.check(path, checkout)
+    golden_writer.check_target(path, checkout)
     epochs = ", ".join(map(str, run.epochs))
     modes = " and of the ".join(run.modes)
     print(f"{path}: {_described(run)}, steps of epochs {epochs}, momentum of the {modes}")
     print("the original runs in float64 and in float32, a few minutes on a CPU", flush=True)
-    _tell_of_stand_ins(golden_writer.write(path, checkout, run))
+    _print_stand_ins(golden_writer.write(path, checkout, run))
     print(f"written; compare ours with it: python main.py --mode=parity --golden={path}")
 
 
@@ -102,12 +81,12 @@ def _described(run: GoldenRun) -> str:
     return f"seed {run.seed}, batch {run.batch_size}, captions of {shortest} to {longest} words"
 
 
-def _tell_of_stand_ins(stand_ins: tuple[str, ...]) -> None:
+def _print_stand_ins(stand_ins: tuple[str, ...]) -> None:
     if stand_ins:
         print(f"cannot be imported, replaced by stand-ins of ours: {', '.join(stand_ins)}")
 
 
-def _verdict(rows: list[Row]) -> bool:
+def _print_verdict(rows: list[Row]) -> bool:
     failed = [row.name for row in rows if not row.passes]
     if failed:
         print(f"FAIL: {len(failed)} of {len(rows)} quantities differ: {', '.join(failed)}")

@@ -13,7 +13,7 @@ from kamcl_jax.parallel import mesh
 from kamcl_jax.runs import folder as run_folder
 from kamcl_jax.runs import record as run_record
 from kamcl_jax.runs.checkpoints import BEST_METRIC, Checkpoints, folder_of, open_checkpoints
-from kamcl_jax.runs.record import History
+from kamcl_jax.runs.history import History
 from kamcl_jax.torch_release import state_dict
 from kamcl_jax.train import loop
 from kamcl_jax.weights import tensor_files
@@ -24,14 +24,9 @@ def from_torch(config: ml_collections.ConfigDict, workdir: Path, source: Path) -
     """Makes a run out of a checkpoint of the release, to evaluate or to train on.
 
     Args:
-      config: that describes the checkpoint, as `configs/rsicd.py:release`.
-      workdir: of the new run.
-      source: `.pth.tar` (needs PyTorch) or `.safetensors`.
-
-    Raises:
-      PretrainedError: the file cannot be used or does not fit config and data.
-      ConfigError: the config cannot be, or `workdir` cannot be written or holds a run.
-      DataError: the data cannot be used.
+      config: A config that describes the checkpoint, as `configs/rsicd.py:release`.
+      workdir: The folder of the new run.
+      source: The checkpoint, `.pth.tar` (which needs PyTorch) or `.safetensors`.
     """
     _check_towers(config)
     run_folder.check_writable(workdir)
@@ -56,22 +51,16 @@ def from_torch(config: ml_collections.ConfigDict, workdir: Path, source: Path) -
 
 
 def to_torch(config: ml_collections.ConfigDict, workdir: Path, target: Path) -> None:
-    """Writes a run's best checkpoint as the release stores its own.
-
-    The data are not needed.
+    """Writes a run's best checkpoint as the release stores its own; the data are not needed.
 
     Args:
-      config: of the run.
-      workdir: of the run.
-      target: `.safetensors`, or anything else for PyTorch's format (needs PyTorch).
-
-    Raises:
-      ConfigError: there is no checkpoint, or it is of another config.
-      PretrainedError: the release cannot have such a model, or the file cannot be written.
+      config: The config of the run.
+      workdir: The folder of the run.
+      target: The file, `.safetensors` or anything else for PyTorch's format (which needs PyTorch).
     """
     _check_towers(config)
     checks.check_config(config)
-    tensor_files.check_target(target)
+    tensor_files.check_writable(target)
     with open_checkpoints(workdir) as checkpoints:
         best = checkpoints.best_or_latest
         record = checkpoints.record(best)
@@ -95,7 +84,7 @@ def _check_towers(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_sizes(experiment: Experiment, stored: Stored, source: Path) -> None:
-    """Refuses weights for other words or concepts: rows would stand for the wrong ones."""
+    """Refuses weights for other words or concepts, whose rows would stand for the wrong ones."""
     for name, ours, what in (
         (state_dict.EMBEDDING, len(experiment.data.vocabulary) + 1, "words and the padding"),
         (state_dict.CONCEPT_BIAS, experiment.data.num_concepts, "concepts"),

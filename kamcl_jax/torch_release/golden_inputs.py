@@ -1,4 +1,4 @@
-"""Weights and batches that any framework can rebuild from a seed.
+"""Weights and batches that any framework can draw again from a seed.
 
 A tensor of the state_dict depends on (seed, its name) alone, a batch on (seed, its number): each
 has a generator of its own, PCG64 seeded with the seed and the CRC-32 of the name. The golden files
@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 
 VOCABULARY_SIZE = 1225
-"""Words; the embedding has one row more, the padding."""
+"""The number of words; the embedding has one row more, the padding."""
 
 NUM_CONCEPTS = 512
 IMAGE_SIZE = 256
@@ -26,17 +26,11 @@ def _generator(seed: int, name: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
 
 
-def tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Draws one entry of the release's state_dict.
+def draw_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Draws one entry of the release's state_dict: f32[shape], i64[shape] for counts and pointers.
 
-    Args:
-      name: its name there, which also decides on the distribution: unit columns for queues, zeros
-        for counts, uniform values for BatchNorms and biases, He-scaled normal ones for kernels.
-      shape: its shape there.
-      seed: of the golden file.
-
-    Returns:
-      f32[shape]; i64[shape] for counts and queue pointers.
+    Its name decides on the distribution, too: unit columns for queues, zeros for counts, uniform
+    values for BatchNorms and biases, He-scaled normal ones for kernels.
     """
     generator, leaf = _generator(seed, name), name.rpartition(".")[2]
     if leaf == "num_batches_tracked" or leaf.startswith("queue_ptr"):
@@ -55,19 +49,15 @@ def tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     return kernel.astype(np.float32)
 
 
-def batch(
+def draw_batch(
     number: int,
     seed: int,
     batch_size: int,
     caption_lengths: tuple[int, int] = CAPTION_LENGTHS,
 ) -> dict[str, np.ndarray]:
-    """Draws a training batch.
+    """Draws a training batch by its number, from 0.
 
-    Args:
-      number: of the batch, from 0.
-      seed: of the golden file.
-      batch_size: B.
-      caption_lengths: words of the shortest and of the longest caption that may be drawn.
+    The captions have `caption_lengths` words, the shortest and the longest that may be drawn.
 
     Returns:
       image: f32[B, 256, 256, 3], as if normalised; tokens: i32[B, T], longest caption first, padded

@@ -8,48 +8,36 @@ and the gradient jumps.
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from kamcl_jax.parallel import mesh
-from kamcl_jax.step.state import TrainState
-from kamcl_jax.torch_release import golden_inputs, quantities, state_dict
-from kamcl_jax.torch_release import original as torch_original
-from kamcl_jax.torch_release.original import TorchOriginal
-from kamcl_jax.torch_release.quantities import LOSSES, GoldenRun, HostBatch, Quantities
+from kamcl_jax.torch_release import golden_inputs
+from kamcl_jax.torch_release.golden_file import GoldenRun, Quantities
+from kamcl_jax.torch_release.original import load_original
+from kamcl_jax.torch_release.our_program import OurProgram
+from kamcl_jax.torch_release.quantities import OUTPUTS, Program
 from kamcl_jax.torch_release.tolerances import Row, compare, merge
-from kamcl_jax.weights.torch_layout import StateDict
 
 MANY = {"gradient": "gradients of all parameters", "after": "the state after the step"}
-"""Kinds that have a tensor each parameter: one row together."""
+"""Kinds of quantities that have a tensor for each parameter; a kind gets one row."""
 
 BATCH_SIZE = 8
 
 
-def check(
+def run_both(
     config: ml_collections.ConfigDict, checkout: Path, seed: int = 0
 ) -> tuple[list[Row], tuple[str, ...]]:
-    """Runs both programs and compares.
+    """Runs both programs and compares what they compute.
 
-    The state is ours, drawn as the golden files' are, and handed over by
-    `kamcl_torch.to_state_dict`; the step is the first one of the schedule's second part, so that
-    every loss takes part.
-
-    Args:
-      config: of the release.
-      checkout: folder of a clone of the original.
-      seed: of the state and the batch.
+    The state is ours, drawn as the golden files' are, and handed over under the original's names;
+    the step is the first one of the schedule's second part, so that every loss takes part.
 
     Returns:
-      One row a quantity, tensors of a kind together; and the third-party packages of the original
-      that are not installed and were replaced.
-
-    Raises:
-      TorchOriginalError: PyTorch or the checkout is missing, or its code fails.
+      One row for each quantity, the tensors of a kind together; and the third-party packages of the
+      original that are not installed and were replaced.
     """
     words = golden_inputs.VOCABULARY_SIZE
-    original = torch_original.load_original(checkout, words, config.queue_length, np.float64)
+    original = load_original(checkout, words, config.queue_length, np.float64)
     run = GoldenRun(
         seed=seed,
         batch_size=BATCH_SIZE,
@@ -57,15 +45,15 @@ def check(
         learning_rate=config.optimizer.learning_rate,
         epsilon=1e-3,  # with Adam's usual one, entries whose gradient is noise move at random
     )
-    config = quantities.config_of_run(config, run, "release")
     with jax.enable_x64(True):
-        tensors = quantities.initial_tensors(config, seed)
-        state = quantities.cast(state_dict.from_state_dict(tensors, config), np.float64)
-        batch = quantities.cast(run.batch(0), np.float64)
-        original.load(state_dict.to_state_dict(state))
-        ours = _ours(run, config, state, batch)
-    golden = _theirs(run, original, batch)
-    rows = [compare(name, value, golden.get(name), noise=None) for name, value in ours.items()]
+        program = OurProgram(config, np.float64)
+        shapes = program.tensor_shapes()
+        program.load({n: golden_inputs.draw_tensor(n, s, seed) for n, s in shapes.items()}, run)
+        original.load(program.state_dict(), run)
+        used = program.used_names()
+        ours = _compute(program, run, used)
+    theirs = _compute(original, run, used)
+    rows = [compare(name, value, theirs.get(name), noise=None) for name, value in ours.items()]
     single = [row for row in rows if row.name.partition("/")[0] not in MANY]
     together = [
         merge(title, [row for row in rows if row.name.partition("/")[0] == kind])
@@ -74,40 +62,15 @@ def check(
     return single + together, original.stand_ins
 
 
-def _ours(
-    run: GoldenRun, config: ml_collections.ConfigDict, state: TrainState, batch: HostBatch
-) -> Quantities:
-    encoded = jax.device_get(quantities.encode_stages(config, state, batch))
-    outputs = {f"eval/{name}": encoded[name] for name in quantities.OUTPUTS}
-    layout = quantities.one_device()
-    step = quantities.make_observed_step(config, golden_inputs.VOCABULARY_SIZE + 1)
-    state = state.replace(step=jnp.int32(run.epochs[0]))
-    state = jax.device_put(state, layout.whole)
-    state, metrics = step(state, mesh.put_batch(layout, batch))
-    terms = quantities.loss_terms(config, metrics)
-    gradients = state_dict.gradients_to_torch(jax.device_get(metrics["gradients"]))
-    used = state_dict.used_names(state)
-    after = {n: t for n, t in state_dict.to_state_dict(state).items() if n in used}
-    compared = metrics["comparison"]
+def _compute(program: Program, run: GoldenRun, used: set[str]) -> Quantities:
+    """Encodes a batch and takes a step; `used` are the tensors of the state that are compared."""
+    batch = run.batch(0)
+    encoded = program.encode_stages(batch)
+    step = program.train_step(run.epochs[0], batch, "release")
+    after = {name: tensor for name, tensor in program.state_dict().items() if name in used}
     return {
-        **outputs,
-        **{f"loss/{name}": np.array([terms[name]]) for name in LOSSES},
-        "step/logits_image": quantities.concatenated(compared.image_logits),
-        "step/logits_text": quantities.concatenated(compared.text_logits),
-        "step/sims": np.asarray(compared.cosine),
-        **{f"gradient/{name}": gradient for name, gradient in gradients.items()},
-        **{f"after/{name}": tensor for name, tensor in after.items()},
-    }
-
-
-def _theirs(run: GoldenRun, original: TorchOriginal, batch: HostBatch) -> Quantities:
-    outputs = {f"eval/{name}": value for name, value in original.encode(batch).items()}
-    step = original.train_step(run.epochs[0], batch, run.learning_rate, run.epsilon)
-    losses = {f"loss/{n}": np.array([v]) for n, v in zip(LOSSES, step["losses"], strict=True)}
-    after: StateDict = original.state_dict()
-    return {
-        **outputs,
-        **losses,
+        **{f"eval/{name}": encoded[name] for name in OUTPUTS},
+        **{f"loss/{name}": np.array([loss]) for name, loss in step["losses"].items()},
         **{f"step/{name}": step[name] for name in ("logits_image", "logits_text", "sims")},
         **{f"gradient/{name}": gradient for name, gradient in step["gradients"].items()},
         **{f"after/{name}": tensor for name, tensor in after.items()},

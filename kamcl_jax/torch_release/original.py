@@ -1,4 +1,4 @@
-"""Runs the authors' PyTorch program out of a user's checkout, on the CPU.
+"""Runs the authors' PyTorch program out of your checkout.
 
 PyTorch is optional, so it is imported inside of functions.
 """
@@ -6,7 +6,7 @@ PyTorch is optional, so it is imported inside of functions.
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,22 +14,16 @@ from unittest import mock
 import numpy as np
 
 from kamcl_jax.errors import TorchOriginalError
-from kamcl_jax.torch_release import checkout as torch_checkout
-from kamcl_jax.torch_release.checkout import NUM_CONCEPTS, last_line, surroundings
+from kamcl_jax.torch_release.checkout import CheckedOut, last_line, load_model, surroundings
+from kamcl_jax.torch_release.golden_file import GoldenRun, Quantities
+from kamcl_jax.torch_release.quantities import LOSSES, HostBatch
 from kamcl_jax.weights.torch_layout import StateDict
 
-Batch = Mapping[str, np.ndarray]
-"""image f32[B, 256, 256, 3], normalised; tokens i32[B, T], padded with 0 to the longest caption;
-word_concepts f32[B, 512]; image_concepts f32[B, 512]. Other entries are ignored."""
-
-IMAGE_SIZE = 256
-"""Fixed in the original's layers."""
-
 QUEUE_LENGTH = 8000
-"""Keys in each of the original's two queues, where nothing else is asked for."""
+"""The number of keys in each of the original's two queues, where nothing else is asked for."""
 
 MARGIN = 0.2
-"""Of the triplet loss; the original's option files all say so."""
+"""The margin of the triplet loss in all of the original's option files."""
 
 _STAGES = {
     "final": "visualmodelQ.extract_feature.gpo",
@@ -44,180 +38,146 @@ _TOWERS = ("visualmodelQ", "visualmodelK", "textmodelQ", "textmodelK")
 
 
 class TorchOriginal:
-    """The original's model with its loss and an optimiser.
+    """The original's model with its loss and Adam; see `quantities.Program`.
 
     Attributes:
-      stand_ins: third-party packages that could not be imported and were replaced by
-        `torch_stand_ins`.
+      model: The original's `BaseModel`.
+      functions: The original's module `utils`.
+      stand_ins: Third-party packages that could not be imported and were replaced by `stand_ins`.
     """
 
-    def __init__(
-        self, model: Any, loss: Callable[..., Any], stand_ins: tuple[str, ...], dtype: type
-    ):
-        """Takes what `load_original` has built: the `BaseModel` and `utils.calcul_loss`."""
-        self.stand_ins = stand_ins
+    def __init__(self, checked_out: CheckedOut, dtype: type, *, on_gpu: bool = False):
+        """Takes a model of that dtype; see `load_original`."""
+        self.model = checked_out.model.cuda() if on_gpu else checked_out.model
+        self.functions = checked_out.modules["utils"]
+        self.stand_ins = checked_out.stand_ins
         self._dtype = dtype
-        self._model = model
-        self._loss = loss
-        self._optimizer: Any = None
+        self._on_gpu = on_gpu
 
-    def load(self, state_dict: Mapping[str, np.ndarray]) -> None:
-        """Overwrites the whole state; the optimiser starts afresh.
+    def surroundings(self) -> contextlib.AbstractContextManager[None]:
+        """Puts in place what the original's code needs while it runs."""
+        return surroundings(self._dtype, on_gpu=self._on_gpu)
 
-        Raises:
-          TorchOriginalError: a tensor is missing, unknown or of another shape.
-        """
-        tensors = {name: _tensor(value) for name, value in state_dict.items()}
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the names and shapes of the state_dict, in its order."""
+        return {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}
+
+    def load(self, state_dict: Mapping[str, np.ndarray], run: GoldenRun) -> None:
+        """Overwrites the whole state; Adam starts afresh, with the numbers of the run."""
+        tensors = {name: self.tensor(value) for name, value in state_dict.items()}
         try:
-            self._model.load_state_dict(tensors, strict=True)
+            self.model.load_state_dict(tensors, strict=True)
         except RuntimeError as error:
             raise TorchOriginalError(
                 f"the state does not fit the PyTorch original: {last_line(error)}"
             ) from None
-        self._optimizer = None
+        self.start_adam(run.learning_rate, eps=run.epsilon)
+
+    def start_adam(self, learning_rate: float, **options: float) -> None:
+        """Lets Adam start afresh."""
+        import torch
+
+        learned = [p for p in self.model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.Adam(learned, lr=learning_rate, **options)
 
     def state_dict(self) -> StateDict:
         """Returns a copy of the whole state under the original's names and in its order."""
-        return {name: _array(tensor) for name, tensor in self._model.state_dict().items()}
+        return {name: _array(tensor) for name, tensor in self.model.state_dict().items()}
 
-    def encode(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Encodes a batch with the query towers in evaluation mode.
-
-        Args:
-          batch: see `Batch`; image_concepts may be absent.
-
-        Returns:
-          `visual`, `text`: hybrid embeddings f32[B, 512]; `visual_concept`, `text_concept`:
-          f32[B, 512]; `sims`: cosines f32[B, B] of image i and caption j.
-
-        Raises:
-          TorchOriginalError: the batch is not of the original's sizes.
-        """
+    def encode_stages(self, batch: HostBatch) -> Quantities:
+        """Encodes a batch in evaluation mode; see `quantities.Program`."""
         import torch
 
-        inputs = _inputs(batch, self._dtype)
-        self._model.eval()
-        with torch.no_grad(), surroundings(self._dtype):
-            visual, visual_concept = self._model.visualmodelQ(inputs[0])
-            text, text_concept = self._model.textmodelQ(*inputs[1:])
-            sims = self._model(0, *inputs)[0]
-        outputs = {
-            "visual": visual,
-            "visual_concept": visual_concept,
-            "text": text,
-            "text_concept": text_concept,
-            "sims": sims,
-        }
-        return {name: _array(tensor) for name, tensor in outputs.items()}
-
-    def encode_stages(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Encodes a batch with the query towers in evaluation mode and keeps what is in between.
-
-        Args:
-          batch: see `Batch`; image_concepts may be absent.
-
-        Returns:
-          What `encode` returns; `final`, `low`, `high`: the levels of the image network, and
-          `sentence`, f32[B, 512]; `states`: of the text's GRU, f32[B, T, 2400].
-
-        Raises:
-          TorchOriginalError: the batch is not of the original's sizes, or the original has no
-            module of a stage.
-        """
+        inputs = self.inputs(batch)
         kept: dict[str, Any] = {}
-        with contextlib.ExitStack() as hooks:
+        self.model.eval()
+        with contextlib.ExitStack() as stack:
             for stage, name in _STAGES.items():
                 keep = functools.partial(_keep, kept, stage)
-                hooks.callback(self._submodule(name).register_forward_hook(keep).remove)
-            outputs = self.encode(batch)
-        return {stage: _array(tensor) for stage, tensor in kept.items()} | outputs
+                stack.callback(self._submodule(name).register_forward_hook(keep).remove)
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(self.surroundings())
+            kept["visual"], kept["visual_concept"] = self.model.visualmodelQ(inputs[0])
+            kept["text"], kept["text_concept"] = self.model.textmodelQ(*inputs[1:])
+            kept["sims"] = self.model(0, *inputs)[0]
+        return {stage: _array(tensor) for stage, tensor in kept.items()}
 
-    def pool_weights(self, length: int) -> np.ndarray:
-        """Returns the weights by which the last pooling of the image network adds up its items.
-
-        Args:
-          length: number of items N.
-
-        Returns:
-          f32[N].
-        """
+    def pool_weights(self, lengths: tuple[int, ...]) -> list[np.ndarray]:
+        """Returns the image network's last pooling weights for each of these numbers of items."""
         import torch
 
-        pooling = self._submodule("visualmodelQ.gpo")
-        with torch.no_grad(), surroundings(self._dtype):
-            _, weights = pooling(torch.zeros(1, length, 1), torch.tensor([float(length)]))
-        return _array(weights).reshape(length)
+        pooling, found = self._submodule("visualmodelQ.gpo"), []
+        with torch.no_grad(), self.surroundings():
+            for length in lengths:
+                _, weights = pooling(torch.zeros(1, length, 1), torch.tensor([float(length)]))
+                found.append(_array(weights).reshape(length))
+        return found
+
+    def train_step(
+        self, epoch: int, batch: HostBatch, momentum_coverage: str = "release"
+    ) -> dict[str, Any]:
+        """Takes one step as the original's training loop does; see `quantities.Program`.
+
+        With `momentum_coverage="release"` the momentum update is as it is, which leaves most of the
+        image key tower alone; with "all" the same update takes all of both key towers.
+        """
+        labels = self.tensor(batch["image_concepts"].astype(self._dtype))
+        with self._momentum_over(momentum_coverage):
+            losses, outputs = self.take_step(epoch, self.inputs(batch), labels)
+        gradients = {name: p.grad for name, p in self.model.named_parameters()}
+        return {
+            "losses": dict(zip(LOSSES, map(_array, losses), strict=True)),
+            "gradients": {n: _array(g) for n, g in gradients.items() if g is not None},
+            "logits_image": _array(outputs[3]),
+            "logits_text": _array(outputs[4]),
+            "sims": _array(outputs[0]),
+        }
+
+    def take_step(self, epoch: int, inputs: Any, labels: Any) -> tuple[Any, Any]:
+        """Takes one step on PyTorch's tensors, and returns the losses and the model's outputs.
+
+        Args:
+          epoch: The epoch, from 0; the loss depends on it.
+          inputs: The inputs of the model, from `inputs`.
+          labels: The images' concepts, f32[B, 512].
+        """
+        self.model.train()
+        with self.surroundings():
+            outputs = self.model(epoch, *inputs)
+            sims, image_concepts, text_concepts, *rest = outputs
+            concepts, ids = (image_concepts, text_concepts), None  # the loss does not look at ids
+            losses = self.functions.calcul_loss(
+                epoch, labels, sims, len(labels), MARGIN, *concepts, ids, *rest
+            )
+            self._optimizer.zero_grad()
+            losses[0].backward()
+            self._optimizer.step()
+        return losses, outputs
+
+    def inputs(self, batch: HostBatch) -> tuple[Any, Any, Any]:
+        """Returns images f32[B, 3, 256, 256], tokens i64[B, T] and word concepts f32[B, 512].
+
+        Captions are padded to the longest, as the original pads them.
+        """
+        return (
+            self.tensor(batch["image"].transpose(0, 3, 1, 2).astype(self._dtype)),
+            self.tensor(batch["tokens"][:, : batch["lengths"].max()]).long(),
+            self.tensor(batch["word_concepts"].astype(self._dtype)),
+        )
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """Returns an array as a tensor where the model is."""
+        import torch
+
+        # A copy: arrays may be read-only or transposed.
+        tensor = torch.from_numpy(np.array(array, order="C"))
+        return tensor.cuda() if self._on_gpu else tensor
 
     def _submodule(self, name: str) -> Any:
         try:
-            return self._model.get_submodule(name)
+            return self.model.get_submodule(name)
         except AttributeError:
             raise TorchOriginalError(f"the PyTorch original has no module {name}") from None
-
-    def train_step(
-        self,
-        epoch: int,
-        batch: Batch,
-        learning_rate: float,
-        epsilon: float,
-        momentum_coverage: str = "release",
-    ) -> dict[str, Any]:
-        """Takes one step as the original's training loop does; `state_dict` has the new state.
-
-        Args:
-          epoch: from 0; the original's loss depends on it.
-          batch: see `Batch`.
-          learning_rate: of Adam, which goes on from the last step since `load`.
-          epsilon: of Adam.
-          momentum_coverage: `release`, for the momentum update as it is, which leaves most of the
-            image key tower alone; `all`, for the same update of all of both key towers.
-
-        Returns:
-          `losses`: f32[4], the total, then triplet, InfoNCE and concept loss with their weights;
-          `gradients`: name -> f32 array, of the parameters that got one; of the step's forward
-          pass `logits_image`, `logits_text`: f32[B, 1 + K], and `sims`: f32[B, B].
-
-        Raises:
-          TorchOriginalError: the batch is not of the original's sizes, or does not divide its
-            queues.
-        """
-        inputs = _inputs(batch, self._dtype)
-        labels = _tensor(batch["image_concepts"].astype(self._dtype))
-        size = len(labels)
-        if self._model.K % size:
-            raise TorchOriginalError(
-                f"the PyTorch original's queues of {self._model.K} keys take no batches of {size}"
-            )
-        optimizer = self._optimizer_with(learning_rate, epsilon)
-        self._model.train()
-        with surroundings(self._dtype), self._momentum_over(momentum_coverage):
-            sims, image_concept, text_concept, *logits_and_targets = self._model(epoch, *inputs)
-            no_ids = None  # an argument that the loss does not look at
-            losses = self._loss(
-                epoch,
-                labels,
-                sims,
-                size,
-                MARGIN,
-                image_concept,
-                text_concept,
-                no_ids,
-                *logits_and_targets,
-            )
-        optimizer.zero_grad()
-        losses[0].backward()
-        optimizer.step()
-        return {
-            "losses": np.array([_array(loss) for loss in losses]),
-            "gradients": {
-                name: _array(parameter.grad)
-                for name, parameter in self._model.named_parameters()
-                if parameter.grad is not None
-            },
-            "logits_image": _array(logits_and_targets[0]),
-            "logits_text": _array(logits_and_targets[1]),
-            "sims": _array(sims),
-        }
 
     @contextlib.contextmanager
     def _momentum_over(self, coverage: str) -> Iterator[None]:
@@ -241,66 +201,24 @@ class TorchOriginal:
                     stack.enter_context(mock.patch.object(tower, "parameters", lengthened))
             yield
 
-    def _optimizer_with(self, learning_rate: float, epsilon: float) -> Any:
-        import torch
-
-        if self._optimizer is None:
-            learned = [p for p in self._model.parameters() if p.requires_grad]
-            self._optimizer = torch.optim.Adam(learned)
-        for group in self._optimizer.param_groups:
-            group |= {"lr": learning_rate, "eps": epsilon}
-        return self._optimizer
-
 
 def load_original(
     checkout: Path,
     vocabulary_size: int,
     queue_length: int = QUEUE_LENGTH,
     dtype: type = np.float32,
+    dropout: float = 0.0,
+    *,
+    on_gpu: bool = False,
 ) -> TorchOriginal:
-    """Builds the original's model on the CPU, without dropout, with random weights.
-
-    Args:
-      checkout: folder of a clone of github.com/mcx-mcx/KAMCL.
-      vocabulary_size: words; the embedding has one row more.
-      queue_length: keys in each of the two queues.
-      dtype: `numpy.float32` or `numpy.float64`, of the weights and of all arithmetic.
-
-    Raises:
-      TorchOriginalError: the folder is no such checkout, PyTorch is missing, or the checkout's
-        code fails.
-    """
-    program = torch_checkout.load_model(checkout, vocabulary_size, queue_length, dtype)
-    loss = program.modules["utils"].calcul_loss
-    return TorchOriginal(program.model, loss, program.stand_ins, dtype)
-
-
-def _inputs(batch: Batch, dtype: type) -> tuple[Any, Any, Any]:
-    """Returns images f32[B, 3, 256, 256], tokens i64[B, T] and word concepts f32[B, 512]."""
-    image, word_concepts = batch["image"], batch["word_concepts"]
-    if image.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3) or word_concepts.shape[1:] != (NUM_CONCEPTS,):
-        raise TorchOriginalError(
-            f"the PyTorch original takes images of {IMAGE_SIZE}x{IMAGE_SIZE} pixels and "
-            f"{NUM_CONCEPTS} concepts, not {image.shape[1]}x{image.shape[2]} and "
-            f"{word_concepts.shape[1]}"
-        )
-    return (
-        _tensor(image.transpose(0, 3, 1, 2).astype(dtype)),
-        _tensor(batch["tokens"]).long(),
-        _tensor(word_concepts.astype(dtype)),
-    )
+    """Builds the original's model with random weights; the arguments are those of `load_model`."""
+    checked_out = load_model(checkout, vocabulary_size, queue_length, dtype, dropout, on_gpu=on_gpu)
+    return TorchOriginal(checked_out, dtype, on_gpu=on_gpu)
 
 
 def _keep(kept: dict[str, Any], stage: str, _module: Any, _inputs: Any, output: Any) -> None:
     """Keeps what a module returns; a pooling returns its weights besides."""
     kept[stage] = output[0] if isinstance(output, tuple) else output
-
-
-def _tensor(array: np.ndarray) -> Any:
-    import torch
-
-    # A copy: arrays may be read-only or transposed.
-    return torch.from_numpy(np.array(array, order="C"))
 
 
 def _array(tensor: Any) -> np.ndarray:

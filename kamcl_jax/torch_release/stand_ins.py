@@ -1,7 +1,7 @@
 """Stand-ins for third-party packages that the PyTorch original imports and a machine may lack.
 
 They have the names, shapes and order of the packages' parameters and compute the same, operation by
-operation; pretrained weights and everything else that a comparison does not need is left out. This
+operation; they leave out pretrained weights and all else that a comparison does not need. This
 module imports PyTorch, which is optional: import it where PyTorch is known to be there.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 WORD_WIDTH, HIDDEN_WIDTH = 620, 2400
-"""Of the published skip-thoughts model."""
+"""The widths of the published skip-thoughts model."""
 
 _CLASSES = 1000
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels, stride
@@ -87,13 +87,9 @@ class GRUCell(nn.Module):
     def forward(
         self, x: torch.Tensor, state: torch.Tensor, masks: dict[str, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """Takes f32[B, input_size] and the state f32[B, hidden_size] to the next state.
+        """Takes the input f32[B, input_size] and the state f32[B, hidden_size] to the next state.
 
-        Args:
-          x: of this step.
-          state: before it.
-          masks: of the dropout, for each gate `r`, `i`, `n` one of the input and one of the state,
-            `xr`, `hr` and so on; none drops nothing.
+        The dropout's masks are named by what they drop and the gate: `xr`, `hr`, `xi` and so on.
         """
         drop = masks or {}
         from_x = {gate: _dropped(x, drop.get(f"x{gate}")) for gate in GATES}
@@ -120,14 +116,10 @@ class GRU(nn.Module):
     def forward(
         self, x: torch.Tensor, max_length: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Runs over f32[B, T, input_size].
-
-        Args:
-          x: the sequence.
-          max_length: steps to take; T, if None. An integer tensor will do.
+        """Runs over f32[B, T, input_size], for `max_length` steps if that is given.
 
         Returns:
-          All states f32[B, max_length, hidden_size], and the last one f32[B, hidden_size].
+          All states f32[B, steps, hidden_size], and the last one f32[B, hidden_size].
         """
         steps = x.shape[1] if max_length is None else int(max_length)
         state = x.new_zeros(x.shape[0], self.hidden_size)
@@ -162,14 +154,9 @@ class BayesianUniSkip(nn.Module):
         dropout: float = 0.0,
         fixed_emb: bool = False,
     ):
-        """Builds it with random weights.
+        """Builds it with random weights; `dir_st` and `save` are the package's and not used.
 
-        Args:
-          dir_st: taken for the package's signature, as `save` is; nothing is read or written.
-          vocab: one word for each row of the embedding but row 0, the padding.
-          save: see `dir_st`.
-          dropout: variational, of the GRU in training.
-          fixed_emb: keeps the embedding out of training.
+        The embedding has a row for each word of `vocab` after row 0, the padding.
         """
         super().__init__()
         self.embedding = nn.Embedding(len(vocab) + 1, WORD_WIDTH, padding_idx=0)
@@ -181,25 +168,18 @@ class BayesianUniSkip(nn.Module):
 
 
 def modules(package: str) -> dict[str, types.ModuleType]:
-    """Returns stand-in modules under the names that they have in `sys.modules`.
+    """Returns a package's stand-in modules under the names that they have in `sys.modules`.
 
-    Args:
-      package: `torchvision`, `skipthoughts`, or any other; of the others the original uses nothing
-        in what we run, and an empty module does.
+    Of packages other than torchvision and skipthoughts the original uses nothing in what we run, so
+    that an empty module does.
     """
     if package == "skipthoughts":
         return {package: _module(package, BayesianUniSkip=BayesianUniSkip)}
     if package == "torchvision":
-        resnet = _module(
-            f"{package}.models.resnet",
-            resnet18=_resnet18,
-            resnet50=_no_such_depth,
-            resnet101=_no_such_depth,
-        )
+        builders = {"resnet18": _resnet18, "resnet50": _no_such_depth, "resnet101": _no_such_depth}
+        resnet = _module(f"{package}.models.resnet", **builders)
         models = _module(f"{package}.models", resnet=resnet)
-        return {
-            module.__name__: module for module in (_module(package, models=models), models, resnet)
-        }
+        return {m.__name__: m for m in (_module(package, models=models), models, resnet)}
     return {package: _module(package)}
 
 
@@ -217,7 +197,7 @@ SKIP_THOUGHTS_LOADERS: dict[str, Callable[[Any], Any]] = {
     "_load_emb_params": lambda _encoder: np.zeros((1, WORD_WIDTH), np.float32),
     "_load_rnn_params": _rnn_params,
 }
-"""Methods for the real package's encoder in place of those that read its published files, gigabytes
+"""Methods that replace those of the real package's encoder that read its published files, gigabytes
 long. Every word, the unknown one too, is at row 0 of a table of one row."""
 
 
@@ -228,7 +208,7 @@ def _module(name: str, **attributes: Any) -> types.ModuleType:
 
 
 def _resnet18(*_args: Any, **_options: Any) -> ResNet18:
-    """Pretrained weights may be asked for; none are loaded."""
+    """Builds the network; pretrained weights may be asked for, and none are loaded."""
     return ResNet18()
 
 

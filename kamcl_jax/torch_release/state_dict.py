@@ -1,10 +1,10 @@
-"""The train state of the KAMCL release (PyTorch) and ours, both ways.
+"""Converts between the state_dict of the KAMCL release (PyTorch) and our train state.
 
 The release's state_dict holds two queues, four encoders and some modules that no forward pass uses.
-Those have no place in our state: reading drops them, writing fills them with zeros (ones for
-BatchNorm scales and variances), so that `load_state_dict(strict=True)` accepts the result. The
-number of training steps is what its BatchNorms count. The optimiser's moments are in no checkpoint
-of the release; they start from zero.
+Those modules have no place in our state: reading drops them, writing fills them with zeros (ones
+for BatchNorm scales and variances), so that `load_state_dict(strict=True)` accepts the result. The
+number of training steps is what the BatchNorms count. No checkpoint of the release has the
+optimiser's moments; they start from zero.
 """
 
 from collections.abc import Mapping
@@ -22,17 +22,16 @@ from kamcl_jax.step import state as train_state
 from kamcl_jax.step.key_queue import KeyQueue, PairIds
 from kamcl_jax.step.state import TrainState
 from kamcl_jax.weights.release_layout import query_gradient_layout, state_layout
-from kamcl_jax.weights.resnet_layout import depth_of
 from kamcl_jax.weights.torch_layout import (
     Layout,
     Place,
-    Spare,
     StateDict,
     Tree,
     from_torch,
-    shapes,
     to_torch,
+    torch_shapes,
 )
+from kamcl_jax.weights.torchvision import resnet_depth
 
 EMBEDDING = "textmodelQ.text_feature.seq2vec.embedding.weight"
 CONCEPT_BIAS = "visualmodelQ.im.0.bias"
@@ -42,39 +41,30 @@ STEPS = "visualmodelQ.extract_feature.resnet.bn1.num_batches_tracked"
 def from_state_dict(
     state_dict: Mapping[str, Any], config: ml_collections.ConfigDict, source: str = "the state_dict"
 ) -> TrainState:
-    """Builds a train state from the release's state_dict.
+    """Builds a train state from the release's state_dict, whose number of words is taken as it is.
 
-    Words are as many as the state_dict has; everything else must fit the config.
+    The state's step is the number of batches that the image encoder's first BatchNorm has seen, and
+    the learning rate goes on from there.
 
     Args:
-      state_dict: the release's names -> arrays (NumPy, or anything that `numpy.asarray` takes).
-      config: of the model, the queue and the optimiser.
-      source: what to call the state_dict in errors.
-
-    Returns:
-      The state, on the default device. Its step is the number of batches that the image encoder's
-      first BatchNorm has seen, and the learning rate goes on from there.
-
-    Raises:
-      PretrainedError: a tensor is missing, unknown, of a wrong shape or not of finite numbers.
+      state_dict: The release's names -> arrays (NumPy, or anything that `numpy.asarray` takes).
+      config: The config of the model, the queue and the optimiser; the state_dict must fit it.
+      source: What an error calls the state_dict.
     """
     tensors = {name: np.asarray(tensor) for name, tensor in state_dict.items()}
-    layout = _layout(config)
-    words = tensors.get(EMBEDDING, np.zeros(0))
-    if words.ndim != 2 or not words.size:
-        raise PretrainedError(f"{source} has no tensor {EMBEDDING} of rows and columns")
-    # The release adds concepts to the embedding, so that they are as many.
-    like = build.abstract_state(config, len(words), num_concepts=config.embedding_size)
-    tree = from_torch(tensors, layout, _as_tree(like), source)
-    _check_unused(tensors, layout, source)
+    if EMBEDDING not in tensors:
+        raise PretrainedError(f"{source} has no tensor {EMBEDDING}: it is no checkpoint of KAMCL")
+    # The release adds concepts to the embedding, so that they are as many as it is wide.
+    like = build.abstract_state(config, len(tensors[EMBEDDING]), config.embedding_size)
+    tree = from_torch(tensors, _layout(config), _as_tree(like), source)
     params = tree["params"]["query"]
-    step = _count(tensors, STEPS, source) if STEPS in tensors else 0
+    step = _count(tensors, STEPS)
     optimizer = build.make_optimizer(config, steps_per_epoch=1)
 
     def queue(modality: str, pointer: str) -> KeyQueue:
         keys = tree["queues"][modality]
         ids = PairIds.unknown(len(keys)) if build.queue_ids(config) else None
-        return KeyQueue(keys, _pointer(tensors, pointer, source), ids)
+        return KeyQueue(keys, jnp.int32(_count(tensors, pointer)), ids)
 
     state = TrainState(
         step=jnp.int32(step),
@@ -92,18 +82,10 @@ def from_state_dict(
 
 
 def to_state_dict(state: TrainState) -> StateDict:
-    """Returns a train state under the release's names, shapes and order.
+    """Returns a train state under the release's names, shapes and order: f32 arrays, i64 counts.
 
-    Args:
-      state: of a model that the release can have: ResNet-18 (or 34), as many concepts as the
-        embedding is wide.
-
-    Returns:
-      f32 arrays (i64 for counts and pointers). Tensors that the release stores but never uses are
-      zeros, ones for BatchNorm scales and variances.
-
-    Raises:
-      PretrainedError: the release cannot have such a model.
+    The release can have models of ResNet-18 (or 34) with as many concepts as the embedding is wide.
+    Tensors that it stores but never uses are zeros, ones for BatchNorm scales and variances.
     """
     state = jax.device_get(state)
     layout = _layout_of(state)
@@ -119,12 +101,12 @@ def tensor_shapes(
     """Returns the names and shapes of the release's state_dict, in its order.
 
     Args:
-      config: of the model and the queue.
-      num_tokens: rows of the word embedding, padding included.
-      num_concepts: rows of the concept heads.
+      config: The config of the model and the queue.
+      num_tokens: Rows of the word embedding, padding included.
+      num_concepts: Rows of the concept heads.
     """
     like = build.abstract_state(config, num_tokens, num_concepts)
-    return shapes(_layout(config), _as_tree(like))
+    return torch_shapes(_layout(config), _as_tree(like))
 
 
 def used_names(state: TrainState) -> set[str]:
@@ -134,7 +116,7 @@ def used_names(state: TrainState) -> set[str]:
 
 def gradients_to_torch(gradients: Tree) -> StateDict:
     """Returns gradients of the query parameters under the release's names, f32 arrays."""
-    depth = depth_of(gradients["image"]["resnet"])
+    depth = resnet_depth(gradients["image"]["resnet"])
     return to_torch({"params": gradients}, query_gradient_layout(depth))
 
 
@@ -144,7 +126,7 @@ def _layout(config: ml_collections.ConfigDict) -> Layout:
 
 
 def _as_tree(state: TrainState) -> Tree:
-    """The part of the state that tensors of the release stand for, as `state_layout` names it."""
+    """Returns the part of a state that the release stores, under the names of `state_layout`."""
     return {
         "params": {"query": state.params, "key": state.key_params},
         "batch_stats": {"query": state.batch_stats, "key": state.key_batch_stats},
@@ -162,7 +144,7 @@ def _layout_of(state: TrainState) -> Layout:
             f"{num_concepts} concepts and an embedding of {embedding_size}"
         )
     width = image["resnet"]["conv1"]["kernel"].shape[-1]
-    return state_layout(depth_of(image["resnet"]), width, embedding_size)
+    return state_layout(resnet_depth(image["resnet"]), width, embedding_size)
 
 
 def _after_steps(opt_state: optax.OptState, step: int) -> optax.OptState:
@@ -174,33 +156,6 @@ def _after_steps(opt_state: optax.OptState, step: int) -> optax.OptState:
     return optax.tree.set(opt_state, of_schedule, count=jnp.int32(step))
 
 
-def _check_unused(tensors: Mapping[str, np.ndarray], layout: Layout, source: str) -> None:
-    """Refuses tensors of another shape where nothing is read either: it is another model."""
-    for name, entry in layout.items():
-        if name not in tensors or isinstance(entry, Place):
-            continue
-        shape = entry.shape if isinstance(entry, Spare) else ()
-        if tensors[name].shape != shape:
-            raise PretrainedError(
-                f"the tensor {name} of {source} has the shape {list(tensors[name].shape)}; "
-                f"the release's model has {list(shape)}"
-            )
-
-
-def _pointer(tensors: Mapping[str, np.ndarray], name: str, source: str) -> jax.Array:
-    length = tensors[name.replace("_ptr", "")].shape[1]
-    row = _count(tensors, name, source)
-    if row >= length:
-        raise PretrainedError(f"the tensor {name} of {source} is {row}, beyond a queue of {length}")
-    return jnp.int32(row)
-
-
-def _count(tensors: Mapping[str, np.ndarray], name: str, source: str) -> int:
-    """Returns a count that fits into an i32."""
-    if name not in tensors:
-        raise PretrainedError(f"{source} lacks the tensor {name}")
-    tensor = tensors[name]
-    whole = tensor.size == 1 and np.issubdtype(tensor.dtype, np.integer)
-    if not whole or not 0 <= tensor.item() <= np.iinfo(np.int32).max:
-        raise PretrainedError(f"the tensor {name} of {source} is no count of batches or keys")
-    return int(tensor.item())
+def _count(tensors: Mapping[str, np.ndarray], name: str) -> int:
+    """Returns a count of batches or of written keys; 0 where it is absent."""
+    return int(tensors[name].item()) if name in tensors else 0

@@ -10,7 +10,6 @@ NOISE_MULTIPLE = 10.0
 EVALUATION_FLOOR, FLOOR = 2e-6, 1e-5
 """Errors up to this share of a quantity's magnitude are accepted besides, for `eval/*` and else."""
 
-
 HEADS = ("_head", "/queue_image", "/queue_text")
 """Ends of the names of long arrays, of which a golden file keeps the first entries."""
 
@@ -20,16 +19,16 @@ class Row:
     """The verdict on one quantity.
 
     Attributes:
-      name: of the quantity.
-      entries: compared numbers.
-      max_absolute: largest absolute error.
-      max_relative: largest error relative to the magnitude that its tolerance is relative to.
-      tolerance: absolute, of the entry that uses up most of its own.
-      used: share of that entry's tolerance that its error uses up; beyond 1 it fails.
-      noise_ratio: that entry's error over the original's float32 noise; NaN where the noise is
-        zero or not given.
-      failed: indices (along the first axis) of entries beyond their tolerance.
-      problem: why nothing was compared, "" if it was.
+      name: The quantity's name.
+      entries: How many numbers were compared.
+      max_absolute: The largest absolute error.
+      max_relative: The largest error relative to the magnitude that its tolerance is relative to.
+      tolerance: The absolute tolerance of the entry that uses up most of its own.
+      used: The share of that tolerance that the entry's error uses up; beyond 1 it fails.
+      noise_ratio: That entry's error over the original's float32 noise; NaN where the noise is zero
+        or not given.
+      failed: Indices (along the first axis) of entries beyond their tolerance.
+      problem: Why nothing was compared, "" if it was.
     """
 
     name: str
@@ -44,7 +43,7 @@ class Row:
 
     @property
     def passes(self) -> bool:
-        """Returns whether every entry is within its tolerance."""
+        """Whether every entry is within its tolerance."""
         return not self.failed and not self.problem
 
 
@@ -59,14 +58,14 @@ def compare(
     """Compares one quantity.
 
     Args:
-      name: of the quantity.
-      ours: None if we have none of that name. Of `HEADS` the file may keep less than we have.
-      golden: computed by the original in float64. Integers must be equal. None if it has none of
-        that name.
-      noise: error of the original's own float32 run: one for each entry, one for each row, or one
-        in all; None if the file has none.
-      multiple: of the noise, that is accepted as error.
-      noise_limit: the share of the magnitude that this part of the tolerance is cut to, if any.
+      name: The quantity's name.
+      ours: Our numbers, None if we have none of that name. Of `HEADS` the file may keep less than
+        we have.
+      golden: The original's numbers in float64, None if it has none. Integers must be equal.
+      noise: The error of the original's own float32 run: one for each entry, one for each row, or
+        one in all; None if the file has none.
+      multiple: How many times the noise is accepted as error.
+      noise_limit: The share of the magnitude that this part of the tolerance is cut to, if any.
     """
     if ours is None or golden is None:
         whose = "we compute" if ours is None else "the original computes"
@@ -120,10 +119,10 @@ def merge(name: str, rows: list[Row]) -> Row:
 
 
 def table(rows: list[Row]) -> str:
-    """Returns one line a quantity, as Markdown that also reads well in a terminal."""
+    """Returns one line for each quantity, as Markdown that also reads well in a terminal."""
     head = ["quantity", "numbers", "max abs error", "max rel error", "tolerance", "used"]
     head += ["error / noise", ""]
-    cells = [head, *([*_cells(row)] for row in rows)]
+    cells = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
     lines = [
         "| "
@@ -152,21 +151,15 @@ def _incomparable(name: str, golden: np.ndarray | None, problem: str) -> Row:
 
 
 def _spread(noise: np.ndarray | None, golden: np.ndarray) -> np.ndarray:
-    """The noise of each entry."""
-    if noise is None:
-        return np.zeros(golden.shape)
-    return np.broadcast_to(_with_axes_of(np.asarray(noise, np.float64), golden), golden.shape)
+    """Returns the noise of each entry."""
+    noise = np.asarray(0.0 if noise is None else noise, np.float64)
+    return np.broadcast_to(
+        noise.reshape(noise.shape + (1,) * (golden.ndim - noise.ndim)), golden.shape
+    )
 
 
 def _scale(noise: np.ndarray | None, magnitude: np.ndarray) -> np.ndarray:
-    """The magnitude that an entry's tolerance is relative to.
-
-    It is the largest one among the entries that share one noise.
-    """
+    """Returns what a tolerance is relative to: the largest entry of those that share a noise."""
     shared = 0 if noise is None else np.ndim(noise)
     largest = magnitude.max(axis=tuple(range(shared, magnitude.ndim)), keepdims=True)
     return np.broadcast_to(largest, magnitude.shape)
-
-
-def _with_axes_of(noise: np.ndarray, golden: np.ndarray) -> np.ndarray:
-    return noise.reshape(noise.shape + (1,) * (golden.ndim - noise.ndim))

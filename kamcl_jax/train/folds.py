@@ -13,7 +13,7 @@ import numpy as np
 
 from kamcl_jax.config import data, fields
 from kamcl_jax.errors import ConfigError
-from kamcl_jax.evaluate import markdown
+from kamcl_jax.evaluate.tables import markdown_table
 from kamcl_jax.parallel import hosts
 from kamcl_jax.ranking import metrics
 from kamcl_jax.runs import folder as run_folder
@@ -98,4 +98,4 @@ def table(results: dict[str, Any]) -> str:
     mean, std = results["mean"], results["std"]
     rows.append(["mean", *(f"{mean[name]:.2f}" for name in METRICS), f"{mean['best_epoch']:.3g}"])
     rows.append(["std", *(f"{std[name]:.2f}" for name in METRICS), f"{std['best_epoch']:.3g}"])
-    return markdown.table(HEAD, rows)
+    return markdown_table(HEAD, rows)

@@ -76,7 +76,7 @@ def _check_early(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Refuses what can be refused before data are prepared."""
     build.check_with_devices(config)
     if not folder_of(workdir).is_dir():
-        starting_weights.check(config)
+        starting_weights.check_weight_files(config)
         return
     # Of damaged ones, the one before may do.
     with (
@@ -256,7 +256,7 @@ def _validate(
     progress: Progress,
 ) -> dict[str, float]:
     settings, epoch = experiment.config.evaluation, step / experiment.steps_per_epoch
-    scores, _ = evaluate.score(
+    scores, _ = evaluate.score_split(
         encoders,
         state.variables,
         experiment.data.validation,

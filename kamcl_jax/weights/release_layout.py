@@ -1,4 +1,4 @@
-"""The state_dict of the KAMCL release: what its tensors are, in its order, and where ours are."""
+"""The state_dict of the KAMCL release: its tensors in their order, and where each lies in ours."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,28 +7,33 @@ from flax import traverse_util
 
 from kamcl_jax.errors import PretrainedError
 from kamcl_jax.models.skip_thoughts import GATES
-from kamcl_jax.weights.resnet_layout import depth_of, resnet_layout
-from kamcl_jax.weights.torch_layout import Layout, Place, Spare, below, linear, named
+from kamcl_jax.weights.torch_layout import (
+    Layout,
+    Place,
+    Spare,
+    below,
+    linear,
+    named,
+    parameter_paths,
+)
+from kamcl_jax.weights.torchvision import resnet_depth, resnet_layout
 
 GPO_WIDTH = 32
-"""Of the position codes and of the GRU in every GPO."""
+"""The width of the position codes and of the GRU in every GPO."""
 
 _GATE_LETTERS = dict(zip(GATES, "rin", strict=True))
 
 
 def state_layout(depth: int, width: int, embedding_size: int) -> Layout:
-    """Returns the whole state_dict's layout.
+    """Returns the layout of the whole state_dict.
 
-    The tree that it describes has the collections `params` and `batch_stats`, each with the parts
-    `query` and `key`, and `queues` with `image` and `text`.
+    It describes a tree with the collections `params` and `batch_stats`, each with the parts `query`
+    and `key`, and with `queues`, which has `image` and `text`.
 
     Args:
-      depth: of the ResNet.
-      width: of the ResNet's first stage.
+      depth: The depth of the ResNet.
+      width: The width of the ResNet's first stage.
       embedding_size: E.
-
-    Raises:
-      PretrainedError: the release's architecture cannot have these sizes.
     """
     if depth >= 50 or 8 * width != embedding_size:
         raise PretrainedError(
@@ -47,7 +52,7 @@ def state_layout(depth: int, width: int, embedding_size: int) -> Layout:
 
 
 def image_layout(depth: int, width: int, embedding_size: int) -> Layout:
-    """Returns an image encoder's layout, as `models.encoders.ImageEncoder` keeps it."""
+    """Returns the layout of an image encoder in the variables of `models.towers.ImageEncoder`."""
     aggregator = {
         **named("extract_feature.gpo", _gpo("final_gpo")),
         **named("extract_feature.linear", _unused_linear(embedding_size, 8 * width)),
@@ -67,7 +72,7 @@ def image_layout(depth: int, width: int, embedding_size: int) -> Layout:
 
 
 def text_layout() -> Layout:
-    """Returns a text encoder's layout, as `models.encoders.TextEncoder` keeps it."""
+    """Returns the layout of a text encoder in the variables of `models.towers.TextEncoder`."""
     return {
         **named("text_feature.mlp", _mlp("mlp")),
         **named("text_feature.seq2vec", below(("skip_thoughts",), _skip_thoughts())),
@@ -80,7 +85,7 @@ def text_layout() -> Layout:
 
 
 def query_gradient_layout(depth: int) -> Layout:
-    """Returns where the gradients of the query encoders' parameters lie, under `params`."""
+    """Returns where the gradients of the query encoders' parameters lie, below `params`."""
     encoders = {
         **named("visualmodelQ", below(("image",), image_layout(depth, 64, 512))),
         **named("textmodelQ", below(("text",), text_layout())),
@@ -96,30 +101,21 @@ def release_momentum_mask(params: Mapping[str, Any]) -> Any:
     """Marks the key parameters that the release's momentum reaches.
 
     The release walks over the parameters of both encoders in parallel and stops with the shorter
-    list: all of the text encoder, and as many of the image encoder's tensors, from the first
-    convolution on, as the text encoder has.
+    list: it reaches all of the text encoder, and as many of the image encoder's tensors, from the
+    first convolution on, as the text encoder has.
 
     Args:
-      params: of a `DualEncoder`.
+      params: The parameters of a `DualEncoder`.
 
     Returns:
-      Tree of bools, of the same structure.
+      A tree of bools of the same structure.
     """
-    image = image_layout(depth_of(params["image"]["resnet"]), width=64, embedding_size=512)
-    reached = set(_parameters(image)[: len(_parameters(text_layout()))])
+    image = image_layout(resnet_depth(params["image"]["resnet"]), width=64, embedding_size=512)
+    reached = set(parameter_paths(image)[: len(parameter_paths(text_layout()))])
     leaves = traverse_util.flatten_dict(params)
     return traverse_util.unflatten_dict(
         {path: path[0] != "image" or path[1:] in reached for path in leaves}
     )
-
-
-def _parameters(layout: Layout) -> list[tuple[str, ...]]:
-    """Paths of the parameters, without their collection; a stacked leaf once a tensor."""
-    return [
-        entry.path[1:]
-        for entry in layout.values()
-        if isinstance(entry, Place) and entry.path[0] == "params"
-    ]
 
 
 def _gru_direction(path: str, suffix: str) -> Layout:
@@ -137,24 +133,20 @@ def _gpo(name: str) -> Layout:
 
 
 def _mlp(name: str) -> Layout:
-    return {
-        **named("0", linear(name, "linear1")),
-        **named("2", linear(name, "linear2")),
-    }
+    return {**named("0", linear(name, "linear1")), **named("2", linear(name, "linear2"))}
 
 
 def _skip_thoughts() -> Layout:
-    cell: Layout = {}
+    from_words: Layout = {}
+    from_state: Layout = {}
     for row, gate in enumerate(GATES):
         letter = _GATE_LETTERS[gate]
-        cell[f"weight_i{letter}.weight"] = Place(("params", "input_kernel"), (1, 0), row)
-        cell[f"weight_i{letter}.bias"] = Place(("params", "input_bias"), None, row)
-    for row, gate in enumerate(GATES):
-        letter = _GATE_LETTERS[gate]
-        cell[f"weight_h{letter}.weight"] = Place(("params", "recurrent_kernel"), (1, 0), row)
+        from_words[f"weight_i{letter}.weight"] = Place(("params", "input_kernel"), (1, 0), row)
+        from_words[f"weight_i{letter}.bias"] = Place(("params", "input_bias"), None, row)
+        from_state[f"weight_h{letter}.weight"] = Place(("params", "recurrent_kernel"), (1, 0), row)
     return {
         "embedding.weight": Place(("params", "embedding")),
-        **named("rnn.gru_cell", cell),
+        **named("rnn.gru_cell", from_words | from_state),
     }
 
 
@@ -164,28 +156,24 @@ def _unused_linear(outputs: int, inputs: int) -> Layout:
 
 def _unused_gpo() -> Layout:
     gates = 3 * GPO_WIDTH
-    shapes = {"weight": (gates, GPO_WIDTH), "bias": (gates,)}
     gru: Layout = {
-        name: Spare(shapes[name.split("_")[0]])
+        name: Spare((gates, GPO_WIDTH) if name.startswith("weight") else (gates,))
         for name in _gru_direction("", "") | _gru_direction("", "_reverse")
     }
     return {**named("gru", gru), "linear.weight": Spare((1, GPO_WIDTH))}
 
 
 def _unused_top(size: int) -> Layout:
-    layout = {**named("mlp.0", _unused_linear(size, size))}
-    layout |= named("mlp.2", _unused_linear(size, size))
-    for name in ("im", "tx"):
-        layout |= named(f"{name}.0", _unused_linear(size, size))
-        layout |= named(f"{name}.1", _unused_batch_norm(size))
-    return layout
-
-
-def _unused_batch_norm(size: int) -> Layout:
-    return {
+    batch_norm: Layout = {
         "weight": Spare((size,), 1.0),
         "bias": Spare((size,)),
         "running_mean": Spare((size,)),
         "running_var": Spare((size,), 1.0),
         "num_batches_tracked": Spare((), 0),
     }
+    layout = named("mlp.0", _unused_linear(size, size))
+    layout |= named("mlp.2", _unused_linear(size, size))
+    for name in ("im", "tx"):
+        layout |= named(f"{name}.0", _unused_linear(size, size))
+        layout |= named(f"{name}.1", batch_norm)
+    return layout

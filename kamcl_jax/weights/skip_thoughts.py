@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 
 from kamcl_jax.errors import PretrainedError
 from kamcl_jax.parallel import hosts
-from kamcl_jax.weights.torch_layout import Tree, checked
+from kamcl_jax.weights.torch_layout import Tree, checked_tensor
 
 DICTIONARY, TABLE, ENCODER = FILES = ("dictionary.txt", "utable.npy", "uni_skip.npz")
 """The words, one a line; their vectors in the same order; the GRU."""
@@ -24,12 +24,8 @@ UNKNOWN = "UNK"
 _DATA_OPCODES = {"BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES"}
 
 
-def check(folder: str | Path) -> None:
-    """Checks that a folder has the three published files; reads nothing.
-
-    Raises:
-      PretrainedError: one is missing or cannot be opened.
-    """
+def check_files(folder: str | Path) -> None:
+    """Checks that a folder has the three published files; it reads none of them."""
     for name in FILES:
         path = Path(folder) / name
         try:
@@ -44,27 +40,21 @@ def check(folder: str | Path) -> None:
 def skip_thoughts_params(folder: str | Path, words: Sequence[str], like: Tree) -> Tree:
     """Reads the parameters of `models.skip_thoughts.SkipThoughts`.
 
-    Prints how many of the words the published dictionary has; the others start from the vector of
-    its `UNK`.
+    It prints how many of the words the published dictionary has; the others start from the vector
+    of its `UNK`.
 
     Args:
-      folder: with the files `FILES` of Kiros et al.
-      words: of the vocabulary; word i has the embedding's row i + 1.
-      like: the parameters, arrays or `jax.ShapeDtypeStruct`s: embedding [1 + words, D],
+      folder: The folder with the files `FILES` of Kiros et al.
+      words: The words of the vocabulary; word i has the embedding's row i + 1.
+      like: The parameters, arrays or `jax.ShapeDtypeStruct`s: embedding [1 + words, D],
         input_kernel [3, D, H], input_bias [3, H], recurrent_kernel [3, H, H].
 
     Returns:
       The same as f32 NumPy arrays; row 0 of the embedding, the padding, is zero.
-
-    Raises:
-      PretrainedError: a file is missing, damaged, or of other sizes.
-      ValueError: the embedding in `like` has not one row more than there are words.
     """
     folder = Path(folder)
-    check(folder)
-    rows, (width, hidden) = like["embedding"].shape[0], like["input_kernel"].shape[1:]
-    if rows != len(words) + 1:
-        raise ValueError(f"{rows} rows of the embedding for the padding and {len(words)} words")
+    check_files(folder)
+    width, hidden = like["input_kernel"].shape[1:]
     return {
         "embedding": _embedding(folder, words, width),
         **_gru(folder / ENCODER, width, hidden),
@@ -91,7 +81,7 @@ def _read_dictionary(path: Path, wanted: Collection[str]) -> tuple[dict[str, int
     row_of, lines = {}, 0
     with path.open("rb") as file:
         for row, line in enumerate(file):
-            # A line that is not UTF-8 stands for its row all the same: it moves those after it.
+            # A line that is not UTF-8 still counts: it moves the rows after it.
             word = line.decode("utf-8", errors="replace").strip()
             if word:
                 lines = row + 1
@@ -105,7 +95,7 @@ def _read_table(
 ) -> dict[int, np.ndarray]:
     """Returns row -> f32[width] for the wanted rows; the rest, gigabytes, is not kept in memory.
 
-    The published file is a pickle of one vector a word; a plain array [words, width] is as good.
+    The published file is a pickle of one vector a word; a plain array [words, width] will do, too.
     """
     with _damage_told(path), path.open("rb") as file:
         shape, pickled = _read_header(file)
@@ -115,12 +105,13 @@ def _read_table(
             )
         read = _read_pickled if pickled else _read_plain
         vectors = read(file, shape, wanted, width)
-        if vectors is None:
-            raise PretrainedError(
-                f"{path} is no table of {width} f32 numbers a word (config.text_encoder.word_width)"
-            )
+    if vectors is None:
+        raise PretrainedError(
+            f"{path} is no table of {width} f32 numbers a word (config.text_encoder.word_width)"
+        )
     return {
-        row: checked(f"row {row}", vector, (width,), str(path)) for row, vector in vectors.items()
+        row: checked_tensor(f"row {row}", vector, (width,), str(path))
+        for row, vector in vectors.items()
     }
 
 
@@ -180,7 +171,7 @@ def _gru(path: Path, width: int, hidden: int) -> dict[str, np.ndarray]:
         for name, shape in shapes.items():
             if name not in file.files:
                 raise PretrainedError(f"{path} lacks the array {name}")
-            arrays[name] = checked(name, file[name], shape, str(path))
+            arrays[name] = checked_tensor(name, file[name], shape, str(path))
     return {
         "input_kernel": _by_gate(arrays["encoder_W"], arrays["encoder_Wx"]),
         "input_bias": _by_gate(arrays["encoder_b"], arrays["encoder_bx"]),
@@ -191,11 +182,12 @@ def _gru(path: Path, width: int, hidden: int) -> dict[str, np.ndarray]:
 def _by_gate(reset_and_update: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     """Stacks [..., 2H] and [..., H] to f32[3, ..., H] in the order of `GATES`."""
     reset, update = np.split(reset_and_update, 2, axis=-1)
-    return np.stack([reset, update, candidate]).astype(np.float32)
+    return np.stack([reset, update, candidate])
 
 
 @contextlib.contextmanager
 def _damage_told(path: Path) -> Iterator[None]:
+    """Names the file in the errors of NumPy and zipfile: a download of gigabytes may be cut off."""
     try:
         yield
     except PretrainedError:

@@ -1,6 +1,6 @@
 """The published weights that a new model starts from, as the config names them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -15,20 +15,17 @@ RESNET = ("image", "resnet")
 SKIP_THOUGHTS = ("text", "skip_thoughts")
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Checks that the files which the config names are there; reads none of them.
+def check_weight_files(config: ml_collections.ConfigDict) -> None:
+    """Checks that the files which the config names are there; it reads none of them.
 
     Args:
-      config: `image_encoder.pretrained` and `text_encoder.pretrained`, "" for none.
-
-    Raises:
-      PretrainedError: one is missing, or what reads it is not installed.
+      config: It has `image_encoder.pretrained` and `text_encoder.pretrained`, "" for none.
     """
     image, text = config.image_encoder, config.text_encoder
     if image.pretrained:
-        torchvision.check(Path(image.pretrained).expanduser(), image.depth)
+        torchvision.check_resnet_file(Path(image.pretrained).expanduser(), image.depth)
     if text.pretrained:
-        skip_thoughts.check(Path(text.pretrained).expanduser())
+        skip_thoughts.check_files(Path(text.pretrained).expanduser())
 
 
 def starting_state(
@@ -37,18 +34,16 @@ def starting_state(
     """Puts published weights into the query encoders, and the same into the key encoders.
 
     Args:
-      config: see `starting_variables`.
-      state: at step 0; not changed.
-      words: of the vocabulary.
-
-    Raises:
-      PretrainedError: a file is missing, damaged, or does not fit the model.
+      config: See `starting_variables`.
+      state: The state at step 0; it is not changed.
+      words: The words of the vocabulary.
     """
-    query = starting_variables(config, state.variables, words)
+    query = state.variables
     key = {"params": state.key_params, "batch_stats": state.key_batch_stats}
-    for path in _published(config):
-        # Copies: the state will be donated, and no buffer can be donated twice.
-        key = _replaced(key, path, jax.tree.map(np.copy, _part(query, path)))
+    for path, part in _published_parts(config, query, words):
+        query = _with_part(query, path, part)
+        # Copies, as the state will be donated and no buffer can be donated twice.
+        key = _with_part(key, path, jax.tree.map(np.copy, part))
     return state.replace(
         params=query["params"],
         batch_stats=query["batch_stats"],
@@ -64,41 +59,35 @@ def starting_variables(
 
     Args:
       config: `image_encoder.pretrained` is torchvision's file for the image encoder's ResNet,
-        `text_encoder.pretrained` the folder of skip-thoughts' files; "" leaves that encoder as it
-        is.
-      variables: `params` and `batch_stats` of a `models.encoders.DualEncoder`; not changed.
-      words: of the vocabulary.
+        `text_encoder.pretrained` the folder of the skip-thoughts files; "" leaves that encoder as
+        it is.
+      variables: `params` and `batch_stats` of a `models.towers.DualEncoder`; they are not changed.
+      words: The words of the vocabulary.
 
     Returns:
-      The variables, the read parts as f32 NumPy arrays.
-
-    Raises:
-      PretrainedError: a file is missing, damaged, or does not fit the model.
+      The variables; the parts that were read are f32 NumPy arrays.
     """
-    image, text = config.image_encoder, config.text_encoder
-    if image.pretrained:
-        collections = ("params", "batch_stats")
-        like = {name: _part(variables, (name, *RESNET)) for name in collections}
-        path = Path(image.pretrained).expanduser()
-        resnet = torchvision.resnet_variables(path, image.depth, image.width, like)
-        for name in collections:
-            variables = _replaced(variables, (name, *RESNET), resnet[name])
-    if text.pretrained:
-        path = Path(text.pretrained).expanduser()
-        place = ("params", *SKIP_THOUGHTS)
-        params = skip_thoughts.skip_thoughts_params(path, words, _part(variables, place))
-        variables = _replaced(variables, place, params)
+    for path, part in _published_parts(config, variables, words):
+        variables = _with_part(variables, path, part)
     return variables
 
 
-def _published(config: ml_collections.ConfigDict) -> list[tuple[str, ...]]:
-    """Where `starting_variables` puts published weights."""
-    paths: list[tuple[str, ...]] = []
-    if config.image_encoder.pretrained:
-        paths += [("params", *RESNET), ("batch_stats", *RESNET)]
-    if config.text_encoder.pretrained:
-        paths += [("params", *SKIP_THOUGHTS)]
-    return paths
+def _published_parts(
+    config: ml_collections.ConfigDict, variables: Tree, words: Sequence[str]
+) -> Iterator[tuple[tuple[str, ...], Tree]]:
+    """Yields the published parts of the variables, each with its path."""
+    image, text = config.image_encoder, config.text_encoder
+    if image.pretrained:
+        paths = [(collection, *RESNET) for collection in ("params", "batch_stats")]
+        like = {path[0]: _part(variables, path) for path in paths}
+        file = Path(image.pretrained).expanduser()
+        resnet = torchvision.resnet_variables(file, image.depth, image.width, like)
+        for path in paths:
+            yield path, resnet[path[0]]
+    if text.pretrained:
+        path = ("params", *SKIP_THOUGHTS)
+        folder = Path(text.pretrained).expanduser()
+        yield path, skip_thoughts.skip_thoughts_params(folder, words, _part(variables, path))
 
 
 def _part(tree: Tree, path: Sequence[str]) -> Tree:
@@ -107,8 +96,8 @@ def _part(tree: Tree, path: Sequence[str]) -> Tree:
     return tree
 
 
-def _replaced(tree: Tree, path: Sequence[str], part: Tree) -> Tree:
-    """Returns the tree with another part at `path`; what is beside the path is shared."""
+def _with_part(tree: Tree, path: Sequence[str], part: Tree) -> Tree:
+    """Returns the tree with another part at `path`; what lies beside the path is shared."""
     if not path:
         return part
-    return {**tree, path[0]: _replaced(tree[path[0]], path[1:], part)}
+    return {**tree, path[0]: _with_part(tree[path[0]], path[1:], part)}

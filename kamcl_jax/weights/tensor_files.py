@@ -1,6 +1,5 @@
-"""Files of named tensors: safetensors', and PyTorch's own where PyTorch is installed."""
+"""Files of named tensors: those of safetensors, and PyTorch's own where PyTorch is installed."""
 
-import contextlib
 import dataclasses
 import importlib.util
 import math
@@ -9,17 +8,18 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+import safetensors.numpy
+from safetensors import safe_open
 
+from input_pipeline import storage
 from kamcl_jax.errors import PretrainedError
 from kamcl_jax.weights.torch_layout import StateDict
 
 SUFFIX = ".safetensors"
-"""Of the files that need no PyTorch."""
+"""The suffix of the files that need no PyTorch."""
 
 _NESTED = ("model", "state_dict")
 _PARALLEL = "module."
@@ -30,9 +30,9 @@ class Stored:
     """What a file of weights holds.
 
     Attributes:
-      tensors: the state_dict; floats of fewer than 32 bits are widened to f32.
-      epoch: trained epochs, None where the file does not tell.
-      score: of validation (`best_rsum` in the KAMCL release), None where the file does not tell.
+      tensors: The state_dict; floats of fewer than 32 bits are widened to f32.
+      epoch: How many epochs were trained; None where the file does not tell.
+      score: The validation score (`best_rsum` in the release); None where the file does not tell.
     """
 
     tensors: StateDict
@@ -40,12 +40,8 @@ class Stored:
     score: float | None
 
 
-def check(path: str | Path) -> None:
-    """Checks that a file is there and that what reads it is installed; reads nothing.
-
-    Raises:
-      PretrainedError: it cannot be opened, or needs PyTorch, which is not installed.
-    """
+def check_readable(path: str | Path) -> None:
+    """Checks that a file is there and that what reads it is installed; it reads nothing yet."""
     path = Path(path)
     try:
         path.open("rb").close()
@@ -55,24 +51,30 @@ def check(path: str | Path) -> None:
         raise _needs_torch(path)
 
 
-def read(path: str | Path) -> Stored:
-    """Reads a file of weights.
+def check_writable(path: str | Path) -> None:
+    """Checks that a file can be written there, before the work for it is done."""
+    path = Path(path)
+    if not path.name or path.is_dir():
+        raise PretrainedError(f"cannot write {path}: it is a folder")
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise PretrainedError(f"cannot write {path}: no permission in {existing}")
+    if path.suffix != SUFFIX:
+        _import_torch(path)
 
-    A `.safetensors` file is read by safetensors; any other is taken for PyTorch's: a state_dict, or
-    a dictionary that has one under `model` or `state_dict`. Nothing in a file is ever executed.
+
+def read(path: str | Path) -> Stored:
+    """Reads a file of weights; nothing in it is ever executed.
 
     Args:
-      path: of the file.
+      path: A `.safetensors` file; any other is taken for PyTorch's: a state_dict, or a dictionary
+        that has one under `model` or `state_dict`.
 
     Returns:
       Its tensors, without the `module.` that `torch.nn.DataParallel` puts before all names.
-
-    Raises:
-      PretrainedError: the file is missing, damaged, or holds anything but tensors; or PyTorch is
-        needed and not installed.
     """
     path = Path(path)
-    check(path)
+    check_readable(path)
     tensors, record = (_read_safetensors if path.suffix == SUFFIX else _read_torch)(path)
     if not tensors:
         raise PretrainedError(f"{path} holds no tensors")
@@ -85,32 +87,24 @@ def write(path: str | Path, tensors: StateDict, *, epoch: int, score: float) -> 
     """Writes a file of weights, whole or not at all.
 
     Args:
-      path: `.safetensors`, or anything else for PyTorch's format, laid out as the KAMCL release's
-        checkpoints are; missing folders above it are made, a file already there is replaced.
-      tensors: the state_dict.
-      epoch: trained epochs.
-      score: of validation.
-
-    Raises:
-      PretrainedError: the file cannot be written, or needs PyTorch, which is not installed.
+      path: `.safetensors`, or anything else for PyTorch's format, laid out as the release's
+        checkpoints are. Missing folders are made; a file that is there already is replaced.
+      tensors: The state_dict.
+      epoch: How many epochs were trained.
+      score: The validation score.
     """
     path = Path(path)
     # Before any folder is made.
     torch = None if path.suffix == SUFFIX else _import_torch(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with storage.replaced(path, storage.PART) as file:
         if torch is None:
-            _save_safetensors(part, tensors, epoch, score)
+            # safetensors writes the memory as it lies, whatever the strides.
+            whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+            metadata = {"format": "pt", "epoch": str(epoch), "best_rsum": repr(float(score))}
+            file.write(safetensors.numpy.save(whole, metadata))
         else:
-            _save_torch(torch, part, tensors, epoch, score)
-        part.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise PretrainedError(f"cannot write {path}: {reason}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+            _save_torch(torch, file, tensors, epoch, score)
 
 
 def _read_safetensors(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
@@ -128,23 +122,6 @@ def _widened(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.kind in "fV" and array.itemsize < 4 else array
 
 
-def check_target(path: str | Path) -> None:
-    """Checks that a file can be written there, before the work for it is done.
-
-    Raises:
-      PretrainedError: it is a folder or no file name, nothing may be written there, or PyTorch is
-        needed and not installed.
-    """
-    path = Path(path)
-    if not path.name or path.is_dir():
-        raise PretrainedError(f"cannot write {path}: it is a folder")
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise PretrainedError(f"cannot write {path}: no permission in {existing}")
-    if path.suffix != SUFFIX:
-        _import_torch(path)
-
-
 def _read_torch(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
     torch = _import_torch(path)
     try:
@@ -156,27 +133,15 @@ def _read_torch(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
         raise PretrainedError(f"{path} holds a {type(stored).__name__}, not a state_dict")
     parts = (stored.get(name) for name in _NESTED)
     state_dict = next((part for part in parts if isinstance(part, Mapping)), stored)
-    for name in state_dict:
-        if not isinstance(name, str):
-            raise PretrainedError(f"{path} has the entry {name!r}, whose name is no string")
-    tensors = {name: _from_tensor(torch, path, name, value) for name, value in state_dict.items()}
+    tensors = {}
+    for name, value in state_dict.items():
+        if not isinstance(value, torch.Tensor):
+            raise PretrainedError(
+                f"the entry {name} of {path} is no tensor but of type {type(value).__name__}"
+            )
+        short = value.is_floating_point() and value.element_size() < 4
+        tensors[str(name)] = (value.float() if short else value).detach().numpy()
     return tensors, stored
-
-
-def _from_tensor(torch: Any, path: Path, name: str, value: Any) -> np.ndarray:
-    if not isinstance(value, torch.Tensor):
-        raise PretrainedError(
-            f"the entry {name} of {path} is no tensor but of type {type(value).__name__}"
-        )
-    tensor = value.detach()
-    try:
-        if tensor.is_floating_point() and tensor.element_size() < 4:
-            tensor = tensor.float()
-        return tensor.numpy()
-    except (TypeError, RuntimeError) as error:
-        raise PretrainedError(
-            f"the tensor {name} of {path} is of a kind that NumPy does not have"
-        ) from error
 
 
 def _refusal(path: Path, error: Exception) -> str:
@@ -217,14 +182,7 @@ def _number(record: Mapping[str, Any], name: str, kind: Callable[[Any], Any]) ->
     return number if math.isfinite(number) else None
 
 
-def _save_safetensors(path: Path, tensors: StateDict, epoch: int, score: float) -> None:
-    # safetensors writes the memory as it lies, whatever the strides.
-    whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    metadata = {"format": "pt", "epoch": str(epoch), "best_rsum": repr(float(score))}
-    save_file(whole, path, metadata)
-
-
-def _save_torch(torch: Any, path: Path, tensors: StateDict, epoch: int, score: float) -> None:
+def _save_torch(torch: Any, file: IO[bytes], tensors: StateDict, epoch: int, score: float) -> None:
     # Copies, since PyTorch warns of arrays that cannot be written to.
     state_dict = OrderedDict(
         (name, torch.from_numpy(np.array(tensor))) for name, tensor in tensors.items()
@@ -237,4 +195,4 @@ def _save_torch(torch: Any, path: Path, tensors: StateDict, epoch: int, score: f
         "options": {},
         "Eiters": 0,
     }
-    torch.save(release, path)
+    torch.save(release, file)

@@ -1,7 +1,7 @@
-"""Where each tensor of a PyTorch `state_dict` lies in a tree of Flax variables, and the way there.
+"""Where each tensor of a PyTorch `state_dict` lies among Flax variables, and the way both ways.
 
-A layout is a dictionary in the order of the state_dict. Layouts of modules are put together like
-the modules: `{**named("conv1", convolution("conv1")), **named("bn1", batch_norm("bn1"))}`.
+A layout is a dictionary in the order of the state_dict. You put layouts together as the modules
+that they describe: `{**named("conv1", convolution("conv1")), **named("bn1", batch_norm("bn1"))}`.
 """
 
 import dataclasses
@@ -22,13 +22,12 @@ StateDict = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where one tensor lies.
+    """Where one tensor lies in the variables.
 
     Attributes:
-      path: names down the tree, the collection (`params`, `batch_stats`) first.
-      axes: transposition from PyTorch's axes to Flax's; None leaves them.
-      row: the tensor's index along the first axis of a leaf that stacks several; None: it is the
-        whole leaf.
+      path: The names down the tree; the collection (`params` or `batch_stats`) comes first.
+      axes: The transposition from PyTorch's axes to Flax's; None leaves the axes as they are.
+      row: The tensor's index in a leaf that stacks several; None if it is the whole leaf.
     """
 
     path: tuple[str, ...]
@@ -46,8 +45,7 @@ class Place:
 
     def torch_shape(self, leaf_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Returns the tensor's shape, given that of its leaf."""
-        shape = leaf_shape if self.row is None else leaf_shape[1:]
-        return shape if self.axes is None else tuple(shape[axis] for axis in np.argsort(self.axes))
+        return self.to_torch(np.broadcast_to(np.float32(0), leaf_shape)).shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +53,8 @@ class Spare:
     """A tensor that PyTorch stores and that takes no part in the computation.
 
     Attributes:
-      shape: as PyTorch stores it.
-      fill: what stands there when we write it; an int makes an i64 tensor, a float an f32 one.
+      shape: The shape in which PyTorch stores it.
+      fill: The number that we write there; an int makes an i64 tensor, a float an f32 one.
     """
 
     shape: tuple[int, ...]
@@ -64,25 +62,25 @@ class Spare:
 
     @property
     def dtype(self) -> type:
-        """Returns the tensor's NumPy type."""
+        """The tensor's NumPy type."""
         return np.int64 if isinstance(self.fill, int) else np.float32
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchCount:
-    """PyTorch's `num_batches_tracked`, i64[]: training batches that a BatchNorm has seen."""
+    """PyTorch's `num_batches_tracked`, i64[]: the training batches that a BatchNorm has seen."""
 
 
 Layout = dict[str, Place | Spare | BatchCount]
 
 
 def named(prefix: str, layout: Layout) -> Layout:
-    """Puts a PyTorch module's name before those of its tensors."""
+    """Puts the name of a PyTorch module before those of its tensors."""
     return {f"{prefix}.{name}": entry for name, entry in layout.items()}
 
 
 def below(path: tuple[str, ...], layout: Layout) -> Layout:
-    """Moves a layout's places down the tree: `path` is put between collection and module."""
+    """Moves a layout's places down the tree: `path` comes between collection and module."""
     return {
         name: dataclasses.replace(entry, path=(entry.path[0], *path, *entry.path[1:]))
         if isinstance(entry, Place)
@@ -100,12 +98,12 @@ def linear(*path: str, bias: bool = True) -> Layout:
 
 
 def convolution(*path: str) -> Layout:
-    """Returns the layout of a `torch.nn.Conv2d` without bias."""
+    """Returns the layout of a `torch.nn.Conv2d` without a bias."""
     return {"weight": Place(("params", *path, "kernel"), (2, 3, 1, 0))}
 
 
 def batch_norm(*path: str) -> Layout:
-    """Returns the layout of a `torch.nn.BatchNorm2d`, its statistics included."""
+    """Returns the layout of a `torch.nn.BatchNorm2d` with its statistics."""
     return {
         "weight": Place(("params", *path, "scale")),
         "bias": Place(("params", *path, "bias")),
@@ -115,33 +113,39 @@ def batch_norm(*path: str) -> Layout:
     }
 
 
+def parameter_paths(layout: Layout) -> list[tuple[str, ...]]:
+    """Lists the paths of the parameters below `params`; a stacked leaf comes once a tensor."""
+    return [
+        entry.path[1:]
+        for entry in layout.values()
+        if isinstance(entry, Place) and entry.path[0] == "params"
+    ]
+
+
 def from_torch(tensors: Mapping[str, np.ndarray], layout: Layout, like: Tree, source: str) -> Tree:
     """Builds Flax variables from PyTorch tensors.
 
     Args:
-      tensors: a state_dict. Tensors that take no part may be absent.
-      layout: where they go.
-      like: tree of arrays or `jax.ShapeDtypeStruct`s, every leaf of which the layout fills.
-      source: what to call the tensors' origin in errors.
+      tensors: A state_dict. Tensors that take no part may be absent.
+      layout: Where the tensors go.
+      like: A tree of arrays or `jax.ShapeDtypeStruct`s; the layout fills every leaf.
+      source: What an error calls the origin of the tensors.
 
     Returns:
       A tree like `like` of f32 NumPy arrays.
-
-    Raises:
-      PretrainedError: a tensor is missing, unknown, of another shape, not floating-point or not
-        finite.
     """
     leaves = traverse_util.flatten_dict(like)
     places = {name: entry for name, entry in layout.items() if isinstance(entry, Place)}
-    _refuse_other_names(tensors, layout, places, source)
+    _check_names([name for name in places if name not in tensors], f"{source} lacks")
+    unknown = [name for name in tensors if name not in layout]
+    _check_names(unknown, f"{source} is of another model: it has")
     values: dict[tuple[str, ...], np.ndarray] = {}
     for name, place in places.items():
-        shape = tuple(leaves[place.path].shape)
-        tensor = checked(name, tensors[name], place.torch_shape(shape), source)
-        if place.path not in values:
-            values[place.path] = np.empty(shape, np.float32)
+        shape = leaves[place.path].shape
+        tensor = checked_tensor(name, tensors[name], place.torch_shape(shape), source)
         rows = slice(None) if place.row is None else place.row
-        values[place.path][rows] = place.to_flax(tensor)
+        leaf = values.setdefault(place.path, np.empty(shape, np.float32))
+        leaf[rows] = place.to_flax(tensor)
     return traverse_util.unflatten_dict({path: values[path] for path in leaves})
 
 
@@ -149,9 +153,9 @@ def to_torch(variables: Tree, layout: Layout, batch_count: int = 0) -> StateDict
     """Returns Flax variables as PyTorch tensors, in the layout's order.
 
     Args:
-      variables: tree of arrays.
-      layout: what goes where.
-      batch_count: stands in every `num_batches_tracked`.
+      variables: A tree of arrays.
+      layout: Where the tensors lie.
+      batch_count: The number that stands in every `num_batches_tracked`.
     """
     leaves = {
         path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(variables).items()
@@ -167,40 +171,34 @@ def to_torch(variables: Tree, layout: Layout, batch_count: int = 0) -> StateDict
     return tensors
 
 
-def shapes(layout: Layout, like: Tree) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each of the layout's tensors; `like` as in `from_torch`."""
+def torch_shapes(layout: Layout, like: Tree) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each of the layout's tensors; `like` is as in `from_torch`."""
     leaves = traverse_util.flatten_dict(like)
 
-    def shape(entry):
+    def shape(entry: Place | Spare | BatchCount) -> tuple[int, ...]:
         if isinstance(entry, Place):
-            return entry.torch_shape(tuple(leaves[entry.path].shape))
+            return entry.torch_shape(leaves[entry.path].shape)
         return entry.shape if isinstance(entry, Spare) else ()
 
     return {name: shape(entry) for name, entry in layout.items()}
 
 
-def _refuse_other_names(
-    tensors: Mapping[str, Any], layout: Layout, places: Mapping[str, Place], source: str
-) -> None:
-    missing = [name for name in places if name not in tensors]
-    unknown = [name for name in tensors if name not in layout]
-    for names, what in ((missing, "lacks"), (unknown, "is of another model: it has")):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise PretrainedError(f"{source} {what} the tensor {names[0]}{more}")
+def _check_names(refused: list[str], what: str) -> None:
+    if refused:
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        raise PretrainedError(f"{what} the tensor {refused[0]}{more}")
 
 
-def checked(name: str, tensor: np.ndarray, shape: tuple[int, ...], source: str) -> np.ndarray:
-    """Returns a tensor that is as it must be, in f32.
+def checked_tensor(
+    name: str, tensor: np.ndarray, shape: tuple[int, ...], source: str
+) -> np.ndarray:
+    """Returns a tensor in f32 if it has the right shape and holds finite floating-point numbers.
 
     Args:
-      name: what to call it in errors.
-      tensor: the array.
-      shape: that it must have.
-      source: what to call its origin in errors.
-
-    Raises:
-      PretrainedError: it has another shape, is not floating-point or, in f32, not finite.
+      name: What an error calls the tensor.
+      tensor: The array.
+      shape: The shape that it must have.
+      source: What an error calls its origin.
     """
     if not np.issubdtype(tensor.dtype, np.floating):
         raise PretrainedError(

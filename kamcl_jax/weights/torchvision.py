@@ -1,13 +1,24 @@
-"""ImageNet weights of torchvision's ResNets."""
+"""torchvision's ResNets: the layout of their state_dict, and their published ImageNet weights."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+from flax import traverse_util
 
 from kamcl_jax.errors import PretrainedError
-from kamcl_jax.models.resnet import BLOCKS_PER_STAGE
+from kamcl_jax.models.resnet import BLOCKS_PER_STAGE, BOTTLENECK_FROM
 from kamcl_jax.weights import tensor_files
-from kamcl_jax.weights.resnet_layout import resnet_layout
-from kamcl_jax.weights.torch_layout import Tree, from_torch
+from kamcl_jax.weights.torch_layout import (
+    Layout,
+    Spare,
+    Tree,
+    batch_norm,
+    convolution,
+    from_torch,
+    named,
+    parameter_paths,
+)
 
 PUBLISHED = {
     18: "resnet18-f37072fd.pth",
@@ -17,16 +28,53 @@ PUBLISHED = {
 }
 """Depth -> torchvision's file, below https://download.pytorch.org/models/."""
 
+IMAGENET_CLASSES = 1000
 
-def check(path: str | Path, depth: int) -> None:
-    """Checks that the file is there and that what reads it is installed; reads nothing.
+
+def resnet_layout(depth: int, width: int = 64) -> Layout:
+    """Returns the layout of torchvision's ResNet in the variables of `models.resnet.ResNet`.
 
     Args:
-      path: of the weights.
-      depth: 18, 34, 50 or 101; which file to name if there is none.
+      depth: 18, 34, 50 or 101.
+      width: The channels of the first stage; torchvision has 64.
+    """
+    bottleneck = depth >= BOTTLENECK_FROM
+    layout = {**named("conv1", convolution("conv1")), **named("bn1", batch_norm("bn1"))}
+    for stage, blocks in enumerate(BLOCKS_PER_STAGE[depth]):
+        for index in range(blocks):
+            # The first block of a stage changes resolution or channels; so does its shortcut.
+            shortcut = index == 0 and (stage > 0 or bottleneck)
+            block = _block(f"layer{stage + 1}_{index}", 3 if bottleneck else 2, shortcut)
+            layout |= named(f"layer{stage + 1}.{index}", block)
+    channels = width * 8 * (4 if bottleneck else 1)
+    layout["fc.weight"] = Spare((IMAGENET_CLASSES, channels))
+    layout["fc.bias"] = Spare((IMAGENET_CLASSES,))
+    return layout
 
-    Raises:
-      PretrainedError: otherwise.
+
+def _block(name: str, convolutions: int, shortcut: bool) -> Layout:
+    layout: Layout = {}
+    for number in range(1, convolutions + 1):
+        layout |= named(f"conv{number}", convolution(name, f"conv{number}"))
+        layout |= named(f"bn{number}", batch_norm(name, f"bn{number}"))
+    if shortcut:
+        layout |= named("downsample.0", convolution(name, "downsample_conv"))
+        layout |= named("downsample.1", batch_norm(name, "downsample_bn"))
+    return layout
+
+
+def resnet_depth(params: Mapping[str, Any]) -> int:
+    """Returns the depth of a `models.resnet.ResNet`, which the names of its parameters tell."""
+    paths = set(traverse_util.flatten_dict(params))
+    return next(d for d in BLOCKS_PER_STAGE if paths == set(parameter_paths(resnet_layout(d))))
+
+
+def check_resnet_file(path: str | Path, depth: int) -> None:
+    """Checks that a file of weights is there and can be read; it reads nothing yet.
+
+    Args:
+      path: The file.
+      depth: 18, 34, 50 or 101; it tells which file to download if there is none.
     """
     if not Path(path).exists():
         raise PretrainedError(
@@ -34,38 +82,31 @@ def check(path: str | Path, depth: int) -> None:
             f"https://download.pytorch.org/models/{PUBLISHED[depth]}, or as model.safetensors of "
             f"timm/resnet{depth}.tv_in1k from Hugging Face"
         )
-    tensor_files.check(path)
+    tensor_files.check_readable(path)
 
 
 def resnet_variables(path: str | Path, depth: int, width: int, like: Tree) -> Tree:
-    """Reads a ResNet's variables.
+    """Reads a ResNet's variables from a file.
 
     Args:
-      path: torchvision's `.pth` file, or the same tensors as `.safetensors`. The classifier is left
-        out; the counts of batches, which old files lack, are not needed.
+      path: torchvision's `.pth` file, or the same tensors as `.safetensors`. Neither the classifier
+        nor the counts of batches, which old files lack, are needed.
       depth: 18, 34, 50 or 101.
-      width: channels of the first stage; 64 in torchvision.
-      like: the variables of such a `models.resnet.ResNet`, arrays or `jax.ShapeDtypeStruct`s.
+      width: The channels of the first stage; torchvision has 64.
+      like: The variables of such a `models.resnet.ResNet`, arrays or `jax.ShapeDtypeStruct`s.
 
     Returns:
       `params` and `batch_stats`, f32 NumPy arrays in the structure of `like`.
-
-    Raises:
-      PretrainedError: the file is missing, cannot be read, or is of another network.
     """
-    check(path, depth)
+    check_resnet_file(path, depth)
     tensors = tensor_files.read(path).tensors
-    stored_depth = _depth_of(tensors)
+    stored = _modules(tensors)
+    stored_depth = next((d for d in BLOCKS_PER_STAGE if stored == _modules(resnet_layout(d))), None)
     if stored_depth not in (None, depth):
         raise PretrainedError(
             f"{path} holds ResNet-{stored_depth}; config.image_encoder.depth is {depth}"
         )
     return from_torch(tensors, resnet_layout(depth, width), like, str(path))
-
-
-def _depth_of(names: Iterable[str]) -> int | None:
-    stored = _modules(names)
-    return next((d for d in BLOCKS_PER_STAGE if stored == _modules(resnet_layout(d))), None)
 
 
 def _modules(names: Iterable[str]) -> set[str]:

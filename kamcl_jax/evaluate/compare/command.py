@@ -7,12 +7,13 @@ from pathlib import Path
 
 from input_pipeline import storage
 from kamcl_jax.errors import ConfigError, NotComparableError
-from kamcl_jax.evaluate.compare import figures, queries, report
+from kamcl_jax.evaluate.compare import report
 from kamcl_jax.evaluate.compare import runs as compared_runs
-from kamcl_jax.evaluate.compare.figures import Retrieval
-from kamcl_jax.evaluate.compare.queries import RankedQueries
+from kamcl_jax.evaluate.compare.runs import RankedQueries
+from kamcl_jax.evaluate.figures import Retrieved
+from kamcl_jax.evaluate.report import retrieve, stored_images
 from kamcl_jax.parallel import hosts
-from kamcl_jax.ranking import ranks
+from kamcl_jax.ranking.ranks import WAYS
 from kamcl_jax.runs.folder import check_out_folder, make_out_folder
 
 QUERIES_LISTED, QUERIES_SHOWN = 8, 3
@@ -23,36 +24,34 @@ def compare(folders: Sequence[Path], out: Path) -> None:
     """Writes a comparison of runs.
 
     Args:
-      folders: of the runs, 2 to 8; the others are compared with the first.
-      out: folder to write to; what a comparison has written there before is replaced.
-
-    Raises:
-      ConfigError: the runs cannot be compared, or the folder holds something else.
-      CheckpointError: a checkpoint cannot be read.
+      folders: The folders of the runs, 2 to 8; the others are compared with the first.
+      out: The folder to write to; what a comparison has written there before is replaced.
     """
     _check_folder(out)
     runs = compared_runs.read(folders)
     make_out_folder(out)
     ranked, why_not = [], ""
     try:
-        ranked = queries.rank_all(runs)
+        ranked = compared_runs.rank_all(runs)
     except NotComparableError as error:
         why_not = str(error)
         hosts.warn(f"queries are not compared: {error}")
-    chosen = {way: queries.most_different(ranked, way, QUERIES_LISTED) for way in ranks.WAYS}
+    chosen = {way: compared_runs.most_different(ranked, way, QUERIES_LISTED) for way in WAYS}
     text = report.document(runs, ranked, chosen, why_not)
     # Inside, to be on the same disk: a comparison that is cut short leaves the one before.
     with tempfile.TemporaryDirectory(prefix=".comparison.", dir=out) as unfinished:
         folder = Path(unfinished)
-        figures.recall_bars(folder / report.RECALLS, runs)
+        report.draw_recalls(folder / report.RECALLS, runs)
         if report.CURVES_TEXT in text:
-            figures.curves(folder / report.CURVES, runs)
+            report.draw_curves(folder / report.CURVES, runs)
         if any(chosen["t2i"]):
-            shown = _shown(ranked, *chosen["t2i"])
-            figures.query_sheet(folder / report.SHEET, ranked[0].examples, shown)
+            picture = stored_images(runs[0].finished.config, ranked[0].examples)
+            report.draw_queries(folder / report.SHEET, picture, _shown(ranked, *chosen["t2i"]))
         storage.write_text(folder / report.REPORT, text)
         _replace(out, folder)
-    hosts.say(report.recalls(runs))
+    hosts.say(report.recall_table(runs))
+    if ranked:
+        hosts.say(report.difference_lines(ranked))
     hosts.say(f"report: {out / report.REPORT}")
 
 
@@ -79,12 +78,18 @@ def _replace(out: Path, folder: Path) -> None:
 
 def _shown(
     ranked: Sequence[RankedQueries], ahead: Sequence[int], behind: Sequence[int]
-) -> list[list[Retrieval]]:
+) -> list[list[tuple[str, Retrieved]]]:
     """Returns what captions retrieve in the first run and in the one that differs most from it."""
     return [
         [
-            Retrieval(run.label, *run.retrieve([caption]))
-            for run in (ranked[0], queries.farthest(ranked, "t2i", caption))
+            (run.label, _retrieved(run, caption))
+            for run in (ranked[0], compared_runs.farthest(ranked, "t2i", caption))
         ]
-        for caption in (*ahead[:QUERIES_SHOWN], *behind[:QUERIES_SHOWN])
+        for caption in dict.fromkeys((*ahead[:QUERIES_SHOWN], *behind[:QUERIES_SHOWN]))
     ]
+
+
+def _retrieved(run: RankedQueries, caption: int) -> Retrieved:
+    ranks = run.ranks["test_equal_texts"]["t2i"]
+    (found,) = retrieve(run.embeddings, run.examples, [caption], ranks)
+    return found

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_model import tiny_config
 
 from configs import synthetic
-from kamcl_jax.benchmark import against_original, command, machine, step_parts
+from kamcl_jax.benchmark import against_original, command, roofline, step_parts
 from kamcl_jax.benchmark.trials import Budget
 from kamcl_jax.config import build
 from kamcl_jax.errors import ConfigError, TorchOriginalError
@@ -26,8 +26,8 @@ def small(monkeypatch):
         return dual_encoder(config.embedding_size, num_concepts)
 
     monkeypatch.setattr(build, "make_model", make_model)
-    monkeypatch.setattr(machine, "matmul_side", lambda: 64)
-    monkeypatch.setattr(machine, "copied_bytes", lambda: 2**16)
+    monkeypatch.setattr(roofline, "matmul_side", lambda: 64)
+    monkeypatch.setattr(roofline, "copied_bytes", lambda: 2**16)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_everything_is_timed_and_saved(config, tmp_path, small, monkeypatch, cap
     torch = pytest.importorskip("torch")
     pytest.importorskip("torchvision")
     # The fake original takes any image size.
-    monkeypatch.setattr(against_original, "check", lambda config: None)
+    monkeypatch.setattr(against_original, "check_sizes", lambda config: None)
     config.num_concepts = 512
     config.data.pad_concepts = True
     checkout = write(tmp_path / "checkout", {**MODEL, **DATA})
@@ -61,14 +61,14 @@ def test_everything_is_timed_and_saved(config, tmp_path, small, monkeypatch, cap
     assert set(step["parts"]) == {*step_parts.PARTS, step_parts.REST}
     assert step["images_per_second"] == pytest.approx(config.batch_size / step["seconds"])
     assert step["compile_seconds"] > 0
-    roofline = results["roofline"]
-    assert roofline["bound"] in ("compute", "memory")
+    measured = results["roofline"]
+    assert measured["bound"] in ("compute", "memory")
     # These towers have no loops.
     assert all(
-        value > 0 for name, value in roofline.items() if "loops" not in name and name != "bound"
+        value > 0 for name, value in measured.items() if "loops" not in name and name != "bound"
     )
-    assert roofline["share_of_roofline"] == pytest.approx(
-        max(roofline["share_of_matmul_rate"], roofline["share_of_copy_rate"])
+    assert measured["share_of_roofline"] == pytest.approx(
+        max(measured["share_of_matmul_rate"], measured["share_of_copy_rate"])
     )
     assert results["encoding"]["captions"] == 30
     assert set(results["ranking"]) == {"1093 x 5465", "the config's test split"}
@@ -103,7 +103,7 @@ def test_without_files_the_step_alone_is_timed(config, tmp_path, small, capsys):
 
 
 def test_the_full_config_is_of_the_originals_sizes():
-    against_original.check(synthetic.get_config("full"))
+    against_original.check_sizes(synthetic.get_config("full"))
 
 
 def test_all_fields_that_are_not_the_originals_are_listed(config, tmp_path):
@@ -125,12 +125,12 @@ def test_a_queue_that_the_original_cannot_fill_is_named():
     config = synthetic.get_config("full")
     config.batch_size = 12
     with pytest.raises(ConfigError, match=r"queue_length 8000 is no multiple of .*batch_size 12$"):
-        against_original.check(config)
+        against_original.check_sizes(config)
 
 
 def test_too_few_concepts_are_told():
     with pytest.raises(ConfigError, match=r"needs 512 concepts and the data have 40: set config\."):
-        against_original.check_concepts(40)
+        against_original.check_num_concepts(40)
 
 
 def test_no_torch_is_one_sentence_before_anything_runs(tmp_path, monkeypatch):

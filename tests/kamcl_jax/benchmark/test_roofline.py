@@ -2,18 +2,18 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from kamcl_jax.benchmark import machine
-from kamcl_jax.benchmark.roofline import Cost, compiled_cost, roofline, uncounted_loop_cost
+from kamcl_jax.benchmark import roofline
+from kamcl_jax.benchmark.roofline import Cost, compiled_cost, uncounted_loop_cost
 
 
 def test_the_larger_of_compute_and_memory_bounds():
     cost = Cost(flops=8e9, bytes=2e9)
     assert cost.intensity == 4
-    limit = roofline(cost, flops_per_second=4e9, bytes_per_second=1e9)
+    limit = roofline.roofline(cost, flops_per_second=4e9, bytes_per_second=1e9)
     assert (limit.compute_seconds, limit.memory_seconds) == (2, 2)
-    slow_memory = roofline(cost, flops_per_second=4e9, bytes_per_second=0.5e9)
+    slow_memory = roofline.roofline(cost, flops_per_second=4e9, bytes_per_second=0.5e9)
     assert (slow_memory.seconds, slow_memory.bound) == (4, "memory")
-    slow_units = roofline(cost, flops_per_second=1e9, bytes_per_second=1e9)
+    slow_units = roofline.roofline(cost, flops_per_second=1e9, bytes_per_second=1e9)
     assert (slow_units.seconds, slow_units.bound) == (8, "compute")
 
 
@@ -79,12 +79,12 @@ def test_a_convolution_in_a_loop_counts_its_taps():
 
 
 def test_the_machine_is_measured(monkeypatch):
-    monkeypatch.setattr(machine, "matmul_side", lambda: 64)
-    monkeypatch.setattr(machine, "copied_bytes", lambda: 2**12)
-    for action in machine.actions(jnp.float32).values():
+    monkeypatch.setattr(roofline, "matmul_side", lambda: 64)
+    monkeypatch.setattr(roofline, "copied_bytes", lambda: 2**12)
+    for action in roofline.machine_actions(jnp.float32).values():
         action()
-    assert machine.flops_per_second(2.0) == 64**3
-    assert machine.bytes_per_second(0.5) == 4 * 2**12
+    assert roofline.flops_per_second(2.0) == 64**3
+    assert roofline.bytes_per_second(0.5) == 4 * 2**12
 
 
 def test_devices_share_a_cost():

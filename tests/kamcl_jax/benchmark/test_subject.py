@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_model import tiny_config
 
-from kamcl_jax.benchmark import retrieval_speed, subject
+from kamcl_jax.benchmark import input_and_retrieval, subject
 from kamcl_jax.config import build
 
 
@@ -63,7 +63,7 @@ def test_the_batch_is_one_whose_longest_caption_is_as_usual():
 def test_a_split_is_cut_behind_an_image():
     examples = split_of([1] * 12, images=4)
     for captions, images in ((2, 1), (3, 1), (6, 2), (8, 2), (100, 4)):
-        encoded = retrieval_speed.first_captions(examples, captions, batch_size=5)
-        assert len(encoded.images) == images
-        assert encoded.captions == 3 * images
-        assert encoded.image_of_caption.max() == images - 1
+        sample = input_and_retrieval.first_captions(examples, captions, batch_size=5)
+        assert len(sample.images) == images
+        assert sample.captions == 3 * images
+        assert sample.image_of_caption.max() == images - 1

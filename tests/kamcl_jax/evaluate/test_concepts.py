@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,7 +47,9 @@ def report(config, folder):
 
 
 def test_concepts_are_counted(config, tmp_path, capsys):
-    kept = report(config, tmp_path / "out")
+    out = tmp_path / "prepared" / "rsicd" / "concepts"
+    concept_report.report(config, None)
+    kept = json.loads((out / "concepts.json").read_text())
     # Three of the four images are trained on; each has the same five captions.
     assert kept["concepts"] == ["barn", "near", "pond", "silo"]
     assert kept["repeated_in_all"] == [12, 9, 6, 6]
@@ -56,14 +59,21 @@ def test_concepts_are_counted(config, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "4 concepts out of a vocabulary of" in printed
     assert "100.0% of the training captions name one" in printed
-    labels = [json.loads(line) for line in (tmp_path / "out" / "labels.jsonl").open()]
+    labels = [json.loads(line) for line in (out / "labels.jsonl").open()]
     assert [line["filename"] for line in labels] == [f"train_{i}.jpg" for i in (0, 1, 2)]
     # The largest count is that of "the", five, though it is no concept.
     expected = {"barn": 0.8, "near": 0.6, "pond": 0.4, "silo": 0.4}
     assert labels[0]["concepts"] == pytest.approx(expected)
-    assert "| barn " in (tmp_path / "out" / "concepts.md").read_text().replace("  ", " ")
-    with Image.open(tmp_path / "out" / "concepts.png") as image:
+    assert "| barn " in (out / "concepts.md").read_text().replace("  ", " ")
+    with Image.open(out / "concepts.png") as image:
         assert len(np.unique(np.asarray(image.convert("L")))) > 20
+
+
+def test_the_picture_has_the_concepts_that_most_captions_name_in_that_order(monkeypatch):
+    monkeypatch.setattr(concept_report, "DRAWN", 4)
+    captions, images = np.array([3, 9, 1, 9, 5]), np.array([9, 2, 9, 4, 1])
+    counts = SimpleNamespace(captions=captions, images=images)
+    assert concept_report.drawn_concepts(counts).tolist() == [3, 1, 4, 0]
 
 
 def test_the_choices_of_the_paper_are_fields(config, tmp_path):
@@ -87,11 +97,6 @@ def test_the_choices_of_the_paper_are_fields(config, tmp_path):
     assert kept["repeated_in_all"] == [15, 9, 9, 6]
 
 
-def test_without_a_folder_it_is_kept_among_the_prepared_data(config, tmp_path):
-    concept_report.report(config, None)
-    assert (tmp_path / "prepared" / "rsicd" / "concepts" / "concepts.png").is_file()
-
-
 def test_mistakes_are_one_sentence(config, tmp_path):
     config.concepts.stop_words = "nowhere.txt"
     with pytest.raises(ConfigError, match=r"config\.concepts\.stop_words is 'nowhere\.txt'; .*No"):
@@ -103,30 +108,24 @@ def test_mistakes_are_one_sentence(config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_released_concepts_of_rsicd_word_for_word(tmp_path):
-    folder = REFERENCE / "rsicd"
-    if not folder.is_dir():
-        pytest.skip(f"the comparison with the released RSICD concepts needs {folder}")
-    config = rsicd.get_config("release")
-    config.data.dir = str(folder)
-    kept = report(config, tmp_path / "out")
-    assert kept["concepts"] == json.loads((folder / "tag_vocab_512.json").read_text())
-    words = json.loads((tmp_path / "out" / "vocabulary.json").read_text())["words"]
-    ids = json.loads((folder / "vocab.json").read_text())["word2idx"]
-    assert words == sorted(ids, key=ids.__getitem__)
+def released_files():
+    """Data set -> its captions, released concepts and released words, where they are found."""
+    originals = Path(os.environ.get("KAMCL_TORCH_CHECKOUT", "nowhere"))
+    yield "rsicd", REFERENCE / "rsicd", "tag_vocab_512.json", REFERENCE / "rsicd" / "vocab.json"
+    for name in ("rsicd", "rsitmd"):
+        vocabulary = originals / "vocab" / f"{name}_splits_vocab.json"
+        folder = originals / "data" / f"{name}_precomp"
+        yield name, folder, "tags_label_th_1/tag_vocab_512.json", vocabulary
 
 
-@pytest.mark.parametrize("name", ["rsicd", "rsitmd"])
-def test_the_released_words_come_from_the_originals_own_files(name, tmp_path):
-    checkout = Path(os.environ.get("KAMCL_TORCH_CHECKOUT", "nowhere"))
-    folder = checkout / "data" / f"{name}_precomp"
+@pytest.mark.parametrize(("name", "folder", "concepts", "vocabulary"), released_files())
+def test_the_released_concepts_and_words_are_found(name, folder, concepts, vocabulary, tmp_path):
     if not (folder / "train_caps.txt").is_file():
-        pytest.skip("the comparison needs KAMCL_TORCH_CHECKOUT, a clone of the PyTorch original")
+        pytest.skip(f"the comparison needs {folder}, for example of KAMCL_TORCH_CHECKOUT")
     config = importlib.import_module(f"configs.{name}").get_config("release")
     config.data.dir = str(folder)
     kept = report(config, tmp_path / "out")
-    released = folder / "tags_label_th_1" / "tag_vocab_512.json"
-    assert kept["concepts"] == json.loads(released.read_text())
+    assert kept["concepts"] == json.loads((folder / concepts).read_text())
     words = json.loads((tmp_path / "out" / "vocabulary.json").read_text())["words"]
-    ids = json.loads((checkout / "vocab" / f"{name}_splits_vocab.json").read_text())["word2idx"]
+    ids = json.loads(vocabulary.read_text())["word2idx"]
     assert words == sorted(ids, key=ids.__getitem__)

@@ -9,7 +9,6 @@ from PIL import Image
 
 from configs import caption_folder
 from input_pipeline.errors import DataError
-from kamcl_jax.errors import ConfigError
 from kamcl_jax.evaluate import concepts, data_report
 
 CAPTIONS = {
@@ -91,13 +90,6 @@ def test_sizes_that_are_not_the_published_ones_are_reported_or_refused(config, c
     config.data.split_sizes = "require"
     with pytest.raises(DataError, match="the published one 8734"):
         data_report.prepare(config)
-
-
-def test_a_bad_field_is_refused_first(config, tmp_path):
-    config.data.bad_images = "ignore"
-    with pytest.raises(ConfigError, match=r"config\.data\.bad_images is 'ignore'"):
-        data_report.prepare(config)
-    assert not (tmp_path / "own" / "prepared").exists()
 
 
 def test_concepts_are_those_of_the_images_that_are_trained_on(config, tmp_path):

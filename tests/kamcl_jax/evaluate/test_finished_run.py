@@ -65,38 +65,12 @@ def test_a_run_may_have_no_report_or_one_of_another_step(copied):
     assert finished_run.read(copied).results is None
 
 
-def without(*names):
-    def damage(text):
-        results = json.loads(text)
-        inner = results
-        for name in names[:-1]:
-            inner = inner[name]
-        del inner[names[-1]]
-        return json.dumps(results)
-
-    return damage
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda text: text[:100],
-        lambda text: "[]",
-        lambda text: text.replace('"best_step": 30', '"best_step": null'),
-        without("intervals", "test", "mR"),
-        without("test", "t2i_r5"),
-        without("chance"),
-        without("val"),
-        without("test_equal_texts"),
-        without("intervals", "test_equal_texts", "i2t_r1"),
-    ],
-)
-def test_a_damaged_report_is_named(damage, copied):
+@pytest.mark.parametrize("damage", [lambda text: text[:100], lambda text: '{"test": {}}'])
+def test_a_report_that_is_cut_short_or_of_an_older_version_is_named(damage, copied):
     metrics = copied / finished_run.METRICS
     metrics.write_text(damage(metrics.read_text()))
-    with pytest.raises(ConfigError, match=r"metrics.json is no whole report") as caught:
+    with pytest.raises(ConfigError, match=r"metrics.json is no whole report; --mode=evaluate"):
         finished_run.read(copied)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_model import tiny_config
 
-from kamcl_jax.evaluate import evaluate
+from kamcl_jax.evaluate import evaluate, finished_run
 from kamcl_jax.evaluate import report as reporting
 from kamcl_jax.evaluate.figures import Retrieved
 from kamcl_jax.ranking import metrics
@@ -48,30 +49,41 @@ def experiment():
     return make
 
 
-def report(folder, experiment):
+@pytest.fixture
+def report(monkeypatch):
     """Writes the report of made-up scores and returns its text."""
-    scores = np.random.default_rng(0).random((4, 6), np.float32)
-    embeddings = Embeddings(images=np.eye(4, dtype=np.float32), captions=scores.T)
-    test = experiment.data.test
-    results = {
-        "val": None,
-        "chance": metrics.chance_metrics(test.image_of_caption),
-        "best_step": 1,
-        "best_epoch": 1.0,
-        "seconds": 0.0,
-        **evaluate.look_closer(embeddings, test, "expected"),
-    }
-    reporting.write(folder, experiment, History(), results, embeddings)
-    return (folder / "report.md").read_text()
+    blank = Image.new("RGB", (8, 8))
+    monkeypatch.setattr(reporting, "stored_images", lambda *_: lambda _: blank)
+
+    def write(folder, experiment):
+        scores = np.random.default_rng(0).random((4, 6), np.float32)
+        embeddings = Embeddings(images=np.eye(4, dtype=np.float32), captions=scores.T)
+        test = experiment.data.test
+        ranks = evaluate.rank_test_split(embeddings, test, "expected")
+        results = {
+            "val": None,
+            "chance": metrics.chance_metrics(test.image_of_caption),
+            "best_step": 1,
+            "best_epoch": 1.0,
+            "seconds": 0.0,
+            **evaluate.detailed_metrics(ranks, test, "expected"),
+        }
+        ranks_of_captions = ranks["test_equal_texts"]["t2i"]
+        reporting.write(folder, experiment, History(), results, embeddings, ranks_of_captions)
+        return (folder / "report.md").read_text()
+
+    return write
 
 
 @pytest.mark.parametrize(("captions", "count"), [(SHARED, "3"), (DISTINCT, "None")])
-def test_the_report_counts_captions_that_images_share(captions, count, experiment, tmp_path):
+def test_the_report_counts_captions_that_images_share(
+    captions, count, experiment, report, tmp_path
+):
     text = " ".join(report(tmp_path, experiment(captions, NUMBERS)).split())
     assert f"{count} of the 6 test captions share their text with a caption of another" in text
 
 
-def test_the_report_shows_scene_classes_where_names_carry_them(experiment, tmp_path):
+def test_the_report_shows_scene_classes_where_names_carry_them(experiment, report, tmp_path):
     text = report(tmp_path / "with", experiment(DISTINCT, CLASSES))
     assert "\n| {beach}     |      2 |        3 |" in text
     assert "\n| port        |      2 |        3 |" in text
@@ -82,19 +94,44 @@ def test_the_report_shows_scene_classes_where_names_carry_them(experiment, tmp_p
     assert not (tmp_path / "without" / "classes.png").exists()
 
 
-def test_the_report_has_an_interval_for_every_score(experiment, tmp_path):
+def test_the_report_has_an_interval_for_every_score(experiment, report, tmp_path):
     lines = report(tmp_path, experiment(SHARED, NUMBERS)).splitlines()
     rows = [line for line in lines if line.startswith("| test") and " to " in line[46:]]
     assert [row.count(" to ") for row in rows] == [5, 5, 5, 5]  # one is "image to text"
 
 
-def test_the_report_shows_the_nearest_images_and_the_rank_of_the_match():
-    examples = SimpleNamespace(image_of_caption=np.array([0, 2, 1], np.int32))
+def test_all_images_with_a_caption_of_the_text_are_matches():
+    examples = SimpleNamespace(
+        captions=["a barn", "a port", "a  port"], image_of_caption=np.array([0, 2, 1], np.int32)
+    )
     embeddings = Embeddings(
         images=np.array([[1, 0], [0, 1], [1, 0]], np.float32),
         captions=np.array([[0, 1], [1, 0], [3, 2]], np.float32),
     )
-    assert reporting.retrieve(embeddings, examples, [1, 2], "expected") == [
-        Retrieved(caption=1, images=[0, 2, 1], scores=[1, 1, 0], rank=1.5),
-        Retrieved(caption=2, images=[0, 2, 1], scores=[3, 3, 2], rank=3),
+    ranks = evaluate.rank_test_split(embeddings, examples, "expected")["test_equal_texts"]["t2i"]
+    assert reporting.retrieve(embeddings, examples, [0, 1, 2], ranks) == [
+        Retrieved("a barn", [1, 0, 2], [1, 0, 0], [False, True, False], rank=2.5),
+        Retrieved("a port", [0, 2, 1], [1, 1, 0], [False, True, True], rank=1.5),
+        Retrieved("a  port", [0, 2, 1], [3, 3, 2], [False, True, True], rank=1.5),
     ]
+
+
+def test_no_text_is_shown_twice():
+    captions = [*20 * ["a barn"], "a port", *20 * ["a  port"], "ships"]
+    shown = reporting.captions_to_show(captions, seed=0)
+    assert shown == [0, 20, 41]
+    many = [f"ship {number}" for number in range(100)]
+    draws = [reporting.captions_to_show(many, seed) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    assert len(set(draws[0])) == reporting.QUERIES_SHOWN
+
+
+def test_pictures_are_of_the_stored_images_not_of_what_the_model_sees(stored_runs):
+    run = finished_run.read(stored_runs.one)
+    test = finished_run.open_data(run).test
+    picture = reporting.stored_images(run.config, test)
+    assert test.images.shape[1:3] == (64, 64)
+    for row in (0, 3):
+        assert picture(row).size == (48, 48)
+        enlarged = np.asarray(picture(row).resize((64, 64)), np.float32)
+        assert np.abs(enlarged - test.images[row]).mean() < 4

@@ -26,6 +26,22 @@ def results():
     }
 
 
+def test_columns_line_up():
+    table = tables.markdown_table(("name", "mR"), [["a", "3.00"], ["longer", "12.50"]])
+    assert table.splitlines() == [
+        "| name   |    mR |",
+        "|--------|-------|",
+        "| a      |  3.00 |",
+        "| longer | 12.50 |",
+    ]
+    assert tables.markdown_table(("a", "b"), [], left=2).splitlines() == ["| a | b |", "|---|---|"]
+
+
+@pytest.mark.parametrize(("expected", "words"), [(3.0, "3"), (1.5, "1.5"), (320 / 3, "106.7")])
+def test_a_rank_is_whole_or_rounded(expected, words):
+    assert tables.rank(expected) == words
+
+
 def cells(table):
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
 

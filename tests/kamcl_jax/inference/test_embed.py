@@ -11,7 +11,8 @@ from kamcl_jax.config.fields import FIELDS
 from kamcl_jax.evaluate import evaluate, report
 from kamcl_jax.inference import embed
 from kamcl_jax.parallel import mesh
-from kamcl_jax.ranking import bootstrap, metrics, ranks, scene_classes
+from kamcl_jax.ranking import metrics
+from kamcl_jax.ranking.ranks import TIES, rank_both_ways
 
 
 class Lazy:
@@ -41,8 +42,8 @@ def test_scoring_a_split_counts_ties_as_asked(one_device):
         image_of_caption=np.repeat(np.arange(20), 5),
     )
     encoders = embed.Encoders(collapsed, collapsed, one_device)
-    expected, _ = evaluate.score(encoders, {}, examples, 8)
-    argsort, _ = evaluate.score(encoders, {}, examples, 8, "argsort")
+    expected, _ = evaluate.score_split(encoders, {}, examples, 8)
+    argsort, _ = evaluate.score_split(encoders, {}, examples, 8, "argsort")
     chance = metrics.chance_metrics(examples.image_of_caption)
     assert {name: expected[name] for name in chance} == pytest.approx(chance, abs=1e-12)
     # All images see the captions in one order: those whose captions are the first five hit.
@@ -52,12 +53,12 @@ def test_scoring_a_split_counts_ties_as_asked(one_device):
 
 
 def test_every_way_to_count_ties_can_be_configured_and_is_told_in_the_report():
-    assert tuple(report.TIES) == ranks.TIES
-    assert all(map(FIELDS["evaluation.ties"].rule.holds, ranks.TIES))
+    assert tuple(report.TIES) == TIES
+    assert all(map(FIELDS["evaluation.ties"].rule.holds, TIES))
 
 
-@pytest.mark.parametrize("ties", ranks.TIES)
-def test_looking_closer_gives_equal_texts_intervals_and_classes(ties):
+@pytest.mark.parametrize("ties", TIES)
+def test_detailed_metrics_are_equal_texts_intervals_and_classes(ties):
     captions = ["a port", "ships", "a  port ", "a beach", "sand", "waves"]
     names = ["port_1.jpg", "port_2.jpg", "beach_1.jpg", "beach_2.jpg"]
     image_of_caption = np.array([0, 0, 1, 2, 2, 3], np.int32)
@@ -66,18 +67,19 @@ def test_looking_closer_gives_equal_texts_intervals_and_classes(ties):
     )
     similarity = np.random.default_rng(0).integers(0, 4, (4, 6)).astype(np.float32)
     similarity[[0, 1], [2, 0]] = 9  # each port finds the other's caption, which says the same
-    closer = evaluate.look_closer(similarity, split, ties)
-    official = ranks.both_ways(similarity, image_of_caption, ties)
+    ranks = evaluate.rank_test_split(similarity, split, ties)
+    closer = evaluate.detailed_metrics(ranks, split, ties)
+    official = rank_both_ways(similarity, image_of_caption, ties)
     texts = equal_text_ids(captions)
-    equal = ranks.both_ways(similarity, image_of_caption, ties, texts)
+    equal = rank_both_ways(similarity, image_of_caption, ties, texts)
     assert closer == {
         "test": metrics.retrieval_metrics(similarity, image_of_caption, ties),
         "test_equal_texts": metrics.retrieval_metrics(similarity, image_of_caption, ties, texts),
         "intervals": {
-            "test": bootstrap.intervals(official, image_of_caption),
-            "test_equal_texts": bootstrap.intervals(equal, image_of_caption),
+            "test": metrics.bootstrap_intervals(official, image_of_caption),
+            "test_equal_texts": metrics.bootstrap_intervals(equal, image_of_caption),
         },
-        "classes": scene_classes.breakdown(names, image_of_caption, official),
+        "classes": metrics.recalls_of_classes(names, image_of_caption, official),
     }
     assert closer["intervals"]["test"] != closer["intervals"]["test_equal_texts"]
     assert [row["class"] for row in closer["classes"]] == ["beach", "port"]

@@ -82,27 +82,6 @@ def test_the_padding_row_is_zero_and_gets_no_gradient(encoder):
     assert np.any(gradient[3])
 
 
-def test_dropout_masks_are_shared_by_all_steps_of_a_sequence(encoder):
-    # Without recurrence through the kernel and with one word throughout, h' = (1 - u) n + u h
-    # with constant n and u: successive differences of a unit shrink by one constant factor u,
-    # but only if its masks stay the same over time.
-    module, variables = encoder
-    params = dict(variables["params"])
-    params["recurrent_kernel"] = jnp.zeros_like(params["recurrent_kernel"])
-    tokens, lengths = jnp.full((2, 5), 4), jnp.array([5, 5])
-
-    def states(seed):
-        rngs = {"dropout": jax.random.key(seed)}
-        return np.asarray(module.apply({"params": params}, tokens, lengths, train=True, rngs=rngs))
-
-    h = np.concatenate([np.zeros((2, 1, 6)), states(0)], axis=1)
-    change = np.diff(h, axis=1)
-    factor = change[:, 1:] / change[:, :-1]
-    np.testing.assert_allclose(factor, np.broadcast_to(factor[:, :1], factor.shape), rtol=1e-3)
-    assert not np.allclose(h[0], h[1]), "sequences must have masks of their own"
-    assert not np.allclose(states(0), states(1)), "another key must draw other masks"
-
-
 def test_nothing_is_dropped_in_evaluation(encoder):
     module, variables = encoder
     tokens, lengths = jnp.array([[1, 2, 3, 4, 8]]), jnp.array([5])
@@ -113,19 +92,14 @@ def test_nothing_is_dropped_in_evaluation(encoder):
     np.testing.assert_allclose(evaluated, trained, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def masks():
-    """The masks that a training run of the encoder multiplies with, read off its gates.
-
-    With identity kernels and words of one constant, a gate's input is its masks, summed.
-    """
+def test_six_masks_of_unit_mean_one_for_words_and_states_of_each_gate(monkeypatch):
+    # With identity kernels and words of one constant, a gate's inputs are its masks.
     width = 200
     module = SkipThoughts(num_tokens=2, word_width=width, hidden_width=width, dropout=0.25)
     seen = {}
 
     def record(kernel, projected, mask, lengths):
-        seen["words"] = projected[0]
-        seen["states"] = mask
+        seen["words"], seen["states"] = projected, mask
         return jnp.zeros((projected.shape[0], *projected.shape[2:]))
 
     identity = jnp.broadcast_to(jnp.eye(width), (3, width, width))
@@ -135,16 +109,14 @@ def masks():
         "input_bias": jnp.zeros((3, width)),
         "recurrent_kernel": identity,
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(skip_thoughts, "gru_states", record)
-        tokens, lengths = jnp.ones((4, 3), jnp.int32), jnp.full(4, 3)
-        rngs = {"dropout": jax.random.key(0)}
-        module.apply({"params": params}, tokens, lengths, train=True, rngs=rngs)
-    return jax.tree.map(np.asarray, seen)
-
-
-def test_six_masks_of_unit_mean_for_words_and_states_of_each_gate(masks):
-    drawn = [masks[kind][gate] for kind in ("words", "states") for gate in range(3)]
+    monkeypatch.setattr(skip_thoughts, "gru_states", record)
+    tokens, lengths = jnp.ones((4, 3), jnp.int32), jnp.full(4, 3)
+    rngs = {"dropout": jax.random.key(0)}
+    module.apply({"params": params}, tokens, lengths, train=True, rngs=rngs)
+    first, *later = np.asarray(seen["words"])
+    for step in later:  # all steps of a sequence share its masks
+        np.testing.assert_array_equal(step, first)
+    drawn = [*first, *np.asarray(seen["states"])]
     for mask in drawn:
         assert mask.shape == (4, 200)
         np.testing.assert_allclose(np.unique(mask), [0, 1 / 0.75], rtol=1e-6)

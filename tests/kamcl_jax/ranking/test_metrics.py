@@ -1,163 +1,277 @@
-"""Recalls and ranks of a split against plain loops, and what chance gives."""
+"""Metrics, chance, bootstrap intervals and scene classes against plain loops."""
+
+import math
 
 import numpy as np
 import plain_hits
 import pytest
 
 from kamcl_jax.ranking import metrics
-from kamcl_jax.ranking import ranks as ranking
+from kamcl_jax.ranking.ranks import TIES, Ranks
 
 GENERATOR = np.random.default_rng(0)
 
 
-def test_metrics_of_a_perfect_and_of_a_constant_matrix():
-    image_of_caption = np.repeat(np.arange(20), 5)
-    perfect = (image_of_caption[None] == np.arange(20)[:, None]).astype(np.float32)
-    scores = metrics.retrieval_metrics(perfect, image_of_caption)
-    assert scores["mR"] == 100
-    assert scores["i2t_medr"] == scores["t2i_meanr"] == 1
-    constant = metrics.retrieval_metrics(np.ones((20, 100), np.float32), image_of_caption)
-    assert constant["t2i_meanr"] == pytest.approx(10.5)
-    assert constant["i2t_meanr"] == pytest.approx(1 + 95 / 6)
-    assert constant["t2i_r5"] == pytest.approx(25)
+def one_rank_an_image(ranks):
+    return {"i2t": Ranks.untied(ranks), "t2i": Ranks.untied(ranks)}
 
 
-@pytest.mark.parametrize("images", [3, 20])
-def test_scores_that_are_not_numbers_find_nothing(images):
-    image_of_caption = np.repeat(np.arange(images), 2)
-    scores = np.full((images, 2 * images), np.nan)
-    assert metrics.retrieval_metrics(scores, image_of_caption)["mR"] == 0
+class TestRecalls:
+    def test_a_perfect_model_has_100(self):
+        image_of_caption = np.repeat(np.arange(20), 5)
+        perfect = (image_of_caption[None] == np.arange(20)[:, None]).astype(np.float32)
+        scores = metrics.retrieval_metrics(perfect, image_of_caption)
+        assert scores["mR"] == 100
+        assert scores["i2t_medr"] == scores["t2i_meanr"] == 1
+
+    def test_scores_that_are_not_numbers_find_nothing(self):
+        scores = np.full((3, 6), np.nan)
+        assert metrics.retrieval_metrics(scores, np.repeat(np.arange(3), 2))["mR"] == 0
+
+    @pytest.mark.parametrize("levels", [1, 2, 6, 40])
+    @pytest.mark.parametrize("num_texts", [12, None])
+    def test_recalls_of_many_ties_equal_a_count_of_draws(self, levels, num_texts):
+        image_of_caption = GENERATOR.permutation(np.repeat(np.arange(23), 1 + np.arange(23) % 5))
+        num_captions = len(image_of_caption)
+        texts = None if num_texts is None else GENERATOR.integers(0, num_texts, num_captions)
+        right = image_of_caption == np.arange(23)[:, None]
+        if texts is not None:
+            right = np.stack([np.isin(texts, texts[own]) for own in right])
+        similarity = GENERATOR.integers(0, levels, right.shape).astype(np.float32)
+        found = metrics.retrieval_metrics(similarity, image_of_caption, text_of_caption=texts)
+        for way, scores, mask in (("i2t", similarity, right), ("t2i", similarity.T, right.T)):
+            for k in metrics.RECALL_AT:
+                expected = plain_hits.recall(plain_hits.ranks(scores, mask), k)
+                assert found[f"{way}_r{k}"] == pytest.approx(expected, abs=1e-12)
+        assert found["mR"] == pytest.approx(np.mean([found[name] for name in metrics.RECALLS]))
+
+    @pytest.mark.parametrize("ties", TIES)
+    @pytest.mark.parametrize("captions", [[1, 2, 3, 5, 4, 1], [5] * 30])
+    def test_metrics_equal_the_release_s_steps_one_at_a_time(self, ties, captions):
+        image_of_caption = np.repeat(np.arange(len(captions)), captions)
+        shape = (len(captions), len(image_of_caption))
+        # Only "argsort" does as the release where scores tie.
+        distinct = GENERATOR.permutation(math.prod(shape)).reshape(shape)
+        for levels in (2, 4, 10**6) if ties == "argsort" else (math.prod(shape),):
+            similarity = (distinct % levels / levels).astype(np.float32)
+            places = {"i2t": [], "t2i": []}
+            for image, row in enumerate(similarity):
+                order = np.argsort(row.astype(np.float64))[::-1].tolist()
+                own = np.flatnonzero(image_of_caption == image)
+                places["i2t"].append(min(map(order.index, own)))
+            for column, image in zip(similarity.T, image_of_caption, strict=True):
+                order = np.argsort(column.astype(np.float64))[::-1].tolist()
+                places["t2i"].append(order.index(image))
+            scores = metrics.retrieval_metrics(similarity, image_of_caption, ties=ties)
+            for way, found in places.items():
+                for k in (1, 5, 10):
+                    expected = 100 * np.mean(np.array(found) < k)
+                    assert scores[f"{way}_r{k}"] == pytest.approx(expected)
+                median = np.median(found) + 1
+                expected = np.floor(median) if ties == "argsort" else median
+                assert scores[f"{way}_medr"] == pytest.approx(expected)
+                assert scores[f"{way}_meanr"] == pytest.approx(np.mean(found) + 1)
+
+    def test_the_releases_median_is_rounded_down(self):
+        # The best captions of four images rank 1, 2, 3 and 4: the median is 2.5, the release's 2.
+        ranked = np.array([[4, 0, 0, 1], [3, 2, 0, 1], [4, 3, 2, 1], [4, 3, 2, 1]], np.float32)
+        medians = [
+            metrics.retrieval_metrics(ranked, np.arange(4), ties)["i2t_medr"] for ties in TIES
+        ]
+        assert medians == [2.5, 2.0]
+
+    @pytest.mark.parametrize("ties", TIES)
+    def test_equal_texts_count_where_they_are_told(self, ties):
+        # Both images have a caption "0"; each caption retrieves the other image first.
+        image_of_caption, texts = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 2])
+        similarity = np.array([[2, 1, 5, 3], [5, 4, 2, 1]], np.float32)
+        official = metrics.retrieval_metrics(similarity, image_of_caption, ties)
+        equal = metrics.retrieval_metrics(similarity, image_of_caption, ties, texts)
+        assert (official["i2t_r1"], official["t2i_r1"]) == (0, 0)
+        assert (equal["i2t_r1"], equal["t2i_r1"]) == (100, 50)
+        assert (official["i2t_meanr"], equal["i2t_meanr"]) == (3, 1)
 
 
-@pytest.mark.parametrize("levels", [1, 2, 6, 40])
-@pytest.mark.parametrize("num_texts", [12, None])
-def test_recalls_of_many_ties_equal_a_count_of_draws(levels, num_texts):
-    image_of_caption = GENERATOR.permutation(np.repeat(np.arange(23), 1 + np.arange(23) % 5))
-    num_captions = len(image_of_caption)
-    texts = None if num_texts is None else GENERATOR.integers(0, num_texts, num_captions)
-    right = image_of_caption == np.arange(23)[:, None]
-    if texts is not None:
-        right = np.stack([np.isin(texts, texts[own]) for own in right])
-    similarity = GENERATOR.integers(0, levels, right.shape).astype(np.float32)
-    found = metrics.retrieval_metrics(similarity, image_of_caption, text_of_caption=texts)
-    for way, scores, mask in (("i2t", similarity, right), ("t2i", similarity.T, right.T)):
-        for k in metrics.RECALL_AT:
-            hits = plain_hits.of_scores(scores, mask, k)
-            assert found[f"{way}_r{k}"] == pytest.approx(100 * np.mean(hits), abs=1e-12)
-    assert found["mR"] == pytest.approx(np.mean([found[name] for name in metrics.RECALLS]))
+class TestChance:
+    @pytest.mark.parametrize("captions", [[5] * 18, [1], [3, 1, 7, 2, 2, 5]])
+    @pytest.mark.parametrize("equal_texts", [False, True])
+    def test_a_collapsed_model_scores_exactly_chance(self, captions, equal_texts):
+        image_of_caption = GENERATOR.permutation(np.repeat(np.arange(len(captions)), captions))
+        shape = (len(captions), len(image_of_caption))
+        texts = GENERATOR.integers(0, 1 + shape[1] // 2, shape[1]) if equal_texts else None
+        collapsed = np.full(shape, 0.5, np.float32)
+        found = metrics.retrieval_metrics(collapsed, image_of_caption, text_of_caption=texts)
+        for name, chance in metrics.chance_metrics(image_of_caption, texts).items():
+            assert found[name] == pytest.approx(chance, abs=1e-12)
+
+    def test_chance_is_the_share_of_draws_that_do_not_miss(self):
+        # An image's five captions are relevant: all ten draws of 50 miss in C(45, 10) / C(50, 10).
+        chance = metrics.chance_metrics(np.arange(50) // 5)
+        assert chance["i2t_r10"] == pytest.approx(100 * (1 - 3190187286 / 10272278170))
+        assert [chance[f"t2i_r{k}"] for k in metrics.RECALL_AT] == pytest.approx([10, 50, 100])
 
 
-def test_metrics_equal_a_plain_argsort_without_ties():
-    image_of_caption = np.repeat(np.arange(30), 5)
-    similarity = GENERATOR.permutation(30 * 150).reshape(30, 150).astype(np.float32)
-    scores = metrics.retrieval_metrics(similarity, image_of_caption)
-    i2t = np.array(
+CAPTIONS = [1, 5, 2, 3, 5, 1, 4, 5, 5, 2, 1, 5]
+
+
+def random_ranks(image_of_caption):
+    """Ranks where about two of three queries tie with irrelevant items."""
+
+    def ranks(queries):
+        greater, irrelevant, more = GENERATOR.integers(0, [[11], [3], [2]], (3, queries))
+        return Ranks(greater, irrelevant, 1 + more)
+
+    return {"i2t": ranks(1 + image_of_caption.max()), "t2i": ranks(len(image_of_caption))}
+
+
+def plain_resamples(ranks, image_of_caption, resamples, seed):
+    """Draws and scores one resample at a time, query by query: [resamples, 7]."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    images = len(ranks["i2t"])
+    scores = []
+    for _ in range(resamples):
+        times = generator.multinomial(images, [1 / images] * images)
+        drawn = [image for image in range(images) for _ in range(times[image])]
+        captions = np.concatenate([np.flatnonzero(image_of_caption == image) for image in drawn])
+        recalls = [
+            plain_hits.recall(of_way, k)
+            for of_way in (ranks["i2t"][np.array(drawn)], ranks["t2i"][captions])
+            for k in (1, 5, 10)
+        ]
+        scores.append([*recalls, np.mean(recalls)])
+    return np.array(scores)
+
+
+def assert_between_percentiles(found, resamples):
+    assert list(found) == [*metrics.RECALLS, "mR"]
+    expected = np.percentile(resamples, [2.5, 97.5], axis=0).T
+    np.testing.assert_allclose(list(found.values()), expected, atol=1e-10)
+
+
+class TestBootstrap:
+    @pytest.mark.parametrize("cells", [1, 70, 2**20])
+    def test_intervals_equal_a_plain_loop(self, cells, monkeypatch):
+        monkeypatch.setattr(metrics, "_BLOCK_CELLS", cells)
+        image_of_caption = GENERATOR.permutation(np.repeat(np.arange(12), CAPTIONS))
+        ranks = random_ranks(image_of_caption)
+        found = metrics.bootstrap_intervals(ranks, image_of_caption, resamples=60, seed=3)
+        assert_between_percentiles(found, plain_resamples(ranks, image_of_caption, 60, seed=3))
+
+    def test_intervals_of_differences_equal_a_plain_loop(self):
+        image_of_caption = np.repeat(np.arange(12), CAPTIONS)
+        both = random_ranks(image_of_caption), random_ranks(image_of_caption)
+        found = metrics.bootstrap_differences(*both, image_of_caption, 60, seed=3)
+        one, other = (plain_resamples(ranks, image_of_caption, 60, seed=3) for ranks in both)
+        assert_between_percentiles(found, one - other)
+
+    def test_equal_seeds_draw_equal_images(self):
+        image_of_caption = np.repeat(np.arange(40), 5)
+        ranks = random_ranks(image_of_caption)
+        draws = [
+            metrics.bootstrap_intervals(ranks, image_of_caption, 50, seed) for seed in (0, 0, 1)
+        ]
+        assert draws[0] == draws[1] != draws[2]
+
+    def test_the_width_is_that_of_the_binomial_distribution(self):
+        images = 400
+        ranks = {
+            "i2t": Ranks.untied(np.where(np.arange(images) < 120, 1, 7)),
+            "t2i": Ranks.untied(np.full(images, 3)),
+        }
+        found = metrics.bootstrap_intervals(ranks, np.arange(images))
+        half = 1.96 * 100 * np.sqrt(0.3 * 0.7 / images)
+        assert found["i2t_r1"] == pytest.approx([30 - half, 30 + half], abs=0.5)
+        assert found["i2t_r5"] == found["i2t_r1"]
+        assert found["t2i_r1"] == [0, 0]
+        assert found["t2i_r5"] == found["i2t_r10"] == [100, 100]
+
+    def test_captions_of_an_image_are_not_independent(self):
+        # Five captions that hit or miss together say no more than one does.
+        hits = np.where(GENERATOR.random(200) < 0.5, 1, 20)
+        ranks = {"i2t": Ranks.untied(hits), "t2i": Ranks.untied(np.repeat(hits, 5))}
+        found = metrics.bootstrap_intervals(ranks, np.arange(1000) // 5)
+        np.testing.assert_allclose(found["t2i_r1"], found["i2t_r1"])
+        np.testing.assert_allclose(found["mR"], found["i2t_r1"])
+
+    def test_ties_alone_give_an_interval_no_width(self):
+        # Each query ties with one irrelevant item: half of them hit at 1, whatever is drawn.
+        tied = Ranks(np.zeros(30, int), np.ones(30, int), np.ones(30, int))
+        found = metrics.bootstrap_intervals({"i2t": tied, "t2i": tied}, np.arange(30))
+        assert found["i2t_r1"] == found["t2i_r1"] == pytest.approx([50, 50])
+        assert found["i2t_r5"] == found["t2i_r5"] == pytest.approx([100, 100])
+
+    def test_what_all_models_find_hard_widens_no_interval_of_a_difference(self):
+        # The second model finds what the first does, and five images of a hundred more.
+        more, fewer = (
+            one_rank_an_image(np.where(np.arange(100) < hits, 1, 20)) for hits in (45, 40)
+        )
+        low, high = metrics.bootstrap_differences(more, fewer, np.arange(100))["mR"]
+        alone = metrics.bootstrap_intervals(fewer, np.arange(100))["mR"]
+        assert 0 <= low < 5 < high
+        assert high - low < (alone[1] - alone[0]) / 2
+
+
+class TestSceneClasses:
+    @pytest.mark.parametrize(
+        ("name", "scene_class"),
         [
-            min(list(np.argsort(-similarity[i])).index(c) for c in range(5 * i, 5 * i + 5))
-            for i in range(30)
-        ]
+            ("airport_12.jpg", "airport"),
+            ("sparse_residential_3.png", "sparse_residential"),
+            ("agricultural00.tif", "agricultural"),
+            ("airport (7).jpg", "airport"),
+            ("beach-3.jpg", "beach"),
+            ("Meadow.png", "Meadow"),
+            ("00012.jpg", None),
+            ("1_2.tif", None),
+        ],
     )
-    t2i = np.array([list(np.argsort(-similarity[:, c])).index(c // 5) for c in range(150)])
-    for way, ranks in (("i2t", i2t), ("t2i", t2i)):
-        for k in (1, 5, 10):
-            assert scores[f"{way}_r{k}"] == pytest.approx(100 * np.mean(ranks < k))
-        assert scores[f"{way}_medr"] == pytest.approx(np.median(ranks) + 1)
-        assert scores[f"{way}_meanr"] == pytest.approx(np.mean(ranks) + 1)
-    recalls = [scores[f"{way}_r{k}"] for way in ("i2t", "t2i") for k in (1, 5, 10)]
-    assert scores["mR"] == pytest.approx(np.mean(recalls))
+    def test_the_class_is_the_name_without_its_trailing_number(self, name, scene_class):
+        assert metrics.scene_classes([name, "forest_1.jpg"]) == [scene_class, "forest"]
 
+    @pytest.mark.parametrize(
+        ("names", "expected"),
+        [
+            (["airplane/airplane_001.jpg", "beach/img7.jpg"], ["airplane", "beach"]),
+            (["all\\beach\\1.jpg", "all\\port\\1.jpg"], ["beach", "port"]),
+            (
+                ["beach/1.jpg", "port/1.jpg", "river_3.jpg", "4.jpg"],
+                ["beach", "port", "river", None],
+            ),
+            (["test/airport_1.jpg", "test/beach_2.jpg"], ["airport", "beach"]),
+            (["part/0/airport_1.jpg", "part/1/beach_2.jpg"], ["airport", "beach"]),
+        ],
+    )
+    def test_folders_are_classes_where_they_differ(self, names, expected):
+        assert metrics.scene_classes(iter(names)) == expected
 
-def release_places(scores, right):
-    """Zero-based place of the first of the right items, by the release's steps, one at a time."""
-    order = np.argsort(np.array(scores, np.float64))[::-1].tolist()
-    return min(order.index(item) for item in right)
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ["img_001.jpg", "img_002.jpg", "img_003.jpg", "img_004.jpg"],
+            ["test/1.jpg", "test/2.jpg", "test/3.jpg", "test/4.jpg"],
+            ["airport_1.jpg", "airport_2.jpg", "3.jpg", "4.jpg"],
+            ["quiet-morning.jpg", "old_town.jpg", "the_pier.jpg", "a1b2c3.jpg"],
+        ],
+    )
+    def test_names_without_two_classes_give_no_rows(self, names):
+        ranks = one_rank_an_image([1, 1, 1, 1])
+        assert metrics.recalls_of_classes(names, np.arange(4), ranks) is None
 
-
-@pytest.mark.parametrize("levels", [2, 4, 10**6])
-@pytest.mark.parametrize("captions", [[1, 2, 3, 5, 4, 1], [5] * 30])
-def test_argsort_ranks_equal_a_plain_loop(levels, captions):
-    image_of_caption = np.repeat(np.arange(len(captions)), captions)
-    shape = (len(captions), len(image_of_caption))
-    for _ in range(5):
-        similarity = (GENERATOR.integers(0, levels, shape) / levels).astype(np.float32)
-        i2t = [
-            release_places(row, np.flatnonzero(image_of_caption == image))
-            for image, row in enumerate(similarity)
+    def test_each_class_has_the_recalls_of_its_own_queries(self):
+        kinds = np.array(["port", "beach", "7", "port", "beach", "beach", "8"])
+        names = [
+            f"{kind}_{i}.jpg" if kind.isalpha() else f"{kind}.jpg" for i, kind in enumerate(kinds)
         ]
-        t2i = [
-            release_places(similarity[:, caption], [image])
-            for caption, image in enumerate(image_of_caption)
-        ]
-        scores = metrics.retrieval_metrics(similarity, image_of_caption, ties="argsort")
-        for way, places in (("i2t", i2t), ("t2i", t2i)):
-            for k in (1, 5, 10):
-                assert scores[f"{way}_r{k}"] == pytest.approx(100 * np.mean(np.array(places) < k))
-            assert scores[f"{way}_medr"] == np.floor(np.median(places)) + 1
-            assert scores[f"{way}_meanr"] == pytest.approx(np.mean(places) + 1)
-
-
-def test_the_releases_median_is_rounded_down():
-    # The best captions of four images rank 1, 2, 3 and 4: the median is 2.5, the release's 2.
-    ranked = np.array([[4, 0, 0, 1], [3, 2, 0, 1], [4, 3, 2, 1], [4, 3, 2, 1]], np.float32)
-    medians = [
-        metrics.retrieval_metrics(ranked, np.arange(4), ties)["i2t_medr"] for ties in ranking.TIES
-    ]
-    assert medians == [2.5, 2.0]
-
-
-def test_a_collapsed_model_scores_by_the_order_of_the_data_with_argsort_alone():
-    image_of_caption = np.repeat(np.arange(20), 5)
-    constant = np.ones((20, 100), np.float32)
-    expected = metrics.retrieval_metrics(constant, image_of_caption)
-    argsort = metrics.retrieval_metrics(constant, image_of_caption, ties="argsort")
-    # Every query sees the same order: the images of its first five captions hit, the others miss.
-    first_five = np.argsort(np.ones(100))[::-1][:5]
-    share = len(np.unique(image_of_caption[first_five])) / 20
-    assert argsort["i2t_r5"] == pytest.approx(100 * share)
-    assert expected["i2t_r5"] == metrics.chance_metrics(image_of_caption)["i2t_r5"]
-    assert argsort["i2t_r5"] != pytest.approx(expected["i2t_r5"], abs=1)
-    # Among images, five of the twenty are the first five in any order.
-    assert argsort["t2i_r5"] == pytest.approx(25)
-    assert argsort["t2i_meanr"] == expected["t2i_meanr"] == pytest.approx(10.5)
-
-
-@pytest.mark.parametrize("captions", [[5] * 10, [5] * 18, [1], [1, 1], [3, 1, 7, 2, 2, 5]])
-@pytest.mark.parametrize("equal_texts", [False, True])
-def test_a_collapsed_model_scores_exactly_chance(captions, equal_texts):
-    image_of_caption = GENERATOR.permutation(np.repeat(np.arange(len(captions)), captions))
-    shape = (len(captions), len(image_of_caption))
-    texts = GENERATOR.integers(0, 1 + shape[1] // 2, shape[1]) if equal_texts else None
-    collapsed = np.full(shape, 0.5, np.float32)
-    found = metrics.retrieval_metrics(collapsed, image_of_caption, text_of_caption=texts)
-    for name, chance in metrics.chance_metrics(image_of_caption, texts).items():
-        assert found[name] == pytest.approx(chance, abs=1e-12)
-
-
-@pytest.mark.parametrize("ties", ranking.TIES)
-def test_equal_texts_count_where_they_are_told(ties):
-    # Both images have a caption "0"; each caption retrieves the other image first.
-    image_of_caption, texts = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 2])
-    similarity = np.array([[2, 1, 5, 3], [5, 4, 2, 1]], np.float32)
-    official = metrics.retrieval_metrics(similarity, image_of_caption, ties)
-    equal = metrics.retrieval_metrics(similarity, image_of_caption, ties, texts)
-    assert (official["i2t_r1"], official["t2i_r1"]) == (0, 0)
-    assert (equal["i2t_r1"], equal["t2i_r1"]) == (100, 50)
-    assert (official["i2t_meanr"], equal["i2t_meanr"]) == (3, 1)
-
-
-def test_chance_is_the_share_of_draws_that_do_not_miss():
-    # An image's five captions are right, so all ten draws of 50 miss with C(45, 10) / C(50, 10).
-    chance = metrics.chance_metrics(np.arange(50) // 5)
-    assert chance["i2t_r10"] == pytest.approx(100 * (1 - 3190187286 / 10272278170))
-    assert [chance[f"t2i_r{k}"] for k in metrics.RECALL_AT] == pytest.approx([10, 50, 100])
-
-
-def test_chance_is_what_random_scores_get():
-    image_of_caption = np.repeat(np.arange(12), [1, 5, 5, 3, 5, 5, 2, 5, 5, 5, 4, 5])
-    chance = metrics.chance_metrics(image_of_caption)
-    trials = [
-        metrics.retrieval_metrics(GENERATOR.random((12, len(image_of_caption))), image_of_caption)
-        for _ in range(3000)
-    ]
-    for name, value in chance.items():
-        assert np.mean([trial[name] for trial in trials]) == pytest.approx(value, abs=0.8)
+        image_of_caption = np.array([6, 0, 0, 0, 1, 2, 2, 3, 4, 4, 5, 6])
+        ranks = random_ranks(image_of_caption)
+        rows = metrics.recalls_of_classes(names, image_of_caption, ranks)
+        assert [row["class"] for row in rows] == ["beach", "port", metrics.NO_CLASS]
+        for row, kind in zip(rows, (["beach"], ["port"], ["7", "8"]), strict=True):
+            images = np.flatnonzero(np.isin(kinds, kind))
+            captions = [c for c, image in enumerate(image_of_caption) if image in images]
+            assert (row["images"], row["captions"]) == (len(images), len(captions))
+            for way, queries in (("i2t", images), ("t2i", captions)):
+                for k in (1, 5, 10):
+                    expected = plain_hits.recall(ranks[way][queries], k)
+                    assert row[f"{way}_r{k}"] == pytest.approx(expected)
+            assert row["mR"] == pytest.approx(np.mean([row[name] for name in metrics.RECALLS]))

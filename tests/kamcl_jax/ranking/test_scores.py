@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kamcl_jax.ranking import scores as score_blocks
-from kamcl_jax.ranking.scores import Embeddings, Matrix
+from kamcl_jax.ranking.scores import Embeddings, Matrix, _slice, as_scores, inner_products
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(-3, 4, (7, 5)).astype(np.float32)
@@ -25,7 +24,7 @@ PRODUCTS = IMAGES @ CAPTIONS.T
     ],
 )
 def test_blocks_are_parts_of_the_matrix(scores):
-    scores = score_blocks.of(scores)
+    scores = as_scores(scores)
     assert scores.shape == (7, 11)
     for start, stop in ((0, 7), (0, 2), (3, 5), (6, 7)):
         rows, columns = (of(slice(start, stop)) for of in (scores.rows, scores.columns))
@@ -35,9 +34,9 @@ def test_blocks_are_parts_of_the_matrix(scores):
 
 
 def test_blocks_of_one_size_are_compiled_once():
-    scores = score_blocks.of(Embeddings(GENERATOR.random((23, 3)), GENERATOR.random((29, 3))))
+    scores = as_scores(Embeddings(GENERATOR.random((23, 3)), GENERATOR.random((29, 3))))
     scores.rows(slice(0, 4))
-    before = score_blocks.products._cache_size(), score_blocks._slice._cache_size()
+    before = inner_products._cache_size(), _slice._cache_size()
     for start in range(1, 19):
         scores.rows(slice(start, start + 4))
-    assert (score_blocks.products._cache_size(), score_blocks._slice._cache_size()) == before
+    assert (inner_products._cache_size(), _slice._cache_size()) == before

@@ -13,8 +13,7 @@ from kamcl_jax.errors import ConfigError, PretrainedError
 from kamcl_jax.evaluate import evaluate
 from kamcl_jax.inference import embed
 from kamcl_jax.runs.checkpoints import open_checkpoints
-from kamcl_jax.torch_release import convert as conversion
-from kamcl_jax.torch_release import state_dict
+from kamcl_jax.torch_release import convert, state_dict
 from kamcl_jax.weights import tensor_files
 
 STEP, EPOCH, SCORE = 30, 2, 41.5
@@ -49,7 +48,7 @@ def release(tmp_path_factory):
 def run(release, tmp_path_factory):
     """The checkpoint as a run of ours."""
     workdir = tmp_path_factory.mktemp("converted") / "run"
-    conversion.from_torch(release.config, workdir, release.path)
+    convert.from_torch(release.config, workdir, release.path)
     return workdir
 
 
@@ -59,7 +58,7 @@ def test_a_converted_checkpoint_is_scored_like_its_weights(release, run):
     state = state_dict.from_state_dict(release.tensors, release.config)
     encoders = embed.make_encoders(experiment.model, experiment.layout)
     settings = release.config.evaluation
-    expected, _ = evaluate.score(
+    expected, _ = evaluate.score_split(
         encoders, state.variables, experiment.data.test, settings.batch_size, settings.ties
     )
     assert results["test"] == expected
@@ -73,7 +72,7 @@ def test_a_converted_checkpoint_is_scored_like_its_weights(release, run):
 
 def test_there_and_back_is_the_same_file(release, run, tmp_path):
     target = tmp_path / "new" / "back.safetensors"
-    conversion.to_torch(release.config, run, target)
+    convert.to_torch(release.config, run, target)
     stored = tensor_files.read(target)
     assert list(stored.tensors.keys() - release.tensors.keys()) == []
     for name, tensor in release.tensors.items():
@@ -84,12 +83,12 @@ def test_there_and_back_is_the_same_file(release, run, tmp_path):
 def test_pytorchs_own_format_both_ways(release, run, tmp_path):
     torch = pytest.importorskip("torch")
     target = tmp_path / "back.pth.tar"
-    conversion.to_torch(release.config, run, target)
+    convert.to_torch(release.config, run, target)
     stored = torch.load(target, weights_only=True)
     assert list(stored["model"]) == list(release.tensors)
     assert stored["epoch"] == EPOCH
     again = tmp_path / "again"
-    conversion.from_torch(release.config, again, target)
+    convert.from_torch(release.config, again, target)
     with open_checkpoints(again) as checkpoints:
         assert checkpoints.best == STEP
         restored = checkpoints.restore(
@@ -104,7 +103,7 @@ def test_pytorchs_own_format_both_ways(release, run, tmp_path):
 
 def test_a_run_is_never_overwritten(release, run):
     with pytest.raises(ConfigError, match="already holds a run; choose another --workdir"):
-        conversion.from_torch(release.config, run, release.path)
+        convert.from_torch(release.config, run, release.path)
 
 
 def test_weights_for_other_words_are_refused(release, tmp_path):
@@ -115,7 +114,7 @@ def test_weights_for_other_words_are_refused(release, tmp_path):
     with pytest.raises(
         PretrainedError, match=r"embedding.weight of .*other.safetensors has .* rows"
     ):
-        conversion.from_torch(release.config, tmp_path / "run", path)
+        convert.from_torch(release.config, tmp_path / "run", path)
     assert not (tmp_path / "run").exists()
 
 
@@ -124,7 +123,7 @@ def test_a_target_that_is_a_folder_is_named(target, release, run, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.safetensors").mkdir()
     with pytest.raises(PretrainedError, match="it is a folder"):
-        conversion.to_torch(release.config, run, Path(target))
+        convert.to_torch(release.config, run, Path(target))
 
 
 def test_a_run_is_scored_without_the_weights_that_it_started_from(release, run):
@@ -135,28 +134,28 @@ def test_a_run_is_scored_without_the_weights_that_it_started_from(release, run):
 
 def test_a_missing_source_is_named_before_anything_is_written(release, tmp_path):
     with pytest.raises(PretrainedError, match=r"nowhere.safetensors"):
-        conversion.from_torch(release.config, tmp_path / "run", tmp_path / "nowhere.safetensors")
+        convert.from_torch(release.config, tmp_path / "run", tmp_path / "nowhere.safetensors")
     assert not (tmp_path / "run").exists()
 
 
 def test_there_must_be_a_run_to_write_out(release, tmp_path):
     with pytest.raises(ConfigError, match="holds no checkpoints"):
-        conversion.to_torch(release.config, tmp_path, tmp_path / "x.safetensors")
+        convert.to_torch(release.config, tmp_path, tmp_path / "x.safetensors")
 
 
 def test_another_config_is_refused(release, run, tmp_path):
     config = release.config.copy_and_resolve_references()
     config.momentum_coverage = "release"
     with pytest.raises(ConfigError, match=r"config.momentum_coverage: all in the checkpoint"):
-        conversion.to_torch(config, run, tmp_path / "x.safetensors")
+        convert.to_torch(config, run, tmp_path / "x.safetensors")
 
 
 def test_the_release_has_no_other_encoders(release, tmp_path):
     config = release.config.copy_and_resolve_references()
     config.text_encoder.module = "plain_encoders:Words"
-    for convert, file in ((conversion.from_torch, release.path), (conversion.to_torch, tmp_path)):
+    for converted, file in ((convert.from_torch, release.path), (convert.to_torch, tmp_path)):
         with pytest.raises(PretrainedError, match=r"config.text_encoder.module is 'plain_enc"):
-            convert(config, tmp_path / "run", file)
+            converted(config, tmp_path / "run", file)
 
 
 def test_keys_of_the_release_are_of_pairs_that_no_one_knows(release):

@@ -9,7 +9,7 @@ from kamcl_jax.torch_release import golden_inputs
 @pytest.mark.parametrize("caption_lengths", [(4, 14), (1, 1), (2, 3), (20, 30)])
 def test_captions_have_the_lengths_that_are_asked_for(caption_lengths):
     shortest, longest = caption_lengths
-    batch = golden_inputs.batch(0, 5, 32, caption_lengths)
+    batch = golden_inputs.draw_batch(0, 5, 32, caption_lengths)
     tokens, lengths = batch["tokens"], batch["lengths"]
     assert lengths.min() >= shortest
     assert lengths.max() == tokens.shape[1] <= longest
@@ -19,5 +19,5 @@ def test_captions_have_the_lengths_that_are_asked_for(caption_lengths):
 
 
 def test_lengths_are_4_to_14_unless_told_otherwise():
-    for name, array in golden_inputs.batch(1, 7, 4).items():
-        np.testing.assert_array_equal(array, golden_inputs.batch(1, 7, 4, (4, 14))[name])
+    for name, array in golden_inputs.draw_batch(1, 7, 4).items():
+        np.testing.assert_array_equal(array, golden_inputs.draw_batch(1, 7, 4, (4, 14))[name])

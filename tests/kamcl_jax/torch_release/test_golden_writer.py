@@ -10,7 +10,7 @@ import pytest
 from fake_checkout import STEPPING, write
 
 from kamcl_jax.errors import GoldenFileError, TorchOriginalError
-from kamcl_jax.torch_release import command, golden_check, golden_inputs, golden_writer
+from kamcl_jax.torch_release import command, golden_file, golden_inputs, golden_writer
 
 CHECKOUT = os.environ.get("KAMCL_TORCH_CHECKOUT")
 GOLDEN_FILE = Path(__file__).parents[2] / "golden" / "parity_seed0.npz"
@@ -42,15 +42,15 @@ def written(tmp_path_factory):
         command.write_golden_file(path, checkout, plan())
     assert f"python main.py --mode=parity --golden={path}" in printed.getvalue()
     assert [file.name for file in path.parent.iterdir()] == ["golden.npz"]
-    return golden_check.read(path)
+    return golden_file.read(path)
 
 
 def start(name, size_like):
-    return golden_inputs.tensor(name, size_like, SEED)
+    return golden_inputs.draw_tensor(name, size_like, SEED)
 
 
 def test_the_file_says_what_it_was_made_from(written):
-    run = golden_check.run_of(written)
+    run = golden_file.run_of(written)
     assert (run.seed, run.batch_size, run.epochs, run.modes) == (SEED, BATCH, (0, 5, 11), MODES)
     assert run.caption_lengths == (2, 5)
     assert run.pool_lengths == golden_writer.POOL_LENGTHS
@@ -60,7 +60,7 @@ def test_the_file_says_what_it_was_made_from(written):
 
 
 def test_every_quantity_has_its_noise_but_the_counts(written):
-    names = golden_check.quantity_names(written)
+    names = golden_file.quantity_names(written)
     for mode in MODES:
         assert {f"{mode}/after1/l2", f"{mode}/after3/l2", f"{mode}/step2/grad_norms"} <= {*names}
         assert f"{mode}/after2/l2" not in names
@@ -178,7 +178,7 @@ def test_a_file_that_is_there_is_never_written_over(tmp_path):
     path = tmp_path / "golden.npz"
     path.write_text("of somebody")
     with pytest.raises(GoldenFileError, match=r"golden.npz exists already"):
-        golden_writer.check(path, tmp_path / "nowhere")
+        golden_writer.check_target(path, tmp_path / "nowhere")
     assert path.read_text() == "of somebody"
 
 
@@ -193,10 +193,10 @@ def test_an_original_without_the_stages_is_told(tmp_path):
 
 @pytest.mark.skipif(not CHECKOUT, reason="KAMCL_TORCH_CHECKOUT names no checkout")
 def test_the_file_of_seed_0_comes_out_again(tmp_path):
-    old, path = golden_check.read(GOLDEN_FILE), tmp_path / "anew.npz"
+    old, path = golden_file.read(GOLDEN_FILE), tmp_path / "anew.npz"
     run = golden_writer.plan(0, 8, ["4", "14"], ["0", "10", "11", "12"], MODES)
     golden_writer.write(path, Path(str(CHECKOUT)), run)
-    new = golden_check.read(path)
+    new = golden_file.read(path)
     assert new.keys() == old.keys()
     for name, expected in old.items():
         value = new[name]

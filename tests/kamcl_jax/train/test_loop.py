@@ -188,13 +188,13 @@ def test_another_config_in_the_same_folder_is_refused_and_loses_nothing(
 def test_the_report_is_of_the_best_checkpoint_not_the_latest(
     half, make_config, tmp_path, monkeypatch
 ):
-    original, validations = evaluate.score, iter([90.0, 10.0])
+    original, validations = evaluate.score_split, iter([90.0, 10.0])
 
     def score(*arguments):
         scores, embeddings = original(*arguments)
         return {**scores, "mR": next(validations, scores["mR"])}, embeddings
 
-    monkeypatch.setattr(evaluate, "score", score)
+    monkeypatch.setattr(evaluate, "score_split", score)
     both = loop.train(make_config(), tmp_path / "both")
     assert both["best_step"] == STEPS_PER_EPOCH
     assert both["val"]["mR"] == 90

@@ -13,7 +13,7 @@ from configs import rsicd
 from kamcl_jax.config import build
 from kamcl_jax.errors import PretrainedError
 from kamcl_jax.weights.release_layout import release_momentum_mask, state_layout
-from kamcl_jax.weights.torch_layout import Place, shapes
+from kamcl_jax.weights.torch_layout import Place, torch_shapes
 
 RECORDED = Path(__file__).parents[2] / "golden" / "parity_seed0_shapes.json"
 NO_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked")
@@ -50,7 +50,7 @@ def parameters(recorded, module):
 
 
 def test_names_order_and_shapes_are_the_recorded_ones(recorded, tree):
-    described = shapes(state_layout(18, 64, 512), tree)
+    described = torch_shapes(state_layout(18, 64, 512), tree)
     assert list(described) == list(recorded)
     assert described == recorded
 

@@ -11,8 +11,8 @@ from kamcl_jax.errors import PretrainedError
 from kamcl_jax.step.key_queue import KeyQueue
 from kamcl_jax.step.state import TrainState
 from kamcl_jax.weights import starting_weights, tensor_files
-from kamcl_jax.weights.resnet_layout import resnet_layout
 from kamcl_jax.weights.torch_layout import to_torch
+from kamcl_jax.weights.torchvision import resnet_layout
 
 WORDS = ["sea", "heliport", "<unk>"]
 
@@ -66,12 +66,12 @@ def table(tmp_path, config):
 
 
 def test_without_files_the_variables_are_left_as_they_are(config, variables):
-    starting_weights.check(config)
+    starting_weights.check_weight_files(config)
     assert starting_weights.starting_variables(config, variables, WORDS) is variables
 
 
 def test_both_encoders_take_their_part_and_nothing_else_changes(config, variables, resnet, table):
-    starting_weights.check(config)
+    starting_weights.check_weight_files(config)
     before = jax.tree.map(np.array, variables)
     started = starting_weights.starting_variables(config, variables, WORDS)
     for collection in ("params", "batch_stats"):
@@ -141,18 +141,12 @@ def test_a_state_starts_with_the_same_weights_in_query_and_key_encoders(
     unchanged |= {f"key_{name}": getattr(before, f"key_{name}") for name in unchanged}
     equal(started.replace(**unchanged), before)
     equal(state, before)
-
-
-def test_query_and_key_encoders_share_no_memory_as_the_state_is_donated(
-    config, state, resnet, table
-):
-    started = starting_weights.starting_state(config, state, WORDS)
+    # Nor do they share memory: the state is donated.
     for query, key in (
         (started.params, started.key_params),
         (started.batch_stats, started.key_batch_stats),
     ):
-        shared = jax.tree.map(np.shares_memory, query, key)
-        assert not any(jax.tree.leaves(shared))
+        assert not any(jax.tree.leaves(jax.tree.map(np.shares_memory, query, key)))
 
 
 def test_a_state_without_files_is_left_as_it_is(config, state):
@@ -163,16 +157,16 @@ def test_a_state_without_files_is_left_as_it_is(config, state):
 def test_a_home_folder_is_found(config, table, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     config.text_encoder.pretrained = "~/skip-thoughts"
-    starting_weights.check(config)
+    starting_weights.check_weight_files(config)
     config.text_encoder.pretrained = "~/nowhere"
     with pytest.raises(PretrainedError, match=rf"cannot read {tmp_path}/nowhere/dictionary.txt"):
-        starting_weights.check(config)
+        starting_weights.check_weight_files(config)
 
 
 def test_missing_files_are_told_before_anything_is_read(config, table, tmp_path):
     (tmp_path / "skip-thoughts" / "uni_skip.npz").unlink()
     with pytest.raises(PretrainedError, match=r"cannot read .*uni_skip.npz: .*; download "):
-        starting_weights.check(config)
+        starting_weights.check_weight_files(config)
     config.image_encoder.pretrained = str(tmp_path / "resnet18.pth")
     with pytest.raises(PretrainedError, match=r"there is no file .*resnet18.pth; download it as"):
-        starting_weights.check(config)
+        starting_weights.check_weight_files(config)

@@ -20,12 +20,13 @@ TENSORS = {
     "bias": np.float32([0.5, -1]),
     "count": np.array(7, np.int64),
 }
-SUFFIXES = [".safetensors", ".pth"]
 
 
-def needs_torch(suffix):
-    if suffix != ".safetensors":
+@pytest.fixture(params=[".safetensors", ".pth"])
+def suffix(request):
+    if request.param != ".safetensors":
         pytest.importorskip("torch")
+    return request.param
 
 
 def assert_same(tensors, expected=TENSORS):
@@ -44,9 +45,7 @@ def refusal(path):
     return message
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_is_written_is_read(tmp_path, suffix):
-    needs_torch(suffix)
     path = tmp_path / "new" / f"model{suffix}"
     columns_first = {**TENSORS, "weight": np.asfortranarray(TENSORS["weight"])}
     tensor_files.write(path, columns_first, epoch=12, score=41.25)
@@ -56,36 +55,27 @@ def test_what_is_written_is_read(tmp_path, suffix):
     assert os.listdir(path.parent) == [path.name]
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, suffix, monkeypatch):
-    needs_torch(suffix)
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, suffix):
     path = tmp_path / f"model{suffix}"
     tensor_files.write(path, TENSORS, epoch=1, score=1.0)
     with path.open("rb") as old:
         contents = path.read_bytes()
         tensor_files.write(path, TENSORS, epoch=2, score=2.0)
         assert old.read() == contents, "who has the old file open must keep all of it"
-
-    def fail(*args):
-        next(a for a in args if isinstance(a, type(path))).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    saver = "_save_safetensors" if suffix == ".safetensors" else "_save_torch"
-    monkeypatch.setattr(tensor_files, saver, fail)
-    with pytest.raises(PretrainedError, match=rf"cannot write .*model\{suffix}: No space left"):
-        tensor_files.write(path, TENSORS, epoch=3, score=3.0)
+    with pytest.raises(ValueError, match="could not convert"):
+        tensor_files.write(path, TENSORS, epoch=3, score="no number")
     assert tensor_files.read(path).epoch == 2
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path):
+def test_where_no_file_can_be_written_is_told_beforehand(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(PretrainedError, match=r"cannot write .*model.safetensors: "):
-        tensor_files.write(tmp_path / "file" / "model.safetensors", TENSORS, epoch=1, score=1.0)
+    with pytest.raises(PretrainedError, match=r"cannot write .*a.safetensors: no permission in "):
+        tensor_files.check_writable(tmp_path / "file" / "a.safetensors")
     (tmp_path / "folder.safetensors").mkdir()
-    with pytest.raises(PretrainedError, match=r"cannot write .*folder.safetensors: Is a directory"):
-        tensor_files.write(tmp_path / "folder.safetensors", TENSORS, epoch=1, score=1.0)
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder.safetensors"]
+    with pytest.raises(PretrainedError, match=r"cannot write .*folder.safetensors: it is a folder"):
+        tensor_files.check_writable(tmp_path / "folder.safetensors")
+    tensor_files.check_writable(tmp_path / "new" / "a.safetensors")
 
 
 def test_a_file_without_a_record_has_neither_epoch_nor_score(tmp_path):
@@ -111,27 +101,20 @@ def test_the_prefix_of_data_parallel_is_taken_off_when_all_names_have_it(tmp_pat
     assert_same(tensor_files.read(path).tensors, mixed)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_missing_file_and_a_folder_are_named(tmp_path, suffix):
-    needs_torch(suffix)
     path = tmp_path / f"model{suffix}"
     assert refusal(path) == f"cannot read {path}: No such file or directory"
     path.mkdir()
     assert refusal(path) == f"cannot read {path}: Is a directory"
 
 
-@pytest.mark.parametrize("kept", [0, 4, 20, -3])
-def test_a_cut_safetensors_file_is_refused(tmp_path, kept):
-    path = tmp_path / "cut.safetensors"
-    tensor_files.write(path, TENSORS, epoch=1, score=1.0)
-    path.write_bytes(path.read_bytes()[:kept])
-    assert "is no whole safetensors file" in refusal(path)
-
-
-def test_other_contents_of_a_safetensors_file_are_refused(tmp_path):
+def test_a_damaged_or_empty_safetensors_file_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
-    path.write_text("<!DOCTYPE html>\n" * 9)
-    assert "is no whole safetensors file" in refusal(path)
+    tensor_files.write(path, TENSORS, epoch=1, score=1.0)
+    whole = path.read_bytes()
+    for contents in (b"", whole[:4], whole[:20], whole[:-3], b"<!DOCTYPE html>\n" * 9):
+        path.write_bytes(contents)
+        assert "is no whole safetensors file" in refusal(path)
     save_file({}, path)
     assert refusal(path) == f"{path} holds no tensors"
 
@@ -146,12 +129,10 @@ def test_without_pytorch_its_files_are_refused_with_what_to_install(tmp_path, mo
     )
     assert refusal(path) == sentence
     with pytest.raises(PretrainedError, match=re.escape(sentence)):
-        tensor_files.check(path)
+        tensor_files.check_writable(path)
     with pytest.raises(PretrainedError, match=r"pip install torch"):
         tensor_files.write(tmp_path / "new" / "model.pth", TENSORS, epoch=1, score=1.0)
     assert os.listdir(tmp_path) == [path.name]
-    tensor_files.write(tmp_path / "model.safetensors", TENSORS, epoch=1, score=1.0)
-    assert_same(tensor_files.read(tmp_path / "model.safetensors").tensors)
 
 
 @pytest.fixture
@@ -230,20 +211,14 @@ def test_parameters_and_short_floats_become_f32(tmp_path, torch):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_cut_pytorch_file_is_refused(tmp_path, torch, zipped):
-    whole, path = tmp_path / "whole.pth", tmp_path / "cut.pth"
-    torch.save(as_torch(torch), whole, _use_new_zipfile_serialization=zipped)
-    contents = whole.read_bytes()
-    for kept in (0, 1, 10, 100, len(contents) // 2, len(contents) - 1):
-        path.write_bytes(contents[:kept])
-        assert refusal(path) == f"{path} is damaged, or no PyTorch file of tensors alone"
-
-
-@pytest.mark.parametrize("contents", [b"<!DOCTYPE html>\n" * 9, b"hello world\n" * 9])
-def test_other_files_are_refused(tmp_path, torch, contents):
+def test_a_damaged_pytorch_file_is_refused(tmp_path, torch, zipped):
     path = tmp_path / "model.pth"
-    path.write_bytes(contents)
-    assert refusal(path) == f"{path} is damaged, or no PyTorch file of tensors alone"
+    torch.save(as_torch(torch), path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    cut = [whole[:kept] for kept in (0, 1, 10, 100, len(whole) // 2, len(whole) - 1)]
+    for contents in (*cut, b"<!DOCTYPE html>\n" * 9, b"hello world\n" * 9):
+        path.write_bytes(contents)
+        assert refusal(path) == f"{path} is damaged, or no PyTorch file of tensors alone"
 
 
 class Malicious:
@@ -282,15 +257,5 @@ def test_whole_modules_and_other_entries_are_named(tmp_path, torch):
     assert refusal(path) == f"{path} holds a list, not a state_dict"
     torch.save({"weight": torch.ones(2), "epoch": 3}, path)
     assert refusal(path) == f"the entry epoch of {path} is no tensor but of type int"
-    torch.save({"model": {"weight": torch.eye(2).to_sparse()}}, path)
-    assert refusal(path) == f"the tensor weight of {path} is of a kind that NumPy does not have"
     torch.save({}, path)
     assert refusal(path) == f"{path} holds no tensors"
-
-
-def test_names_that_are_no_strings_are_refused(tmp_path):
-    torch = pytest.importorskip("torch")
-    path = tmp_path / "weights.pth"
-    torch.save({0: torch.zeros(2)}, path)
-    with pytest.raises(PretrainedError, match=r"weights.pth has the entry 0, whose name is no str"):
-        tensor_files.read(path)

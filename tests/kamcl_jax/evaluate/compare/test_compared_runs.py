@@ -1,15 +1,18 @@
-"""Runs to compare: their names, their differing fields, and which cannot be compared."""
+"""Runs to compare: names, differing fields, and where they differ most, whose answer is known."""
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.evaluate import finished_run
 from kamcl_jax.evaluate.compare import runs
-from kamcl_jax.evaluate.compare.figures import COLOURS
-from kamcl_jax.evaluate.compare.runs import MOST_RUNS, ComparedRun
+from kamcl_jax.evaluate.compare.report import COLOURS
+from kamcl_jax.evaluate.compare.runs import MOST_RUNS, ComparedRun, RankedQueries
+from kamcl_jax.ranking.ranks import Ranks
 
 
 @pytest.mark.parametrize(
@@ -17,7 +20,6 @@ from kamcl_jax.evaluate.compare.runs import MOST_RUNS, ComparedRun
     [
         (["/runs/a", "/runs/b"], ["a", "b"]),
         (["/x/seed0", "/y/seed0", "/y/seed1"], ["x/seed0", "y/seed0", "seed1"]),
-        (["/x/z/a", "/y/z/a"], ["x/z/a", "y/z/a"]),
         (["/a", "/a/a"], ["//a", "a/a"]),
         (["/runs/_a", "/_x/b", "/y/b"], ["./_a", "./_x/b", "y/b"]),
         (["/" + 30 * "x" + "1", "/b"], ["xxxxxxxxxxx…xxxxxxxxxx1", "b"]),
@@ -35,7 +37,7 @@ def test_there_are_as_many_colours_as_runs():
     assert len(set(COLOURS)) == MOST_RUNS
 
 
-@pytest.mark.parametrize("count", [0, 1, MOST_RUNS + 1])
+@pytest.mark.parametrize("count", [1, MOST_RUNS + 1])
 def test_too_few_or_too_many_runs_are_refused(count, tmp_path):
     with pytest.raises(ConfigError, match=f"takes 2 to 8 folders of runs, not {count}"):
         runs.read([tmp_path / str(number) for number in range(count)])
@@ -65,3 +67,48 @@ def test_fields_that_differ_are_listed_with_each_runs_value(stored_runs):
         "seed": ["0", "7", "0"],
     }
     assert runs.differing_fields(compared[:1] * 2) == {}
+
+
+def ranked(label, *ranks, captions="abcdef"):
+    found = ranks[0] if isinstance(ranks[0], Ranks) else Ranks.untied(ranks)
+    split = SimpleNamespace(captions=list(captions))
+    return RankedQueries(label, split, {"test_equal_texts": {"t2i": found}}, None)
+
+
+ONE = ranked("one", 1, 50, 4, 2, 9, 3)
+TWO = ranked("two", 1, 60, 1, 8, 3, 3)
+
+
+def test_queries_are_ordered_by_the_factor_between_ranks():
+    ahead, behind = runs.most_different([ONE, TWO], "t2i", 5)
+    assert ahead == [3, 1]  # 8 / 2, 60 / 50
+    assert behind == [2, 4]  # 4 / 1, 9 / 3
+    assert runs.most_different([ONE, TWO], "t2i", 1) == ([3], [2])
+    assert runs.most_different([TWO, ONE], "t2i", 5) == (behind, ahead)
+
+
+def test_of_several_runs_any_may_be_far_from_the_first():
+    three = ranked("three", 30, 50, 4, 1, 9, 3)
+    ahead, behind = runs.most_different([ONE, TWO, three], "t2i", 5)
+    assert ahead == [0, 3, 1]
+    assert behind == [2, 4, 3]
+    farthest = [runs.farthest([ONE, TWO, three], "t2i", query).label for query in (0, 2, 3)]
+    assert farthest == ["three", "two", "two"]
+
+
+def test_captions_of_one_text_are_listed_once():
+    one = ranked("one", 1, 2, 2, 1, 9, 5, captions="abbacd")
+    two = ranked("two", 2, 8, 8, 2, 3, 5, captions="abbacd")
+    assert runs.most_different([one, two], "t2i", 5) == ([1, 0], [4])
+
+
+def test_where_scores_tie_the_expected_rank_counts():
+    # Four irrelevant captions tie with the relevant one: the expected rank is 3.
+    tied = ranked("tied", Ranks(np.zeros(3, int), np.full(3, 4), np.ones(3, int)), captions="abc")
+    untied = ranked("untied", 2, 3, 4, captions="abc")
+    assert runs.most_different([tied, untied], "t2i", 5) == ([2], [0])
+
+
+@pytest.mark.parametrize("compared", [[], [ONE, ONE]])
+def test_without_a_difference_none_is_listed(compared):
+    assert runs.most_different(compared, "t2i", 5) == ([], [])

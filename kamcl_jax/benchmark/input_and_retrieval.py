@@ -1,0 +1,142 @@
+"""What is timed beside the step: how fast batches are read, and a split is encoded and ranked."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from input_pipeline.splits import batches
+from input_pipeline.splits.examples import Examples
+from kamcl_jax.benchmark.trials import Action
+from kamcl_jax.inference import embed
+from kamcl_jax.inference.embed import Encoders
+from kamcl_jax.parallel import mesh
+from kamcl_jax.parallel.mesh import Layout
+from kamcl_jax.ranking import ranks
+
+IMAGES_A_TRIAL = 256
+
+RSICD_TEST = (1093, 5465)
+"""Images and captions of RSICD's test split, whose score matrix is ranked whatever the config."""
+
+
+class BatchReader:
+    """Reads training batches in the order of a training, epoch after epoch.
+
+    Attributes:
+      images: The number of images that a trial reads.
+    """
+
+    def __init__(self, examples: Examples, seed: int, batch_size: int):
+        """Takes the training split, the seed of its order, and the batch size."""
+        self._fetch = partial(_batch, examples, seed, batch_size)
+        self._step = 0
+        self._batches = -(-IMAGES_A_TRIAL // batch_size)
+        self.images = self._batches * batch_size
+
+    def _read(self) -> Iterator[batches.Batch]:
+        first, self._step = self._step, self._step + self._batches
+        yield from batches.prefetched(self._fetch, range(first, self._step))
+
+    def read(self) -> None:
+        """Reads the next batches, made ahead in a thread as in training."""
+        for _ in self._read():
+            pass
+
+    def read_and_augment(self, augment: Callable[[jax.Array], jax.Array], layout: Layout) -> Action:
+        """Returns what reads the next batches and makes them what the encoders see.
+
+        That is all that the PyTorch original does in its data loader: images rotated, cropped and
+        normalised. Here the device does it, in training within the step.
+
+        Args:
+          augment: The function from `step_parts.augmenter`.
+          layout: Where batches lie.
+        """
+
+        def run() -> None:
+            for batch in self._read():
+                jax.block_until_ready(augment(mesh.put_batch(layout, batch)["image"]))
+
+        return run
+
+
+def _batch(examples: Examples, seed: int, batch_size: int, step: int) -> batches.Batch:
+    captions = batches.batch_captions(seed, step, len(examples.captions), batch_size)
+    return batches.make_batch(examples, captions)
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSample:
+    """The part of a split that a trial encodes: its first images with all of their captions.
+
+    Attributes:
+      images: u8[N, S, S, 3].
+      image_of_caption: int[M], 0 to N - 1.
+      tokens: i32[M, T].
+      lengths: i32[M].
+      word_concepts: u8[M, C].
+      batch_size: The batch size of the encoding.
+    """
+
+    images: np.ndarray
+    image_of_caption: np.ndarray
+    tokens: np.ndarray
+    lengths: np.ndarray
+    word_concepts: np.ndarray
+    batch_size: int
+
+    @property
+    def captions(self) -> int:
+        """The number of captions."""
+        return len(self.lengths)
+
+
+def first_captions(examples: Examples, captions: int, batch_size: int) -> SplitSample:
+    """Returns as many of a split's first images as have at most that many captions, or one."""
+    counts = np.bincount(examples.image_of_caption, minlength=len(examples.images))
+    images = max(1, int(np.searchsorted(np.cumsum(counts), captions, side="right")))
+    rows = np.flatnonzero(examples.image_of_caption < images)
+    return SplitSample(
+        images=np.asarray(examples.images[np.arange(images)]),
+        image_of_caption=examples.image_of_caption[rows],
+        tokens=examples.tokens[rows],
+        lengths=examples.lengths[rows],
+        word_concepts=examples.word_concepts[rows],
+        batch_size=batch_size,
+    )
+
+
+def image_encoding(encoders: Encoders, variables: Any, sample: SplitSample) -> Action:
+    """Returns what encodes every image once."""
+    return lambda: embed.embed_images(encoders, variables, sample.images, sample.batch_size)
+
+
+def caption_encoding(encoders: Encoders, variables: Any, sample: SplitSample) -> Action:
+    """Returns what encodes every caption once."""
+    texts = sample.tokens, sample.lengths, sample.word_concepts
+    return lambda: embed.embed_texts(encoders, variables, *texts, sample.batch_size)
+
+
+def paired_image_encoding(encoders: Encoders, variables: Any, sample: SplitSample) -> Action:
+    """Returns what encodes an image for every caption, as the PyTorch original does."""
+    images = sample.images[sample.image_of_caption]
+    return lambda: embed.embed_images(encoders, variables, images, sample.batch_size)
+
+
+def random_scores(images: int, captions: int) -> np.ndarray:
+    """Returns a score matrix f32[images, captions] of normal numbers."""
+    return np.random.default_rng(0).standard_normal((images, captions), np.float32)
+
+
+def score_ranking(scores: np.ndarray, image_of_caption: np.ndarray) -> Action:
+    """Returns what ranks a score matrix both ways."""
+    return lambda: ranks.rank_both_ways(scores, image_of_caption)
+
+
+def five_captions_each(images: int) -> np.ndarray:
+    """Returns int[5 * images], the image of each caption where every image has five in a row."""
+    return np.arange(5 * images) // 5
