@@ -66,16 +66,10 @@ def open_prepared(
 def read_texts(name: str, source_dir: str | Path | None, **options: Any) -> dict[str, Texts]:
     """Reads the captions of a data set; its images need not be there, and nothing is written.
 
-    Args:
-      name: A key of `BUILDERS`.
-      source_dir: The folder with the data set's files; None for 'synthetic'.
-      **options: The data set's own, see its class.
+    The arguments are those of `open_prepared`.
 
     Returns:
       Split -> its texts, 'train' first and 'test' last.
-
-    Raises:
-      DataError: The name or an option is unknown, or something is wrong with the files.
     """
     builder_class = _builder_class(name, source_dir, options)
     return builder_class.read_texts(_expanded(source_dir), **options)

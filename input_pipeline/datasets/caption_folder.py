@@ -63,7 +63,12 @@ class Listing:
 
 
 class FolderBuilder(DatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Reads the captions and finds the images, all of them in one folder."""
+    """Reads the captions and finds the images, all of them in one folder.
+
+    Every data set of this kind has the options `images`, `captions` and `blank_captions`. The first
+    is the image folder's name within the data folder, or an absolute path; '' tries
+    `IMAGE_FOLDERS`.
+    """
 
     IMAGE_FOLDERS: ClassVar[Sequence[str]] = ("images",)
     """The names that the image folder may have."""
@@ -71,15 +76,6 @@ class FolderBuilder(DatasetBuilder, skip_registration=True):  # type: ignore[cal
     def __init__(
         self, *, source_dir: Path, prepared_dir: Path, images: str = "", **options: Any
     ) -> None:
-        """Reads the captions and finds the images.
-
-        Args:
-          source_dir: The folder with the caption files and the image folder.
-          prepared_dir: The folder for prepared data.
-          images: The image folder's name within `source_dir`, or an absolute path; '' tries
-            `IMAGE_FOLDERS`.
-          **options: The options of `list_images`.
-        """
         self._listing = self._checked_listing(source_dir, images=images, **options)
         self._folder = find_folder(source_dir, [images] if images else self.IMAGE_FOLDERS)
         candidates = [self.candidates(entry) for entry in self._listing.entries]
@@ -203,7 +199,7 @@ class CaptionFolder(FolderBuilder):
           source_dir: The folder with the caption file.
           captions: The caption file's name within `source_dir`, or an absolute path; '' takes the
             only one.
-          images: The name of the image folder, see the constructor.
+          images: The image folder, see the base class.
           blank_captions: Whether an empty caption is accepted.
           test_fraction: The share of the images in the test split of a file without splits, in
             (0, 1).

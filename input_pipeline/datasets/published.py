@@ -43,10 +43,10 @@ class PublishedDataset(FolderBuilder, skip_registration=True):  # type: ignore[c
           source_dir: The folder with the caption files.
           captions: The publisher's JSON file within `source_dir`, or an absolute path; '' takes the
             text files if they are there, else the JSON file under its usual name.
-          images: The name of the image folder, which is not looked at.
+          images: The image folder, see the base class.
           blank_captions: Whether an empty caption is accepted; None for the data set's default.
         """
-        del images
+        del images  # only tables of your own may name images by whole paths
         blank = cls.BLANK_CAPTIONS if blank_captions is None else blank_captions
         if not captions and release_text.has_layout(source_dir):
             return Listing(source_dir, release_text.read(source_dir, blank))

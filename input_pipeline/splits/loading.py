@@ -41,14 +41,7 @@ _DECIDING_CODE = (
 )
 """The files that decide what is in the arrays of the captions: when one changes, so do they."""
 TRAINING_CAPTIONS = "training_captions.sha256"
-_ARRAYS = (
-    "image_ids",
-    "image_of_caption",
-    "tokens",
-    "lengths",
-    "word_concepts",
-    "image_concepts",
-)
+_ARRAYS = ("image_ids", "image_of_caption", "tokens", "lengths", "word_concepts", "image_concepts")
 
 
 def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:

@@ -15,16 +15,8 @@ import numpy as np
 from input_pipeline.images import files as image_files
 from input_pipeline.images import reader
 from input_pipeline.images.bands import BandChoice
-from input_pipeline.images.files import UnreadableImageError
+from input_pipeline.images.files import IMAGE_SUFFIXES, UnreadableImageError
 from kamcl_jax.search.index import POINTER, FileState
-
-SUFFIXES = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx"),
-    )
-)
-"""The suffixes, in small letters, of the files that are taken for images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +71,7 @@ def find_images(root: Path, without: Path) -> FoundFiles:
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 continue
-            if suffix in SUFFIXES:
+            if suffix in IMAGE_SUFFIXES:
                 names.append(name if below == "." else f"{below}/{name}")
             else:
                 found.others[suffix] += 1

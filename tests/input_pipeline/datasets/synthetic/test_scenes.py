@@ -156,19 +156,3 @@ def test_many_scenes_are_twins_that_differ_in_one_fact_and_are_drawn_anew():
     first, second = draw(0, 2 * twins, 64), draw(0, 2 * twins + 1, 64)
     assert np.abs(first.image.astype(int) - second.image).mean() > 5
     assert first.captions != second.captions
-
-
-def test_kinds_look_different_from_one_another():
-    """The nearest class mean in colours alone names the kind far more often than chance."""
-
-    def colours(image):
-        red, green, blue = np.moveaxis(image // 64, -1, 0)
-        codes = red * 16 + green * 4 + blue
-        return np.sqrt(np.bincount(codes.ravel(), minlength=64) / codes.size)
-
-    seen = [draw(0, index, 48) for index in range(300)]
-    vectors = np.stack([colours(scene.image) for scene in seen])
-    labels = np.array([sorted(KINDS).index(scene.kind) for scene in seen])
-    of_kind = [vectors[:150][labels[:150] == label] for label in range(len(KINDS))]
-    distance = np.linalg.norm(vectors[150:, None] - [of.mean(0) for of in of_kind], axis=-1)
-    assert (distance.argmin(1) == labels[150:]).mean() > 5 / len(KINDS)
