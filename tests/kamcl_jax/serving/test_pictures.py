@@ -52,35 +52,31 @@ def test_an_upload_may_be_nearly_as_large_as_is_said_and_no_larger(client):
     assert "An upload has at most 0.3 MB." in answer.text
 
 
-@pytest.mark.parametrize("form", [{}, {"image": "a text"}, {"image": (io.BytesIO(b"x"), "")}])
-def test_a_form_without_an_image_is_told(client, form):
-    answer = client.post("/upload", data=form, content_type="multipart/form-data")
-    assert answer.status_code == 400
-    assert "No image was chosen." in answer.text
-
-
 @pytest.mark.parametrize(
-    ("body", "content_type"),
+    ("form", "content_type", "sentence"),
     [
-        (PART * 500 + b"--x--", "multipart/form-data; boundary=x"),
-        (b"\xff\x00" * 1000, "multipart/form-data"),
-        (b"image=" + b"x" * 90_000, "application/x-www-form-urlencoded"),
+        ({}, "multipart/form-data", "No image was chosen."),
+        ({"image": "a text"}, "multipart/form-data", "No image was chosen."),
+        ({"image": (io.BytesIO(b"x"), "")}, "multipart/form-data", "No image was chosen."),
+        (PART * 500 + b"--x--", "multipart/form-data; boundary=x", ""),
+        (b"\xff\x00" * 1000, "multipart/form-data", ""),
+        (b"image=" + b"x" * 90_000, "application/x-www-form-urlencoded", ""),
     ],
 )
-def test_malformed_forms_are_refused(client, body, content_type):
-    answer = client.post("/upload", data=body, content_type=content_type)
-    assert answer.status_code in (400, 413)
+def test_a_form_without_an_image_is_refused(client, form, content_type, sentence):
+    answer = client.post("/upload", data=form, content_type=content_type)
+    assert answer.status_code in ((400,) if sentence else (400, 413))
+    assert sentence in answer.text
 
 
 def test_another_site_cannot_upload(client):
-    assert upload(client, encoded()).status_code == 303
     for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
         answer = upload(client, encoded(), **headers)
         assert answer.status_code == 403
         assert "must not upload" in answer.text
 
 
-def test_an_upload_is_never_on_the_disk_under_its_name(client, served_index, tmp_path, monkeypatch):
+def test_an_upload_is_never_on_the_disk(client, served_index, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = set(served_index.folder.parent.rglob("*"))
     pixels = np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)
@@ -96,8 +92,5 @@ def test_the_cache_drops_what_was_used_longest_ago_where_there_is_no_room():
     assert cache.get("a") == "1234"
     cache.put("c", "12")
     assert [cache.get(key) for key in "abc"] == ["1234", None, "12"]
-    cache.put("a", "1")  # makes room
-    cache.put("d", "123")
-    assert [cache.get(key) for key in "acd"] == ["1", "12", "123"]
-    cache.put("e", "1234567")  # is too large, and drops nothing else
-    assert [cache.get(key) for key in "acde"] == ["1", "12", "123", None]
+    cache.put("d", "1234567")  # is too large, and drops nothing else
+    assert [cache.get(key) for key in "acd"] == ["1234", "12", None]
