@@ -100,9 +100,10 @@ def test_every_answer_forbids_what_is_not_needed(client):
 
 @pytest.mark.parametrize("address", ["/", "/search?q=pond", "/image/0", "/nothing"])
 def test_pages_need_nothing_from_elsewhere_and_keep_to_their_policy(client, address):
-    page = client.get(address).text
-    assert not re.search(r"<style|<script(?! src=)|\s(style|on\w+|srcset|data|poster)=", page)
-    links = set(re.findall(r'\s(?:src|href|action)="([^"]*)"', page))
+    tags = "".join(re.findall("<[a-z][^>]*>", client.get(address).text))
+    forbidden = r"<style|<script(?! src=)|\s(style|on\w+|srcset|data|poster)="
+    assert not re.search(forbidden, re.sub('="[^"]*"', "=", tags))
+    links = set(re.findall(r'\s(?:src|href|action)="([^"]*)"', tags))
     assert {"/", "/search", "/static/page.css"} <= links
     for link in links - {"/upload"}:
         assert re.match(r"/(?!/)", link)
