@@ -4,17 +4,18 @@ import dataclasses
 import re
 
 import pytest
+from tiny_index import changed_config
 
 from kamcl_jax.export import model_card
 
 
 @pytest.fixture
 def card_of(tiny_model):
-    """Returns the card of the tiny model with some fields of its config changed."""
+    """Returns the card of a model of the usual encoders with some fields of its config changed."""
 
     def write(fields, **arguments):
-        config = tiny_model.config.copy_and_resolve_references()
-        config.update_from_flattened_dict(fields)
+        usual = {"image_encoder.module": "", "text_encoder.module": ""}
+        config = changed_config(tiny_model, usual | fields)
         return model_card.write(dataclasses.replace(tiny_model, config=config), None, **arguments)
 
     return write
