@@ -23,6 +23,8 @@ from input_pipeline.errors import DataError
 from kamcl_jax.errors import ConfigError, ExportError
 from kamcl_jax.evaluate import evaluate, finished_run
 from kamcl_jax.export import command, model_folder, stablehlo
+from kamcl_jax.search import update_index
+from kamcl_jax.search.index import open_index
 
 FILES = {
     *("README.md", "config.json", "model.safetensors", "vocabulary.json"),
@@ -99,6 +101,16 @@ def test_the_folder_is_the_model_of_the_run_and_the_cards_lines_load_it(
         exec(snippets(in_folder)[0], {})
     cosines = model.similarity(model.encode_images(IMAGES), model.encode_texts(CAPTIONS[:1]))
     assert printed.getvalue().strip() == str(cosines)
+
+
+def test_an_index_of_the_model_embeds_as_it_does(exported, model, tmp_path):
+    update_index.index_images(model, exported.parent, tmp_path / "index")
+    index = open_index(tmp_path / "index")
+    assert index.files == IMAGES
+    expected = model.encode_images([exported.parent / name for name in IMAGES])
+    np.testing.assert_allclose(index.embeddings, expected, rtol=0, atol=1e-6)
+    found = index.model.encode_texts(CAPTIONS[:1])
+    np.testing.assert_array_equal(found, model.encode_texts(CAPTIONS[:1]))
 
 
 def test_a_sentence_is_embedded_without_the_libraries_of_data_pictures_and_pages(
