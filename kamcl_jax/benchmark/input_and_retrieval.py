@@ -118,7 +118,7 @@ def image_encoding(encoders: Encoders, variables: Any, sample: SplitSample) -> A
 def caption_encoding(encoders: Encoders, variables: Any, sample: SplitSample) -> Action:
     """Returns what encodes every caption once."""
     texts = sample.tokens, sample.lengths, sample.word_concepts
-    return lambda: embed.embed_texts(encoders, variables, *texts, sample.batch_size)
+    return lambda: embed.embed_texts(encoders, variables, texts, sample.batch_size)
 
 
 def paired_image_encoding(encoders: Encoders, variables: Any, sample: SplitSample) -> Action:

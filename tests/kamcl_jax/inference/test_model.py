@@ -81,7 +81,7 @@ def test_with_the_releases_padding_a_batch_is_as_large_on_any_number_of_devices(
     tokens = np.zeros((7, 9), np.int32)
     for layout in (one_device, mesh.replicated(mesh.make_mesh())):
         encoders = embed.Encoders(encode, encode, layout)
-        embedded = embed.embed_texts(encoders, {}, tokens, lengths, tokens, 3)
+        embedded = embed.embed_texts(encoders, {}, (tokens, lengths, tokens), 3)
         assert embedded[:, 0].tolist() == [3, 3, 3, 9, 9, 9, 2]
 
 
@@ -93,10 +93,8 @@ def test_a_caption_is_cut_alike_whoever_embeds_it(tmp_path, monkeypatch):
     state, test = stored_runs.random_state(experiment), experiment.data.test
     with Checkpoints(folder_of(tmp_path / "run")) as checkpoints:
         checkpoints.save(state, {"mR": 1.0}, record.make(experiment, History()))
-    encoders, arrays = evaluate.make_encoders(experiment), test.word_concepts
-    expected = embed.embed_texts(
-        encoders, state.variables, test.tokens, test.lengths, arrays, config.evaluation.batch_size
-    )
+    encoders = evaluate.make_encoders(experiment)
+    expected = embed.embed(encoders, state.variables, test, 8).captions
     captions = list(test.captions)
     words = [tokenize(caption) for caption in captions]
     assert min(map(len, words)) <= 8 < 16 < max(map(len, words))
