@@ -12,17 +12,21 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from stored_runs import run_config, save
 from tiny_index import noise
 
 import kamcl_jax
 from input_pipeline.errors import DataError
+from kamcl_jax.config import build
 from kamcl_jax.errors import ConfigError, ExportError
 from kamcl_jax.evaluate import evaluate, finished_run
 from kamcl_jax.export import command, model_folder, stablehlo
+from kamcl_jax.inference import embed
 from kamcl_jax.search import update_index
 from kamcl_jax.search.index import open_index
 
@@ -60,10 +64,18 @@ HEAVY = {"flask", "lancedb", "matplotlib", "nltk", "pandas", "tensorflow_dataset
 
 
 @pytest.fixture(scope="module")
-def exported(stored_runs, tmp_path_factory):
-    """The folder of the first run, with images of the names that the card uses."""
+def run(tmp_path_factory):
+    """A run of KAMCL's own encoders."""
+    folder = tmp_path_factory.mktemp("run")
+    save(build.build(run_config(folder)), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """The folder of the run's model, with images of the names that the card uses."""
     folder = tmp_path_factory.mktemp("exported")
-    command.export(stored_runs.one, folder / "model", split="test")
+    command.export(run, folder / "model", split="test")
     for number, name in enumerate(IMAGES):
         noise(number, 90, 70).save(folder / name)
     return folder / "model"
@@ -89,10 +101,10 @@ def snippets(folder):
 
 
 def test_the_folder_is_the_model_of_the_run_and_the_cards_lines_load_it(
-    in_folder, exported, model, stored_runs
+    in_folder, exported, model, run
 ):
     assert {path.name for path in exported.iterdir()} == FILES
-    expected = kamcl_jax.load(stored_runs.one)
+    expected = kamcl_jax.load(run)
     assert model.step == expected.step
     jax.tree.map(np.testing.assert_array_equal, model.variables, expected.variables)
     assert model.words == expected.words
@@ -113,11 +125,9 @@ def test_an_index_of_the_model_embeds_as_it_does(exported, model, tmp_path):
     np.testing.assert_array_equal(found, model.encode_texts(CAPTIONS[:1]))
 
 
-def test_a_sentence_is_embedded_without_the_libraries_of_data_pictures_and_pages(
-    exported, stored_runs
-):
+def test_a_sentence_is_embedded_without_the_libraries_of_data_pictures_and_pages(exported, run):
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, exported, stored_runs.one],
+        [sys.executable, "-c", LOAD, exported, run],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[3],
@@ -148,8 +158,9 @@ def test_the_cards_lines_for_jax_alone_give_what_the_program_gives(in_folder, mo
     assert found["text_concepts"].shape == (2, len(model.concepts))
 
 
-def test_the_card_has_the_reports_scores_and_the_sizes_of_the_data(exported, stored_runs):
-    card = (exported / "README.md").read_text()
+def test_the_card_has_the_reports_scores_and_the_sizes_of_the_data(stored_runs, tmp_path):
+    command.export(stored_runs.one, tmp_path, split="test")
+    card = (tmp_path / "README.md").read_text()
     _, header, text = card.split("---\n", 2)
     fields = yaml.safe_load(header)
     test = finished_run.read(stored_runs.one).results["test"]
@@ -165,9 +176,9 @@ def test_the_card_has_the_reports_scores_and_the_sizes_of_the_data(exported, sto
     assert "{" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL)  # no field left open
 
 
-def test_arrays_and_table_of_the_split_are_those_of_the_model(exported, model, stored_runs):
+def test_arrays_and_table_of_the_split_are_those_of_the_model(exported, model, run):
     arrays = np.load(exported / "embeddings_test.npz")
-    test = finished_run.open_data(finished_run.read(stored_runs.one)).test
+    test = finished_run.open_data(finished_run.read(run)).test
     assert arrays["captions"].tolist() == list(test.captions)
     assert arrays["file_names"].tolist() == list(test.file_names)
     assert arrays["concept_words"].tolist() == list(model.concepts.words)
@@ -193,10 +204,11 @@ def test_arrays_and_table_of_the_split_are_those_of_the_model(exported, model, s
 
 
 def test_what_is_not_known_or_cannot_be_is_told(stored_runs, tmp_path, capsys, monkeypatch):
-    def cannot(_):
-        raise ExportError("the image encoder cannot be exported")
+    def encode(variables, images):
+        rows = [images[0]] * (len(images) // 2)  # of a size that nobody knows
+        return embed.Encoded(jnp.stack(rows), jnp.stack(rows))
 
-    monkeypatch.setattr(stablehlo, "image_encoder", cannot)
+    monkeypatch.setattr(embed, "encoder_functions", lambda *_: (encode, encode))
     workdir = shutil.copytree(stored_runs.one, tmp_path / "run")
     shutil.rmtree(workdir / "report")
     folder = tmp_path / "model"
@@ -207,7 +219,7 @@ def test_what_is_not_known_or_cannot_be_is_told(stored_runs, tmp_path, capsys, m
     command.export(workdir, folder)
     told = capsys.readouterr().err
     assert "has no report, and the model card no scores" in told
-    assert "no StableHLO is written: the image encoder cannot be exported" in told
+    assert "no StableHLO is written: the image encoder cannot be exported for inputs of" in told
     card = (folder / "README.md").read_text()
     assert "There is no report of these weights (step 30)" in card
     assert "was not looked up for this card" in card

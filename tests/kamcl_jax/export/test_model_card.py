@@ -37,6 +37,7 @@ def test_fields_are_shown_where_they_are_set_to_something(card_of):
         ({"concepts.lemmatize": True}, "A word names a concept by its lemma"),
         ({"caption_padding": "release"}, "embedding depends on the\n  longest one of its batch"),
         ({"data.max_tokens": 7}, "t up to 7:"),
+        ({"data.max_tokens": 7}, "[caption.lower().split()[:7] for caption in captions]"),
         (
             {"data.max_tokens": 7},
             "The lines above cut yours (`[:7]`)\n  before they look up tokens",

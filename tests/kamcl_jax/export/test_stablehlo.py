@@ -1,29 +1,11 @@
-"""Encoders that cannot be exported, and captions that are too long for one that was."""
+"""The sizes that an exported encoder takes, and the numbers that it computes with."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_index import changed
 
-from kamcl_jax.errors import ExportError
 from kamcl_jax.export import stablehlo
-from kamcl_jax.inference import embed
-
-
-@pytest.mark.parametrize("which", ["image", "text"])
-def test_an_encoder_that_needs_to_know_its_sizes_is_told_in_one_sentence(
-    which, tiny_model, monkeypatch
-):
-    def encode(variables, first, *_):
-        rows = [first[0]] * (len(first) // 2)  # of a size that nobody knows
-        return embed.Encoded(jnp.stack(rows), jnp.stack(rows))
-
-    monkeypatch.setattr(embed, "encoder_functions", lambda *_: (encode, encode))
-    export = {"image": stablehlo.image_encoder, "text": stablehlo.text_encoder}[which]
-    with pytest.raises(ExportError, match=f"the {which} encoder cannot be exported") as caught:
-        export(tiny_model)
-    assert "\n" not in str(caught.value)
 
 
 def test_platforms_and_sizes_are_open_but_for_captions_that_should_have_been_cut(tiny_model):

@@ -1,8 +1,6 @@
 """Uploads, what is refused of them, and the cache that pictures and uploads are kept in."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -21,21 +19,12 @@ def encoded(pixels=BLACK, file_format="PNG"):
     return file.getvalue()
 
 
-def bomb():
-    """A PNG of few bytes whose header claims many pixels."""
-    header = b"IHDR" + struct.pack(">II5B", 30_000, 30_000, 8, 2, 0, 0, 0)
-    checksum = struct.pack(">I", zlib.crc32(header))
-    return encoded().replace(encoded()[12:33], header + checksum)
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "it is empty"),
         (b"no image at all", "its format is not known"),
-        (b"II*\0" + b"\xff" * 300, "it is"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>', "its format"),
-        (bomb(), "it has more than 100000000 pixels"),
     ],
 )
 def test_uploads_that_are_no_images_are_told(client, content, reason):
@@ -56,10 +45,8 @@ def test_an_upload_may_be_nearly_as_large_as_is_said_and_no_larger(client):
     ("form", "content_type", "sentence"),
     [
         ({}, "multipart/form-data", "No image was chosen."),
-        ({"image": "a text"}, "multipart/form-data", "No image was chosen."),
         ({"image": (io.BytesIO(b"x"), "")}, "multipart/form-data", "No image was chosen."),
         (PART * 500 + b"--x--", "multipart/form-data; boundary=x", ""),
-        (b"\xff\x00" * 1000, "multipart/form-data", ""),
         (b"image=" + b"x" * 90_000, "application/x-www-form-urlencoded", ""),
     ],
 )
