@@ -233,8 +233,8 @@ def check(case, dtype="float32", **how):
     assert not wrong, (most, wrong)
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-@pytest.mark.parametrize("size", [64, 96, 100])
+# Other combinations of sizes and devices are in the long tests.
+@pytest.mark.parametrize(("size", "devices"), [(64, 1), (96, 8), (100, 1)])
 def test_the_image_tower_has_the_twin_s_gradients(size, devices):
     check(Case("image", BATCH, size), devices=devices)
 
@@ -244,14 +244,13 @@ def test_options_of_the_image_tower_leave_the_twin_s_gradients(option):
     check(Case("image", BATCH, 64), **option)
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-def test_the_text_tower_has_the_twin_s_gradients(devices):
-    check(Case("text", BATCH), devices=devices)
+def test_the_text_tower_has_the_twin_s_gradients():
+    check(Case("text", BATCH), devices=8)
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-def test_the_step_does_what_the_twin_s_does(devices):
-    check(Case("step", BATCH, 96), devices=devices)
+# On one device the golden files hold the step, in float64.
+def test_the_step_does_what_the_twin_s_does():
+    check(Case("step", BATCH, 96), devices=8)
 
 
 def test_dropout_is_the_twin_s():
