@@ -27,7 +27,7 @@ HEAD = ("", "concept", "repeated in all", "images that show it", "captions that 
 
 @dataclass(frozen=True)
 class ConceptCounts:
-    """The concepts of the training images, counted.
+    """The C concepts of the N training images, counted.
 
     Attributes:
       vocabulary: The text encoder's words.
@@ -55,11 +55,7 @@ def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
 
     It writes `concepts.json`, `concepts.md` (all of them with their counts), `concepts.png` (those
     that most captions name), `vocabulary.json` and `labels.jsonl` (each training image's soft
-    labels).
-
-    Args:
-      config: The config, as `configs.base` describes it.
-      folder: Where the files go; None for a folder `concepts` among the prepared data.
+    labels) into the folder, by default `concepts` among the prepared data.
     """
     fields.check_data(config)
     if folder is not None:

@@ -28,12 +28,7 @@ from kamcl_jax.runs.history import History
 def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[str, Any]:
     """Scores the best checkpoint of a run on its test split and writes the report anew.
 
-    Args:
-      config: The run's config; if None, the one in the checkpoint.
-      workdir: The run's folder.
-
-    Returns:
-      The contents of `report/metrics.json`.
+    The config is the run's; if None, the one in the checkpoint. Returns what `report` does.
     """
     run_folder.check_shared(workdir)
     with open_checkpoints(workdir) as checkpoints:
@@ -61,15 +56,7 @@ def report(
 ) -> dict[str, Any]:
     """Scores the best checkpoint, or the latest where none was validated, and writes the report.
 
-    Args:
-      experiment: What was trained.
-      checkpoints: The run's checkpoints, at least one.
-      encoders: What `make_encoders` returns.
-      history: The history of the training.
-      workdir: The run's folder; the report goes to its `report`.
-
-    Returns:
-      The contents of `report/metrics.json`.
+    The report goes to the folder `report` in `workdir`. Returns the contents of its metrics.json.
     """
     best, variables = _best(experiment, checkpoints)
     skipped = variables.pop("skipped")
@@ -115,18 +102,7 @@ def score_split(
     batch_size: int,
     ties: str = "expected",
 ) -> tuple[dict[str, float], Embeddings]:
-    """Embeds a split and scores it.
-
-    Args:
-      encoders: What `make_encoders` returns.
-      variables: The model's `params` and `batch_stats`.
-      examples: The split.
-      batch_size: How many images or captions are encoded at once.
-      ties: How tied scores are ranked, see `rank_both_ways`.
-
-    Returns:
-      The split's retrieval metrics and its embeddings.
-    """
+    """Embeds a split and returns its `retrieval_metrics` and its embeddings."""
     embeddings = embed.embed(encoders, variables, examples, batch_size)
     return metrics.retrieval_metrics(embeddings, examples.image_of_caption, ties), embeddings
 
@@ -136,12 +112,8 @@ def rank_test_split(
 ) -> dict[str, dict[str, Ranks]]:
     """Ranks a split by the official protocol, `test`, and where equal texts count.
 
-    `test_equal_texts` takes every image or caption with the query's text for relevant.
-
-    Args:
-      scores: f32[N, M], images by captions, or the embeddings that `embed` returns.
-      examples: The split.
-      ties: How tied scores are ranked, see `rank_both_ways`.
+    `test_equal_texts` takes every image or caption with the query's text for relevant. Scores and
+    ties are those of `rank_both_ways`.
     """
     texts = equal_texts.numbered(examples.captions)
     official, equal = rank_with_texts(scores, examples.image_of_caption, [None, texts], ties)

@@ -59,10 +59,10 @@ def write(
     embeddings: Embeddings,
     ranks_of_captions: Ranks,
 ) -> None:
-    """Writes the report.
+    """Writes the report into a folder, which is made if absent.
 
     Args:
-      folder: Where it goes; the folder is made if absent, and files in it are replaced.
+      folder: The folder; files in it are replaced.
       experiment: What was trained.
       history: The history of the training.
       results: What metrics.json is to contain.
@@ -99,13 +99,9 @@ def captions_to_show(captions: Sequence[str], seed: int) -> list[int]:
 def retrieve(
     embeddings: Embeddings, examples: Examples, captions: Sequence[int], ranks: Ranks
 ) -> list[Retrieved]:
-    """Finds the images that some captions retrieve; of equal scores, the lower row comes first.
+    """Finds the images that the captions in some rows retrieve; of equals, the lower row is first.
 
-    Args:
-      embeddings: The embeddings of the split.
-      examples: The split.
-      captions: The rows of the captions.
-      ranks: How all captions rank the images, where equal texts count.
+    `ranks` says how all captions of the split rank the images, where equal texts count.
     """
     texts, expected = equal_texts.numbered(examples.captions), ranks.expected()
     found = top_k(embeddings.captions[np.asarray(captions)], embeddings.images, figures.TOP)
@@ -122,12 +118,7 @@ def retrieve(
 
 
 def stored_images(config: ml_collections.ConfigDict, examples: Examples) -> Picture:
-    """Returns what reads images as they are stored, not as small as the model sees them.
-
-    Args:
-      config: The config whose data are prepared.
-      examples: The split whose rows are asked for.
-    """
+    """Returns what reads a split's images as stored, larger than the model sees them."""
     data = config.data
     prepared = datasets.open_prepared(
         data.name,

@@ -21,11 +21,9 @@ QUERIES_LISTED, QUERIES_SHOWN = 8, 3
 
 
 def compare(folders: Sequence[Path], out: Path) -> None:
-    """Writes a comparison of runs.
+    """Writes a comparison of 2 to 8 runs with the first of them to a folder.
 
-    Args:
-      folders: The folders of the runs, 2 to 8; the others are compared with the first.
-      out: The folder to write to; what a comparison has written there before is replaced.
+    What a comparison has written there before is replaced.
     """
     _check_folder(out)
     runs = compared_runs.read(folders)
