@@ -13,8 +13,8 @@ from input_pipeline.language.concepts import Concepts
 from input_pipeline.language.texts import Texts
 from input_pipeline.language.vocabulary import Vocabulary
 from input_pipeline.splits import assembly
-from kamcl_jax.config import data as data_from_config
 from kamcl_jax.config import fields
+from kamcl_jax.config.data import open_data, prepared_dir, settings
 from kamcl_jax.evaluate.figures import DOTS_PER_INCH
 from kamcl_jax.evaluate.tables import markdown_table
 from kamcl_jax.runs import folder as run_folder
@@ -62,17 +62,17 @@ def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
         run_folder.check(folder)
     data = config.data
     if data.bad_images == "skip":  # which ones are left out is known when they have been read
-        splits = data_from_config.open_data(config).texts()
+        splits = open_data(config).texts()
     else:
         splits = datasets.read_texts(data.name, data.dir, **data.options)
-    settings = data_from_config.settings(config)
-    placement = assembly.place(splits, settings)
+    chosen = settings(config)
+    placement = assembly.place(splits, chosen)
     texts = Texts.joined(splits.values())
     parts = placement.parts(texts)
-    vocabulary, concepts = assembly.learn(parts, texts.of(placement.outside_test), settings)
+    vocabulary, concepts = assembly.learn(parts, texts.of(placement.outside_test), chosen)
     train = parts["train"]
     counts = count(train, vocabulary, concepts)
-    folder = folder or data_from_config.prepared_dir(config) / data.name / "concepts"
+    folder = folder or prepared_dir(config) / data.name / "concepts"
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder, train, counts)
     print(summary(counts, PRINTED))

@@ -11,16 +11,14 @@ from input_pipeline.splits.examples import Examples
 from kamcl_jax.config import build
 from kamcl_jax.config.build import Experiment
 from kamcl_jax.errors import DamagedCheckpointError
-from kamcl_jax.evaluate import report as reporting
-from kamcl_jax.evaluate import tables
+from kamcl_jax.evaluate import report, tables
 from kamcl_jax.inference import embed
 from kamcl_jax.inference.embed import Encoders
 from kamcl_jax.parallel import hosts
 from kamcl_jax.ranking import metrics
 from kamcl_jax.ranking.ranks import Ranks, rank_with_texts
 from kamcl_jax.ranking.scores import Array, Embeddings, Scores
-from kamcl_jax.runs import folder as run_folder
-from kamcl_jax.runs import record
+from kamcl_jax.runs import folder, record
 from kamcl_jax.runs.checkpoints import Checkpoints, first_readable, open_checkpoints
 from kamcl_jax.runs.history import History
 
@@ -28,9 +26,9 @@ from kamcl_jax.runs.history import History
 def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[str, Any]:
     """Scores the best checkpoint of a run on its test split and writes the report anew.
 
-    The config is the run's; if None, the one in the checkpoint. Returns what `report` does.
+    The config is the run's; if None, the one in the checkpoint. Returns what `report_best` does.
     """
-    run_folder.check_shared(workdir)
+    folder.check_shared(workdir)
     with open_checkpoints(workdir) as checkpoints:
         stored = first_readable(reversed(checkpoints.steps), checkpoints.record)
         if config is None:
@@ -38,7 +36,7 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[st
         experiment = build.build(config, trains=False)
         record.check(experiment, stored)
         encoders = make_encoders(experiment)
-        return report(experiment, checkpoints, encoders, record.history_of(stored), workdir)
+        return report_best(experiment, checkpoints, encoders, record.history_of(stored), workdir)
 
 
 def make_encoders(experiment: Experiment) -> Encoders:
@@ -47,7 +45,7 @@ def make_encoders(experiment: Experiment) -> Encoders:
     return embed.make_encoders(experiment.model, experiment.layout, dtype)
 
 
-def report(
+def report_best(
     experiment: Experiment,
     checkpoints: Checkpoints,
     encoders: Encoders,
@@ -72,12 +70,12 @@ def report(
         "skipped_updates": int(skipped),
         "seconds": history.seconds,
     }
+    written = workdir / "report"
     if hosts.is_first():
         ranks_of_captions = ranks["test_equal_texts"]["t2i"]
-        folder = workdir / "report"
-        reporting.write(folder, experiment, history, results, embeddings, ranks_of_captions)
+        report.write(written, experiment, history, results, embeddings, ranks_of_captions)
     hosts.say(tables.summary(results))
-    hosts.say(f"report: {workdir / 'report' / 'report.md'}")
+    hosts.say(f"report: {written / 'report.md'}")
     return results
 
 

@@ -13,9 +13,9 @@ from input_pipeline import datasets
 from input_pipeline.images import reader
 from input_pipeline.language import equal_texts
 from input_pipeline.splits.examples import Examples
-from kamcl_jax.config import data as data_from_config
-from kamcl_jax.config import fields as config_fields
 from kamcl_jax.config.build import Experiment
+from kamcl_jax.config.data import prepared_dir
+from kamcl_jax.config.fields import flatten
 from kamcl_jax.evaluate import figures, tables
 from kamcl_jax.evaluate.figures import Picture, Retrieved
 from kamcl_jax.ranking.metrics import RESAMPLES
@@ -123,7 +123,7 @@ def stored_images(config: ml_collections.ConfigDict, examples: Examples) -> Pict
     prepared = datasets.open_prepared(
         data.name,
         data.dir,
-        data_from_config.prepared_dir(config),
+        prepared_dir(config),
         bad_images=data.bad_images,
         **data.options,
     )
@@ -146,9 +146,7 @@ def document(experiment: Experiment, history: History, results: dict[str, Any]) 
     epochs = max([results["best_epoch"], *(row["epoch"] for row in history.validation)])
     from_epoch = config.schedule.alignment_from_epoch
     step_two = f"epoch {from_epoch + 1}" if from_epoch < epochs else "not reached"
-    fields = "\n".join(
-        f"| `{name}` | `{value!r}` |" for name, value in config_fields.flatten(config).items()
-    )
+    fields = "\n".join(f"| `{name}` | `{value!r}` |" for name, value in flatten(config).items())
     return f"""# KAMCL on `{config.data.name}`
 
 {_origin(results)} Recalls in percent; {TIES[config.evaluation.ties]};

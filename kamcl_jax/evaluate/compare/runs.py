@@ -62,7 +62,7 @@ class RankedQueries:
         return self.ranks["test_equal_texts"][way].expected()
 
 
-def read(folders: Sequence[Path]) -> list[ComparedRun]:
+def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
     """Reads the runs, in order."""
     if not 2 <= len(folders) <= MOST_RUNS:
         raise ConfigError(
