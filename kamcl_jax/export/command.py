@@ -36,7 +36,7 @@ def export(
     Args:
       workdir: of the run.
       out: folder to write to; what an export has written there before is replaced, or removed.
-      split: one of `stored_run.SPLITS`, whose embeddings and concept probabilities are written
+      split: one of `finished_run.SPLITS`, whose embeddings and concept probabilities are written
         too; this needs the data.
       config: of the run, where its data lie elsewhere by now; the checkpoint's, if None.
 

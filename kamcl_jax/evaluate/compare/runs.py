@@ -94,7 +94,7 @@ def labels(folders: Sequence[Path]) -> list[str]:
     names = []
     for folder in folders:
         others = [other.parts for other in folders if other != folder]
-        # Counted from the end: the parts that no other folder has so, too.
+        # The fewest last parts that no other folder ends with.
         depth = next(
             depth
             for depth in range(1, len(folder.parts) + 1)
