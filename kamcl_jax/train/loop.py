@@ -69,7 +69,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
         else:
             write_config(experiment, workdir)
             _run_steps(experiment, checkpoints, encoders, state, history, workdir)
-        return evaluate.report(experiment, checkpoints, encoders, history, workdir)
+        return evaluate.report_best(experiment, checkpoints, encoders, history, workdir)
 
 
 def _check_early(config: ml_collections.ConfigDict, workdir: Path) -> None:
