@@ -30,7 +30,7 @@ from kamcl_jax.errors import (
 from kamcl_jax.evaluate import concepts, data_report, evaluate, finished_run
 from kamcl_jax.evaluate.compare import command as comparison
 from kamcl_jax.export import command as export
-from kamcl_jax.parallel import compilation_cache, hosts
+from kamcl_jax.parallel import compilation, hosts
 from kamcl_jax.runs.checkpoints import silence_writers
 from kamcl_jax.search import command, index_command
 from kamcl_jax.search.command import Wishes
@@ -148,7 +148,7 @@ def main(argv: list[str]) -> None:
     try:
         _join_hosts(str(_MODE.value))
         if _MODE.value in COMPILING_MODES:
-            compilation_cache.enable()
+            compilation.keep_programs()
         mode.run(*runs)
     except Stopped as stopped:
         _end(f"\n{stopped}", stopped.exit_status)

@@ -1,7 +1,7 @@
-"""Where the training split lies, on the host or on the devices, and how a step comes by its batch.
+"""Where the training split lies, on the host or on the devices, and how a step gets its batch.
 
-`config.data.residency`: on the devices a batch is a few caption numbers, and the host neither reads
-nor sends an image; on the host the split may be larger than any device.
+`config.data.residency` decides. On the devices a batch is a few caption numbers, and the host
+neither reads nor sends an image; on the host the split may be larger than any device.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ import numpy as np
 from input_pipeline.splits import batches
 from kamcl_jax.config import build
 from kamcl_jax.config.build import Experiment
-from kamcl_jax.parallel import compiled_step, mesh
-from kamcl_jax.parallel.compiled_step import GB
+from kamcl_jax.parallel import compilation, mesh
+from kamcl_jax.parallel.compilation import GB
 from kamcl_jax.step import resident_batch
 from kamcl_jax.step.resident_batch import CaptionNumbers
 
 SHARE_OF_MEMORY = 0.6
-"""Of a device, that 'auto' lets a step take with the training split beside it: evaluation and
-fragments need their room, too."""
+"""How much of a device's memory 'auto' lets a step take together with the training split: the
+evaluation and fragments need their room, too."""
 
 Fetch = Callable[[int], Any]
 """Step number -> what the step takes beside the state."""
@@ -29,15 +29,15 @@ Fetch = Callable[[int], Any]
 
 @dataclasses.dataclass(frozen=True)
 class StepInput:
-    """How a step comes by its batch.
+    """How a step gets its batch.
 
     Attributes:
-      resident: whether the training split lies on the devices (`make_train_step`'s argument).
-      abstract: shapes, dtypes and places of what the step takes beside the state.
-      table_bytes: of the training split on each device.
-      limit: bytes that the step may take on each device; None: whatever there is.
-      open: reads what has to be there before the first step, and returns how to fetch a step's
-        input.
+      resident: Whether the training split lies on the devices.
+      abstract: The shapes, dtypes and places of what the step takes beside the state.
+      table_bytes: How many bytes of the training split lie on each device.
+      limit: How many bytes the step may take on each device; None sets no limit.
+      open: Reads what has to be there before the first step, and returns the function that
+        fetches a step's input.
     """
 
     resident: bool
@@ -58,46 +58,38 @@ class StepInput:
 
 
 def candidates(experiment: Experiment) -> list[StepInput]:
-    """Returns what the config allows; the first one whose step fits is to be taken.
-
-    Args:
-      experiment: its `config.data.residency` decides.
-    """
+    """Returns what the config allows; the first one whose step fits is to be taken."""
     choice = experiment.config.data.residency
     if choice == "device":
         return [_on_devices(experiment, None)]
     if choice == "host":
         return [_on_host(experiment)]
-    available = compiled_step.available_memory()
-    # A CPU says nothing of its memory: that is the host's, where images are mapped, not read.
-    # Several processes must choose alike, though their devices may have different room; and each
-    # would read all images, where on the host it reads those of its own rows.
+    available = compilation.available_memory()
+    # A CPU does not say how much memory it has: it is the host's, where images are mapped, not
+    # read. Several processes must choose alike, though their devices may have different room; and
+    # each would read all images instead of those of its own rows.
     if available is None or jax.process_count() > 1:
         return [_on_host(experiment)]
     on_devices = _on_devices(experiment, int(SHARE_OF_MEMORY * available))
-    # Compiled only if there is a chance.
-    tried = [on_devices] if on_devices.fits(on_devices.table_bytes) else []
-    return [*tried, _on_host(experiment)]
+    if not on_devices.fits(on_devices.table_bytes):  # there is no need to compile the step
+        return [_on_host(experiment)]
+    return [on_devices, _on_host(experiment)]
 
 
 def _captions(experiment: Experiment) -> Callable[[int], np.ndarray]:
-    """Returns step -> the captions of this process's rows of the batch."""
-    config, num_captions = experiment.config, len(experiment.data.train.captions)
-    rows = mesh.local_rows(experiment.layout, config.batch_size)
-    return lambda step: batches.batch_captions(config.seed, step, num_captions, config.batch_size)[
-        rows
-    ]
-
-
-def _text_of_caption(experiment: Experiment) -> np.ndarray | None:
-    return build.text_of_caption(experiment.config, experiment.data)
+    """Returns the function from a step to the captions of this process's rows of the batch."""
+    seed, size = experiment.config.seed, experiment.config.batch_size
+    count = len(experiment.data.train.captions)
+    rows = mesh.local_rows(experiment.layout, size)
+    return lambda step: batches.batch_captions(seed, step, count, size)[rows]
 
 
 def _on_host(experiment: Experiment) -> StepInput:
     examples, layout = experiment.data.train, experiment.layout
 
     def open_() -> Fetch:
-        captions, texts = _captions(experiment), _text_of_caption(experiment)
+        captions = _captions(experiment)
+        texts = build.text_of_caption(experiment.config, experiment.data)
         return lambda step: mesh.put_batch(
             layout, batches.make_batch(examples, captions(step), texts)
         )
@@ -106,14 +98,14 @@ def _on_host(experiment: Experiment) -> StepInput:
 
 
 def _on_devices(experiment: Experiment, limit: int | None) -> StepInput:
-    examples, layout = experiment.data.train, experiment.layout
-    config = experiment.config
+    examples, layout, config = experiment.data.train, experiment.layout, experiment.config
     abstract = resident_batch.abstract(
         examples, config.batch_size, layout, config.loss.mask_false_negatives
     )
 
     def open_() -> Fetch:
-        captions, texts = _captions(experiment), _text_of_caption(experiment)
+        captions = _captions(experiment)
+        texts = build.text_of_caption(config, experiment.data)
         tables = resident_batch.load(examples, layout, text_of_caption=texts)
         return lambda step: CaptionNumbers(
             tables, mesh.put_batch(layout, captions(step).astype(np.int32))

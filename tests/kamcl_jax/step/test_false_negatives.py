@@ -15,7 +15,7 @@ from tiny_model import BATCH, QUEUE
 
 from kamcl_jax.benchmark.step_parts import random_encodings
 from kamcl_jax.parallel import mesh as sharding
-from kamcl_jax.parallel.compiled_step import collectives, compile_step
+from kamcl_jax.parallel.compilation import collectives, compile_step
 from kamcl_jax.step import false_negatives, losses, momentum, objective, pair_ids
 from kamcl_jax.step.pair_ids import PairIds
 from kamcl_jax.step.state import state_layout

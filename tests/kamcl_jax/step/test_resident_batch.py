@@ -11,7 +11,7 @@ from tiny_model import BATCH, CONCEPTS, IMAGE_SIZE, MAX_TOKENS, WORDS
 
 from input_pipeline.splits import batches
 from input_pipeline.splits.examples import Examples
-from kamcl_jax.parallel import compiled_step, mesh
+from kamcl_jax.parallel import compilation, mesh
 from kamcl_jax.step import resident_batch
 from kamcl_jax.step.resident_batch import CaptionNumbers
 from kamcl_jax.step.train_step import make_train_step
@@ -118,12 +118,12 @@ def on_all_devices(examples, tiny, all_devices):
     step = make_train_step(Towers(), tiny.optimizer, tiny.settings, all_devices, resident=True)
     abstract = resident_batch.abstract(examples, BATCH, all_devices)
     state = jax.eval_shape(lambda: create_state(tiny.optimizer))
-    return compiled_step.compile_step(step, state, abstract, all_devices)
+    return compilation.compile_step(step, state, abstract, all_devices)
 
 
 def test_each_device_looks_up_its_own_rows(on_all_devices):
     program = on_all_devices.as_text()
-    sent = compiled_step.collectives(program)
+    sent = compilation.collectives(program)
     assert sent  # gradients
     assert max(math.prod(one.shape) for one in sent if one.kind != "all-reduce") < SIDE**2
     assert not [one for one in sent if one.dtype == "u8"]
@@ -133,7 +133,7 @@ def test_each_device_looks_up_its_own_rows(on_all_devices):
 
 
 def test_the_tables_count_as_memory_of_the_step(on_all_devices, examples, tiny, all_devices):
-    taken = compiled_step.memory(on_all_devices)
+    taken = compilation.memory(on_all_devices)
     state = sum(leaf.nbytes for leaf in jax.tree.leaves(create_state(tiny.optimizer)))
     tables = resident_batch.size_of(resident_batch.abstract(examples, BATCH, all_devices).examples)
     assert taken.arguments == pytest.approx(state + tables + 4 * BATCH / 8, rel=0.01)

@@ -8,7 +8,7 @@ from tiny_model import BATCH, tiny_config
 from input_pipeline.language import equal_texts
 from input_pipeline.splits import batches
 from kamcl_jax.config import build
-from kamcl_jax.parallel import compiled_step
+from kamcl_jax.parallel import compilation
 from kamcl_jax.step import resident_batch
 from kamcl_jax.train import feed
 
@@ -31,20 +31,20 @@ def chosen(experiment):
 
 
 def test_a_config_that_says_where_is_obeyed_whatever_the_memory(experiment_with, monkeypatch):
-    monkeypatch.setattr(compiled_step, "available_memory", lambda: 1)
+    monkeypatch.setattr(compilation, "available_memory", lambda: 1)
     assert chosen(experiment_with("device")) == [True]
     assert feed.candidates(experiment_with("device"))[0].fits(10**15)
     assert chosen(experiment_with("host")) == [False]
 
 
 def test_auto_is_the_host_where_the_memory_is_unknown_as_on_a_cpu(experiment_with):
-    assert compiled_step.available_memory() is None
+    assert compilation.available_memory() is None
     assert chosen(experiment_with("auto")) == [False]
 
 
 def test_auto_is_the_device_if_data_and_step_take_at_most_their_share(experiment_with, monkeypatch):
     experiment = experiment_with("auto")
-    monkeypatch.setattr(compiled_step, "available_memory", lambda: 10**9)
+    monkeypatch.setattr(compilation, "available_memory", lambda: 10**9)
     assert chosen(experiment) == [True, False]
     on_device, on_host = feed.candidates(experiment)
     limit = int(feed.SHARE_OF_MEMORY * 10**9)
@@ -52,49 +52,47 @@ def test_auto_is_the_device_if_data_and_step_take_at_most_their_share(experiment
     assert not on_device.fits(limit + 1)
     assert on_host.fits(10**15)
     # Data that are too large by themselves are not compiled for.
-    monkeypatch.setattr(compiled_step, "available_memory", lambda: on_device.table_bytes)
+    monkeypatch.setattr(compilation, "available_memory", lambda: on_device.table_bytes)
     assert chosen(experiment) == [False]
 
 
 def test_auto_is_the_host_with_several_processes(experiment_with, monkeypatch):
     experiment = experiment_with("auto")
-    monkeypatch.setattr(compiled_step, "available_memory", lambda: 10**9)
+    monkeypatch.setattr(compilation, "available_memory", lambda: 10**9)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     assert chosen(experiment) == [False]
 
 
-def test_both_places_give_the_same_batches(experiment_with):
-    on_host = feed.candidates(experiment_with("host"))[0]
-    on_devices = feed.candidates(experiment_with("device"))[0]
-    fetches = on_host.open(), on_devices.open()
-    for step in (0, 1, 20):
-        batch, numbers = (fetch(step) for fetch in fetches)
-        assert numbers.captions.shape == (BATCH,)
-        found = resident_batch.gather(numbers.examples, numbers.captions)
-        jax.tree.map(np.testing.assert_array_equal, found, batch)
-
-
 def test_the_sentences_say_where_and_how_much(experiment_with):
-    on_host = feed.candidates(experiment_with("host"))[0]
+    (on_host,) = feed.candidates(experiment_with("host"))
     assert on_host.describe() == "training data: read by the host, a batch at a time"
-    on_devices = feed.candidates(experiment_with("device"))[0]
+    (on_devices,) = feed.candidates(experiment_with("device"))
     assert on_devices.describe() == "training data: 0.00 GB in the memory of each device"
     assert on_devices.table_bytes > 24 * 64**2 * 3
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_both_places_give_the_same_batches(experiment_with, masked):
+    experiment = experiment_with("host", mask_false_negatives=masked)
+    (on_host,) = feed.candidates(experiment)
+    (on_devices,) = feed.candidates(experiment_with("device", mask_false_negatives=masked))
+    looked_up = jax.jit(lambda numbers: resident_batch.batch_of(numbers, experiment.layout))
+    fetches = on_host.open(), on_devices.open()
+    for step in (0, 1, 20):
+        batch, numbers = (fetch(step) for fetch in fetches)
+        assert numbers.captions.shape == (BATCH,)
+        assert batch.keys() == on_host.abstract.keys()
+        found = dict(looked_up(numbers))
+        jax.tree.map(np.testing.assert_array_equal, found, dict(batch))
+        shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (found, batch)]
+        assert shapes[0] == shapes[1]
+
+
 def test_pairs_say_what_they_are_of_where_false_negatives_are_left_out(experiment_with):
     experiment = experiment_with("host", mask_false_negatives=True)
-    train, layout = experiment.data.train, experiment.layout
-    (on_host,) = feed.candidates(experiment)
-    batch = on_host.open()(1)
-    assert batch.keys() == on_host.abstract.keys()
+    train = experiment.data.train
+    batch = feed.candidates(experiment)[0].open()(1)
     rows = batches.batch_captions(experiment.config.seed, 1, len(train.captions), BATCH)
     np.testing.assert_array_equal(batch["image_id"], train.image_of_caption[rows])
     texts = equal_texts.numbered(train.captions)
     np.testing.assert_array_equal(batch["text_id"], texts[rows])
-    (on_devices,) = feed.candidates(experiment_with("device", mask_false_negatives=True))
-    looked_up = jax.jit(lambda numbers: resident_batch.batch_of(numbers, layout))
-    found = looked_up(on_devices.open()(1))
-    jax.tree.map(np.testing.assert_array_equal, dict(found), dict(batch))
-    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (found, batch)]
-    assert shapes[0] == shapes[1]
