@@ -34,4 +34,4 @@ def compile_once(tmp_path_factory):
     folder = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # of commands that tests start
     jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

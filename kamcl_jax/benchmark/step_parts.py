@@ -24,7 +24,7 @@ from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Action, Timing
 from kamcl_jax.config import build
 from kamcl_jax.models.towers import DualEncoder, Encoded
-from kamcl_jax.parallel import compiled_step, mesh
+from kamcl_jax.parallel import compilation, mesh
 from kamcl_jax.parallel.mesh import Layout
 from kamcl_jax.step import momentum
 from kamcl_jax.step.encoding import Batch, Encodings
@@ -159,7 +159,7 @@ class Steps:
         self.cost: Cost = roofline.compiled_cost(compiled)
         loops = roofline.uncounted_loop_cost(step.trace(self.state, batch).jaxpr, subject.longest)
         self.loop_cost: Cost = loops / layout.mesh.size
-        self.memory = compiled_step.memory(compiled)
+        self.memory = compilation.memory(compiled)
 
     def add(self, part: str) -> None:
         """Compiles the step without one of `LEFT_OUT`."""
@@ -290,7 +290,7 @@ def split(timings: dict[str, Timing]) -> dict[str, float]:
 
 
 def _compile(step: Any, state: TrainState, batch: Any, layout: Layout) -> Any:
-    return compiled_step.compile_step(step, _abstract(state), _abstract(batch), layout)
+    return compilation.compile_step(step, _abstract(state), _abstract(batch), layout)
 
 
 def _abstract(tree: Any) -> Any:

@@ -19,7 +19,7 @@ from configs import synthetic
 from kamcl_jax.config import build
 from kamcl_jax.models import resnet
 from kamcl_jax.models.layers import max_pool
-from kamcl_jax.parallel import compiler_options, mesh
+from kamcl_jax.parallel import mesh
 from kamcl_jax.step import state as train_state
 from kamcl_jax.step.encoding import cast_floats
 from kamcl_jax.step.train_step import make_train_step
@@ -188,7 +188,7 @@ def of_tower(case, model, dtype, layout, state, data):
     gradient = jax.jit(
         jax.grad(product),
         in_shardings=(layout.whole, layout.whole, layout.batch),
-        compiler_options=compiler_options.for_mesh(layout.mesh),
+        compiler_options=mesh.compiler_options(layout.mesh),
     )
     inputs = [data[name] for name in names]
     return {case.part: gradient(state.params[case.part], state.batch_stats, inputs)}
