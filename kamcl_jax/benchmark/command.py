@@ -51,13 +51,10 @@ def run(
 
     Args:
       config: A config as `configs.base` describes it.
-      workdir: Where `report/benchmark.json` and `report/benchmark.png` go.
+      workdir: Where `report/benchmark.json`, which is returned, and `report/benchmark.png` go.
       checkout: The folder of a clone of the PyTorch original; None leaves it out.
       step_budget: How often the step, its parts and the machine's rates are timed.
       budget: How often each of the other groups is timed.
-
-    Returns:
-      What is saved.
     """
     run_folder.check_writable(workdir)
     build.check_with_devices(config)

@@ -50,11 +50,7 @@ class BatchReader:
         """Returns what reads the next batches and makes them what the encoders see.
 
         That is all that the PyTorch original does in its data loader: images rotated, cropped and
-        normalised. Here the device does it, in training within the step.
-
-        Args:
-          augment: The function from `step_parts.augmenter`.
-          layout: Where batches lie.
+        normalised. Here the device does it, in training within the step, by `step_parts.augmenter`.
         """
 
         def run() -> None:

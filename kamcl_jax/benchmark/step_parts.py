@@ -139,18 +139,13 @@ class Steps:
         """Compiles the whole step, and measures how long that takes."""
         self._subject = subject
         config = subject.config
-        make = partial(
-            build.make_state,
-            config,
-            subject.model,
-            subject.optimizer,
-            subject.num_concepts,
-        )
+        model, optimizer = subject.model, subject.optimizer
+        make = partial(build.make_state, config, model, optimizer, subject.num_concepts)
         layout = build.make_layout(config, subject.mesh, jax.eval_shape(make))
         self.layout: Layout = layout
         self.state: TrainState = build.run_once(make, layout.state)
         self.variants: dict[str, Variant] = {}
-        step = make_train_step(subject.model, subject.optimizer, subject.settings, layout)
+        step = make_train_step(model, optimizer, subject.settings, layout)
         batch = mesh.put_batch(layout, subject.batch)
         started = time.perf_counter()
         compiled = _compile(step, self.state, batch, layout)
@@ -177,10 +172,9 @@ class Steps:
 
     def action(self, name: str) -> Action:
         """Returns what takes a step of a variant and waits for its end."""
-        return lambda: self.take(name)
+        return partial(self._take, name)
 
-    def take(self, name: str) -> None:
-        """Takes a step of a variant."""
+    def _take(self, name: str) -> None:
         variant = self.variants[name]
         shared = {field: getattr(self.state, field) for field in variant.own}
         after, _ = variant.compiled(self.state.replace(**variant.own), variant.batch)
@@ -189,9 +183,8 @@ class Steps:
 
     def alone(self, part: str) -> Action:
         """Returns what does one of `ALONE`, on the step's own arrays."""
-        return {AUGMENTATION: self._augmentation, LOSSES: self._losses, UPDATE: self._update}[
-            part
-        ]()
+        made_by = {AUGMENTATION: self._augmentation, LOSSES: self._losses, UPDATE: self._update}
+        return made_by[part]()
 
     def _augmentation(self) -> Action:
         augment = augmenter(self._subject.settings, self.layout)
@@ -247,12 +240,8 @@ class Steps:
 
     def _encodings(self, seed: int) -> Encodings:
         subject = self._subject
-        drawn = random_encodings(
-            seed,
-            len(subject.batch["lengths"]),
-            subject.config.embedding_size,
-            subject.num_concepts,
-        )
+        batch, embedding_size = len(subject.batch["lengths"]), subject.config.embedding_size
+        drawn = random_encodings(seed, batch, embedding_size, subject.num_concepts)
         return jax.device_put(drawn, self.layout.batch)
 
 

@@ -176,7 +176,8 @@ def modules(package: str) -> dict[str, types.ModuleType]:
     if package == "skipthoughts":
         return {package: _module(package, BayesianUniSkip=BayesianUniSkip)}
     if package == "torchvision":
-        builders = {"resnet18": _resnet18, "resnet50": _no_such_depth, "resnet101": _no_such_depth}
+        # The original imports the deeper ones and builds none.
+        builders = {"resnet18": _resnet18, "resnet50": None, "resnet101": None}
         resnet = _module(f"{package}.models.resnet", **builders)
         models = _module(f"{package}.models", resnet=resnet)
         return {m.__name__: m for m in (_module(package, models=models), models, resnet)}
@@ -210,7 +211,3 @@ def _module(name: str, **attributes: Any) -> types.ModuleType:
 def _resnet18(*_args: Any, **_options: Any) -> ResNet18:
     """Builds the network; pretrained weights may be asked for, and none are loaded."""
     return ResNet18()
-
-
-def _no_such_depth(*_args: Any, **_options: Any) -> ResNet18:
-    raise NotImplementedError("the stand-in for torchvision has a ResNet-18 only")
