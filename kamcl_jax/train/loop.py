@@ -11,6 +11,7 @@ from typing import Any
 import ml_collections
 
 from input_pipeline.splits.batches import prefetched
+from input_pipeline.splits.findings import count_and_name
 from kamcl_jax.config import build, fields
 from kamcl_jax.config.build import Experiment
 from kamcl_jax.errors import CheckpointError, DamagedCheckpointError, DivergedError, Stopped
@@ -52,6 +53,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     _check_early(config, workdir)
     experiment = build.build(config)
     folder.check_shared(workdir)
+    if experiment.data.left_out:
+        hosts.say(count_and_name(experiment.data.left_out, "left out"))
     with (
         folder.lock(workdir),
         Checkpoints(folder_of(workdir), experiment.config.checkpoint.keep) as checkpoints,
