@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 from tiny_model import BATCH, tiny_config
 
-from input_pipeline.language import equal_texts
-from input_pipeline.splits import batches
 from kamcl_jax.config import build
 from kamcl_jax.parallel import compilation
 from kamcl_jax.step import resident_batch
@@ -86,13 +84,3 @@ def test_both_places_give_the_same_batches(experiment_with, masked):
         jax.tree.map(np.testing.assert_array_equal, found, dict(batch))
         shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (found, batch)]
         assert shapes[0] == shapes[1]
-
-
-def test_pairs_say_what_they_are_of_where_false_negatives_are_left_out(experiment_with):
-    experiment = experiment_with("host", mask_false_negatives=True)
-    train = experiment.data.train
-    batch = feed.candidates(experiment)[0].open()(1)
-    rows = batches.batch_captions(experiment.config.seed, 1, len(train.captions), BATCH)
-    np.testing.assert_array_equal(batch["image_id"], train.image_of_caption[rows])
-    texts = equal_texts.numbered(train.captions)
-    np.testing.assert_array_equal(batch["text_id"], texts[rows])
