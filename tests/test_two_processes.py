@@ -16,7 +16,7 @@ from kamcl_jax.runs.checkpoints import Checkpoints, folder_of
 from kamcl_jax.train import loop
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = 300
+STEPS = 200
 FIELDS = {
     "image_encoder.module": "noisy_encoders:Image",  # these start quickly
     "text_encoder.module": "noisy_encoders:Text",
@@ -24,7 +24,8 @@ FIELDS = {
     "embedding_size": 32,
     "num_concepts": 32,
     "mesh.fsdp_min_size": 256,
-    "data.options.train": 40,
+    "data.options.size": 48,
+    "data.options.train": 160,  # an epoch
     "data.options.validation": 10,
     "data.options.test": 10,
     "max_steps": STEPS,  # some seconds: the signal takes one until all processes know of it

@@ -69,12 +69,6 @@ def test_devices_have_a_batch_each(tiny_growth):
     assert two["work"] == two["seconds"] * os.cpu_count() / 2
 
 
-def test_the_exponent_is_that_of_the_last_two_points():
-    assert growth_report.exponent([10, 1000, 3000], [7.0, 3 * 1000**1.5, 3 * 3000**1.5]) == (
-        pytest.approx(1.5)
-    )
-
-
 def test_one_point_has_no_exponent(tmp_path):
     point = {"size": 1000, "seconds": 1.0, "peak": 2e9, "before": 1e9, "matrix": 2e7}
     assert math.isnan(growth_report.exponent([1000], [1.0]))
@@ -104,9 +98,3 @@ def test_another_process_answers_on_simulated_devices(monkeypatch):
     assert flags == ["--xla_dump_to=folder", "--xla_force_host_platform_device_count=4"]
     growth.measure_alone(growth_report.EVALUATION, 1000)
     assert seen["env"]["XLA_FLAGS"] == "--xla_dump_to=folder"
-
-
-def test_an_axis_that_there_is_not_is_named(capsys):
-    with pytest.raises(SystemExit):
-        growth.main(["--axes=words,height"])
-    assert "'height' is none of batch, image" in capsys.readouterr().err
