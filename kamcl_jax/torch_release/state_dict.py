@@ -19,9 +19,8 @@ import optax
 from kamcl_jax.config import build
 from kamcl_jax.errors import PretrainedError
 from kamcl_jax.step import pair_ids
-from kamcl_jax.step import state as train_state
 from kamcl_jax.step.momentum import KeyQueue
-from kamcl_jax.step.state import TrainState
+from kamcl_jax.step.state import TrainState, step_rng
 from kamcl_jax.weights.release_layout import query_gradient_layout, state_layout
 from kamcl_jax.weights.torch_layout import (
     Layout,
@@ -77,7 +76,7 @@ def from_state_dict(
         opt_state=_after_steps(optimizer.init(params), step),
         image_queue=queue("image", "queue_ptr_im"),
         text_queue=queue("text", "queue_ptr_tx"),
-        rng=train_state.step_rng(config.seed),
+        rng=step_rng(config.seed),
     )
     return jax.tree.map(jnp.asarray, state)
 
