@@ -1,6 +1,7 @@
 """`--mode=benchmark`: times everything of a config, prints it and saves it."""
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -112,7 +113,8 @@ def run(
         }
     results["left_out"] = left_out
     folder = workdir / "report"
-    report.save(folder / "benchmark.json", results)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmark.json").write_text(json.dumps(results, indent=2) + "\n")
     report.draw(folder / "benchmark.png", results)
     hosts.say(report.text(results))
     hosts.say(f"saved: {folder / 'benchmark.json'}, {folder / 'benchmark.png'}")
@@ -121,9 +123,7 @@ def run(
 
 def _step_actions(timed: Subject, steps: Steps, theirs: TimedOriginal | None) -> dict[str, Action]:
     dtype = build.compute_dtype(timed.config) or jnp.float32
-    actions = {name: steps.action(name) for name in steps.variants}
-    actions |= {part: steps.alone(part) for part in step_parts.ALONE}
-    actions |= roofline.machine_actions(dtype)
+    actions = {**steps.actions(), **roofline.machine_actions(dtype)}
     if theirs is not None:
         augment = step_parts.augmenter(timed.settings, steps.layout)
         images = jax.device_get(augment(steps.variants[WHOLE].batch["image"]))

@@ -100,10 +100,7 @@ def tensor_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Returns the names and shapes of the release's state_dict, in its order.
 
-    Args:
-      config: The config of the model and the queue.
-      num_tokens: Rows of the word embedding, padding included.
-      num_concepts: Rows of the concept heads.
+    The word embedding has `num_tokens` rows, padding included.
     """
     like = build.abstract_state(config, num_tokens, num_concepts)
     return torch_shapes(_layout(config), _as_tree(like))

@@ -110,7 +110,7 @@ def test_fake_original_runs_and_leaves_nothing_behind(fake_checkout, monkeypatch
     surroundings.check(original.stand_ins)
 
 
-def test_loading_starts_the_optimiser_afresh(fake_checkout):
+def test_loading_starts_the_optimiser_afresh_and_refuses_what_does_not_fit(fake_checkout):
     pytest.importorskip("torch")
     original = load_original(fake_checkout, WORDS, QUEUE)
     start, runs = original.state_dict(), []
@@ -121,14 +121,8 @@ def test_loading_starts_the_optimiser_afresh(fake_checkout):
         runs.append(original.state_dict())
     for name in start:
         np.testing.assert_allclose(runs[0][name], runs[1][name], atol=1e-6)
-
-
-def test_a_state_that_does_not_fit_is_told(fake_checkout):
-    pytest.importorskip("torch")
-    original = load_original(fake_checkout, WORDS, QUEUE)
-    state = {n: tensor for n, tensor in original.state_dict().items() if "Q.linear" not in n}
     with pytest.raises(TorchOriginalError, match=r"does not fit the PyTorch original: .*linear"):
-        original.load(state, RUN)
+        original.load({n: tensor for n, tensor in start.items() if "Q.linear" not in n}, RUN)
 
 
 def test_stand_in_resnet_has_the_state_dict_of_torchvisions():
