@@ -4,6 +4,7 @@ import contextlib
 import errno
 import itertools
 import json
+import operator
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -65,19 +66,11 @@ class Checkpoints:
           keep: How many of the latest checkpoints are kept besides the best.
           read_only: Leaves everything as it is, even what a killed process has not finished.
         """
-        policy = managers.AnyPreservationPolicy(
-            [
-                managers.LatestN(keep),
-                managers.BestN(
-                    get_metric_fn=lambda metrics: metrics[BEST_METRIC],
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
+        score = operator.itemgetter(BEST_METRIC)
+        best = managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            best_fn=lambda metrics: metrics[BEST_METRIC],
+            preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(keep), best]),
+            best_fn=score,
             best_mode="max",
             read_only=read_only,
             cleanup_tmp_directories=not read_only,  # which a killed process has left
@@ -129,23 +122,13 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     @property
-    def best(self) -> int | None:
-        """The step of the highest validation mR, or None where none was validated."""
-        self.wait()
-        return self._manager.best_step()
-
-    @property
     def best_or_latest(self) -> int:
         """The step of the best checkpoint, or of the latest where none was validated."""
-        best = self.best
-        step = self.latest if best is None else best
-        if step is None:
-            raise CheckpointError(f"{self._directory} holds no checkpoint")
-        return step
+        return self.best_first[0]
 
     @property
     def best_first(self) -> list[int]:
-        """The steps of all checkpoints: the validated ones, the best first, then the others."""
+        """The steps of all checkpoints: the best first, then those not validated."""
         self.wait()
         scores = {step: self.score(step) for step in self.steps}
         validated = [step for step, score in scores.items() if score is not None]

@@ -58,7 +58,8 @@ def test_the_latest_and_the_best_are_kept(written):
     with Checkpoints(written, read_only=True) as checkpoints:
         assert checkpoints.steps == [2, 4, 5]
         assert checkpoints.latest == 5
-        assert checkpoints.best == checkpoints.best_or_latest == 2
+        assert checkpoints.best_first == [2, 5, 4]
+        assert checkpoints.best_or_latest == 2
         assert checkpoints.score(2) == 30
         assert checkpoints.score(4) is None
         assert checkpoints.record(4) == {**RECORD, "epoch": 4}

@@ -60,6 +60,9 @@ def test_a_query_lists_the_nearest_images_and_more_of_them(client, served_index)
     assert titles_of(page) == names_of(served_index, rows[:5])
     np.testing.assert_allclose(scores_of(page), scores[:5], atol=1.1e-3)
     assert f"<q>{query}</q>" in page
+    notes = searching.query_notes(served_index.model, query)
+    assert notes
+    assert re.findall(r'class="note">(.*?)</p>', page) == [" ".join(notes)]
     assert searching.SCORES_NOTE in page
     more = client.get(html.unescape(re.search(r'class="button" href="([^"]*)"', page)[1])).text
     assert rows_of(more) == rows
@@ -71,13 +74,6 @@ def test_a_query_lists_the_nearest_images_and_more_of_them(client, served_index)
 )
 def test_how_many_are_shown_is_bounded(client, show, count):
     assert len(rows_of(client.get(f"/search?q=pond&show={show}").text)) == count
-
-
-@pytest.mark.parametrize("query", ["a harbour", "zorg <b>"])
-def test_what_the_model_does_not_know_of_a_query_is_told(client, served_index, query):
-    page = client.get("/search", query_string={"q": query}).text
-    notes = searching.query_notes(served_index.model, query)
-    assert re.findall(r'class="note">(.*?)</p>', page) == ([" ".join(notes)] if notes else [])
 
 
 def test_an_image_shows_its_concepts_and_those_like_it(client, served_index):
