@@ -42,13 +42,7 @@ class FoundImage(NamedTuple):
 
 
 class Query(NamedTuple):
-    """What was asked.
-
-    Attributes:
-      text: The sentence, or the name of the image's file.
-      image: The image, if it was one.
-      captions: Captions that fit the image, the best first, with their scores.
-    """
+    """A sentence, or an image by its file's name, with captions that fit it best and their scores."""
 
     text: str
     image: Image.Image | None = None

@@ -93,14 +93,7 @@ class Pictures:
 
 
 class Upload(NamedTuple):
-    """An uploaded image.
-
-    Attributes:
-      name: The file's name on the visitor's machine.
-      jpeg: A picture of it.
-      embedding: f32[E], a unit vector.
-      concepts: f32[C], the probabilities of the model's concepts.
-    """
+    """An uploaded image: its embedding f32[E], and its probabilities f32[C] of concepts."""
 
     name: str
     jpeg: bytes
