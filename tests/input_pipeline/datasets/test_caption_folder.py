@@ -2,11 +2,10 @@
 
 import json
 
-import pytest
+from refusals import refusal
 from tiny_data_set import TEST, TRAIN
 
 from input_pipeline.datasets import open_prepared, read_texts
-from input_pipeline.errors import DataError
 
 NAMES = TRAIN + TEST
 
@@ -14,10 +13,6 @@ NAMES = TRAIN + TEST
 def write_csv(folder, rows, name="captions.csv"):
     table = "filename,caption,split\n" + "".join(f"{','.join(row)}\n" for row in rows)
     (folder / name).write_text(table)
-
-
-def names_of(texts):
-    return {split: of.file_names for split, of in texts.items()}
 
 
 def test_any_number_of_captions_an_image(pictures, prepared):
@@ -53,34 +48,24 @@ def test_a_test_split_is_drawn_where_the_file_has_none(pictures):
         drawn.add(tuple(texts["test"].file_names))
     assert len(drawn) > 3
     for options in ({"test_fraction": 0.0}, {"test_fraction": 0.01}, {"split_seed": -1}):
-        with pytest.raises(DataError, match="test_fraction"):
-            read_texts("caption_folder", pictures, **options)
+        assert "test_fraction" in refusal(read_texts, "caption_folder", pictures, **options)
 
 
-def test_splits_in_the_file_are_kept_whatever_the_options(pictures, karpathy):
+def test_splits_in_the_file_are_kept_whatever_the_options(pictures):
     write_csv(pictures, [(TRAIN[0], "x", "train"), (TRAIN[1], "y", "val"), (TEST[0], "z", "test")])
     texts = read_texts("caption_folder", pictures, test_fraction=0.9, split_seed=3)
-    assert names_of(texts) == {"train": [TRAIN[0]], "validation": [TRAIN[1]], "test": [TEST[0]]}
-    (pictures / "dataset.json").write_text(karpathy)
-    texts = read_texts("caption_folder", pictures, captions="dataset.json")
-    assert {split: len(of) for split, of in texts.items()} == {
-        "train": 3,
-        "validation": 1,
-        "test": 2,
-    }
+    names = {split: of.file_names for split, of in texts.items()}
+    assert names == {"train": [TRAIN[0]], "validation": [TRAIN[1]], "test": [TEST[0]]}
 
 
 def test_the_caption_file_must_be_the_only_one_or_named(pictures):
-    with pytest.raises(DataError, match="there is no such file"):
-        read_texts("caption_folder", pictures)
+    assert "there is no such file" in refusal(read_texts, "caption_folder", pictures)
     for name in ("a.csv", "b.csv"):
         write_csv(pictures, [(TRAIN[0], name, "train"), (TEST[0], "x", "test")], name)
-    with pytest.raises(DataError, match=r"a\.csv, b\.csv"):
-        read_texts("caption_folder", pictures)
+    assert "a.csv, b.csv" in refusal(read_texts, "caption_folder", pictures)
     texts = read_texts("caption_folder", pictures, captions="b.csv")
     assert texts["train"].captions == [["b.csv"]]
-    with pytest.raises(DataError, match="no folder"):
-        read_texts("caption_folder", pictures / "nowhere")
+    assert "no folder" in refusal(read_texts, "caption_folder", pictures / "nowhere")
 
 
 def test_images_without_a_caption_are_found(pictures, prepared):

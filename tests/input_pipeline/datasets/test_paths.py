@@ -17,11 +17,13 @@ def sizes(pictures, prepared, **options):
 
 
 def test_absolute_paths_may_name_images_in_the_image_folder(pictures, prepared):
-    write_captions(pictures / "captions.csv", [pictures / "images" / name for name in NAMES])
+    whole = [pictures / "images" / name for name in NAMES]
+    write_captions(pictures / "captions.csv", [*whole, *NAMES])
     opened = datasets.open_prepared("caption_folder", pictures, prepared)
     texts = datasets.read_texts("caption_folder", pictures)
     assert texts == opened.texts()
     assert sorted(name for of in texts.values() for name in of.file_names) == sorted(NAMES)
+    assert texts["test"].captions == [["a pond", "a pond"]]
 
 
 def test_a_linked_image_folder_is_refused_with_the_option_that_names_it(
@@ -50,20 +52,12 @@ def test_a_linked_caption_file_is_refused_with_the_option_that_names_it(
     assert set(texts) == {"train", "validation", "test"}
 
 
-def test_names_that_would_be_found_if_written_otherwise_are_told(pictures, prepared):
-    write_captions(pictures / "captions.csv", [f"images/{name}" for name in NAMES])
-    count = f"{len(NAMES)} of the {len(NAMES)} missing images"
-    first, *_, last = refusal(sizes, pictures, prepared).splitlines()
-    assert first.startswith(f"{len(NAMES)} images of 'caption_folder'")
-    assert last.strip() == f"{count} would be found without 'images/'."
-
-
-def test_of_many_missing_images_the_first_are_listed(pictures, prepared):
-    write_captions(pictures / "captions.csv", [*NAMES, *(f"{n}.png" for n in range(60))])
-    lines = refusal(sizes, pictures, prepared).splitlines()
-    assert lines[1] == "  0.png: missing"
-    assert lines[20:] == ["  19.png: missing", "  and 40 more"]
-    write_captions(pictures / "captions.csv", [*NAMES, "gone.png"])
-    assert refusal(sizes, pictures, prepared).endswith(
-        "missing; data.bad_images='skip' leaves it out."
-    )
+def test_images_that_are_missing_are_listed_with_the_names_that_would_be_found(pictures, prepared):
+    wrong = [f"images/{name}" for name in NAMES]
+    write_captions(pictures / "captions.csv", [*wrong, *(f"{n}.png" for n in range(60))])
+    first, *lines = refusal(sizes, pictures, prepared).splitlines()
+    assert first.startswith("66 images of 'caption_folder'")
+    assert lines[0] == f"  {wrong[0]}: missing"
+    assert lines[19] == "  13.png: missing"
+    advice = "6 of the 66 missing images would be found without 'images/'."
+    assert lines[20:] == ["  and 46 more", f"  {advice}"]
