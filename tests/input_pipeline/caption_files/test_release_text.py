@@ -4,37 +4,26 @@ from pathlib import Path
 
 import pytest
 from refusals import refusal
+from tiny_data_set import TEST, TRAIN, captions_of, write_lines
 
 from input_pipeline.caption_files import Entry, release_text
 
-TRAIN, TEST = ["silo_1.png", "pond/pond_1.tif"], ["barn_1.png", "barn_2.png"]
-
-
-def captions_of(name):
-    return tuple(f"{name} number {k} ." for k in range(5))
-
-
-def write_lines(path, lines):
-    path.write_text("".join(f"{line}\n" for line in lines))
-
-
-def write_split(folder, split, names, times=1):
-    captions = [caption for name in names for caption in captions_of(name)]
-    write_lines(folder / f"{split}_caps.txt", captions)
-    write_lines(folder / f"{split}_filename.txt", [n for n in names for _ in range(times)])
+CAPTIONS, NAMES = Path("train_caps.txt"), Path("train_filename.txt")
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(source, monkeypatch):
     """The current folder; train lists one name an image, test one a caption."""
-    monkeypatch.chdir(tmp_path)
-    write_split(Path(), "train", TRAIN)
-    write_split(Path(), "test", TEST, times=5)
+    monkeypatch.chdir(source)
     return Path()
 
 
 def expected(**splits):
-    return [Entry(n, split, captions_of(n)) for split, names in splits.items() for n in names]
+    return [
+        Entry(name, split, tuple(captions_of([name])))
+        for split, names in splits.items()
+        for name in names
+    ]
 
 
 def replace_line(path, number, line):
@@ -45,28 +34,24 @@ def replace_line(path, number, line):
 @pytest.mark.parametrize("times", [1, 5])
 def test_images_are_read_in_the_order_of_the_files(folder, times):
     assert release_text.read(folder) == expected(train=TRAIN, test=TEST)
-    write_split(folder, "val", ["dock_1.png"], times)
+    write_lines(Path("val_caps.txt"), captions_of(["dock_1.png"]))
+    write_lines(Path("val_filename.txt"), ["dock_1.png"] * times)
     read = release_text.read(folder)
     assert read == expected(train=TRAIN, validation=["dock_1.png"], test=TEST)
 
 
 def test_half_a_validation_split_is_refused(folder):
-    write_split(folder, "val", ["dock_1.png"])
-    Path("val_caps.txt").rename("elsewhere")
-    sentence = "The file val_caps.txt can't be read: No such file or directory."
-    assert refusal(release_text.read, folder) == sentence
-    Path("elsewhere").rename("val_caps.txt")
-    Path("val_filename.txt").unlink()
-    assert "The file val_filename.txt can't be read" in refusal(release_text.read, folder)
+    Path("val_caps.txt").write_text("x\n" * 5)
+    assert "The file val_filename.txt can't be read: No such" in refusal(release_text.read, folder)
     # Links to nowhere are not the same as no validation split.
     Path("val_caps.txt").unlink()
     Path("val_filename.txt").symlink_to("nowhere")
-    assert refusal(release_text.read, folder) == sentence
+    assert "The file val_caps.txt can't be read: No such" in refusal(release_text.read, folder)
 
 
 def test_lines_end_at_line_feeds_alone(folder):
-    Path("train_filename.txt").write_text("\n".join(TRAIN))
-    replace_line(Path("train_caps.txt"), 2, "  a\u2028b\fc\x0bd\x85e\x1cf\u2029g\t")
+    NAMES.write_text("\n".join(TRAIN))
+    replace_line(CAPTIONS, 2, "  a\u2028b\fc\x0bd\x85e\x1cf\u2029g\t")
     read = release_text.read(folder)
     assert [entry.file_name for entry in read] == TRAIN + TEST
     assert read[0].captions[1] == "a b c d e f g"
@@ -74,7 +59,7 @@ def test_lines_end_at_line_feeds_alone(folder):
 
 def test_blank_lines_are_captions_only_if_asked_for(folder):
     for line in (7, 9):
-        replace_line(Path("train_caps.txt"), line, "  ")
+        replace_line(CAPTIONS, line, "  ")
     sentence = "train_caps.txt: 2 captions are empty: line 7, line 9."
     assert refusal(release_text.read, folder) == sentence
     assert release_text.read(folder, blank_captions=True)[1].captions[1] == ""
@@ -98,16 +83,15 @@ def test_the_line_of_a_bad_name_is_told(folder, split, number, line, sentence):
 
 @pytest.mark.parametrize(("captions", "names"), [(9, 2), (10, 3), (9, 9)])
 def test_counts_that_do_not_match_are_told(folder, captions, names):
-    write_lines(Path("train_caps.txt"), ["x"] * captions)
-    write_lines(Path("train_filename.txt"), ["a.png"] * names)
+    write_lines(CAPTIONS, ["x"] * captions)
+    write_lines(NAMES, ["a.png"] * names)
     start = f"train_caps.txt has {captions} captions for the {names} lines of train_filename.txt: "
     assert refusal(release_text.read, folder).startswith(start)
 
 
-def test_files_that_lie_elsewhere_are_not_read(folder, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("elsewhere") / "caps.txt"
-    Path("test_caps.txt").rename(elsewhere)
-    Path("test_caps.txt").symlink_to(elsewhere)
+def test_files_that_lie_elsewhere_are_not_read(folder, tmp_path):
+    NAMES.rename(tmp_path / "names.txt")
+    NAMES.symlink_to(tmp_path / "names.txt")
     assert refusal(release_text.read, folder).endswith("If you mean that file, copy it there.")
 
 
