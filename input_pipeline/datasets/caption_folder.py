@@ -148,13 +148,13 @@ class FolderBuilder(DatasetBuilder, skip_registration=True):  # type: ignore[cal
     def bad_images(self) -> list[BadImage]:
         """Reads every image and returns those that can't be used, in the order of the files."""
         paths = [found.path for found in self._found if isinstance(found, FoundImage)]
-        reasons = iter(check_all(paths, "checking images"))
-        bad = []
-        for entry, found in zip(self._listing.entries, self._found, strict=True):
-            reason = next(reasons) if isinstance(found, FoundImage) else found
-            if reason is not None:
-                bad.append(BadImage(entry.file_name, reason, entry.split))
-        return bad
+        checked = iter(check_all(paths, "checking images"))
+        reasons = [next(checked) if isinstance(f, FoundImage) else f for f in self._found]
+        return [
+            BadImage(entry.file_name, reason, entry.split)
+            for entry, reason in zip(self._listing.entries, reasons, strict=True)
+            if reason is not None
+        ]
 
     def naming_advice(self, bad: Sequence[BadImage]) -> str:
         """Says how missing images would be found under other names, or returns ''."""
@@ -193,13 +193,13 @@ class CaptionFolder(FolderBuilder):
         test_fraction: float = 0.2,
         split_seed: int = 0,
     ) -> Listing:
-        """Reads the caption file.
+        """Reads the caption file; the first options are those of the base class.
 
         Args:
           source_dir: The folder with the caption file.
           captions: The caption file's name within `source_dir`, or an absolute path; '' takes the
             only one.
-          images: The image folder, see the base class.
+          images: The image folder.
           blank_captions: Whether an empty caption is accepted.
           test_fraction: The share of the images in the test split of a file without splits, in
             (0, 1).

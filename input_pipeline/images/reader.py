@@ -51,19 +51,12 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def read_rgb(source: bytes | Image.Image, choice: BandChoice = _FIRST_BANDS) -> Image.Image:
-    """Decodes a whole image.
+    """Decodes a whole image to 8-bit RGB, or raises an `UnreadableImageError` that says why not.
 
     Args:
       source: A file's bytes, or what PIL has opened. A TIFF whose pixels PIL has not read yet is
         read from its file; for any other image PIL's pixels count, and `choice` does not.
       choice: Which bands of a TIFF file to take.
-
-    Returns:
-      The image as 8-bit RGB.
-
-    Raises:
-      UnreadableImageError: The image is damaged, too large or of a kind that is not read, or it
-        does not have the bands.
     """
     try:
         if isinstance(source, bytes):
@@ -80,15 +73,10 @@ def read_rgb(source: bytes | Image.Image, choice: BandChoice = _FIRST_BANDS) -> 
 
 
 def resize(source: bytes | Image.Image, size: int, choice: BandChoice = _FIRST_BANDS) -> np.ndarray:
-    """Decodes an image and resizes it as the release's `Resize((size, size))` does.
-
-    Args:
-      source: A file's bytes, or what PIL has opened, as for `read_rgb`.
-      size: The pixels a side; the proportions are not kept.
-      choice: Which bands of a TIFF file to take.
+    """Reads an image as `read_rgb` does and resizes it as the release's `Resize((size, size))`.
 
     Returns:
-      u8[size, size, 3], resized by PIL's bilinear filter.
+      u8[size, size, 3], by PIL's bilinear filter; the proportions are not kept.
     """
     image = read_rgb(source, choice)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
@@ -104,13 +92,8 @@ def check(path: Path) -> str | None:
 
 
 def check_all(paths: Sequence[Path], progress: str) -> list[str | None]:
-    """Checks image files in threads, see `check`; PIL works outside of Python's lock.
-
-    Args:
-      paths: The files.
-      progress: The label of the progress bar on stderr.
-    """
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    """Checks image files, see `check`; `progress` is the label of the progress bar on stderr."""
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)  # PIL works outside of Python's lock
     try:
         return list(image_bar(progress, len(paths), pool.map(check, paths)))
     finally:
