@@ -1,26 +1,13 @@
 """Reads the bands of TIFF files: pictures, and satellites' files of more bands, or more bits.
 
-You can choose which bands become red, green and blue, and how. `pillow` reads other files.
-
-| in the TIFF file                 | in the image                                              |
-|----------------------------------|-----------------------------------------------------------|
-| many bands                       | the three chosen ones, as red, green and blue             |
-| one band, or one chosen          | repeated for red, green and blue                          |
-| one band and alpha               | the band, as if it were the only one                      |
-| two bands                        | refused, unless bands are chosen                          |
-| unsigned integers, 8 bits        | as they are; a stretch does not count for them            |
-| unsigned integers, fewer bits    | spread over 0 to 255; a stretch does not count for them   |
-| unsigned integers, more bits     | the highest 8 bits, or stretched                          |
-| signed integers, floating point  | stretched, or else refused: nothing says what is white    |
-| colours multiplied by alpha      | divided by it, unless they are stretched                  |
-| orientation                      | applied                                                   |
-| compressions whose strips say    | refused, as JPEG 2000; JPEG is read if its own header     |
-| their size themselves            | agrees with the tags                                      |
-| black and white, palette, CMYK,  | left to PIL; neither bands nor a stretch count            |
-| YCbCr, LAB                       |                                                           |
-
-A stretch maps two percentiles of each band to 0 and 255, and what lies beyond them to the same. It
+`reader` has the table of what becomes what. You can choose which bands become red, green and blue,
+and how pixels of more than 8 bits become levels: by their highest 8 bits, or by a stretch, which
+maps two percentiles of each band to 0 and 255, and what lies beyond them to the same. A stretch
 leaves out NaN, infinity and the value that GDAL has marked as no data, which become 0.
+
+Black and white, palettes, CMYK, YCbCr and LAB are left to PIL: neither bands nor a stretch count
+for them. Compressions whose strips say themselves how large they are, as JPEG 2000, are refused;
+JPEG is read if its own header agrees with the tags.
 """
 
 from __future__ import annotations

@@ -22,11 +22,9 @@ _NO_WHITE_IN_PIL = (
 )
 
 # Tags of TIFF.
-_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _PREDICTOR = 258, 259, 262, 284, 317
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR = 258, 259, 262, 284
 _SAMPLES_PER_PIXEL, _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 277, 322, 323, 339
 
-_UNSIGNED = 1
-_PACKBITS = 32773
 
 # What matters of what PIL warns of leads to an error as well.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -66,13 +64,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _reason_to_refuse(image: Image.Image) -> str | None:
     tags = _tiff_tags(image)
-    # PIL takes signed bytes for unsigned ones, and the first of two bands for grey.
-    if set(tags.get(_SAMPLE_FORMAT, ())) - {_UNSIGNED}:
+    # PIL takes signed bytes for unsigned ones (1), and the first of two bands for grey.
+    if set(tags.get(_SAMPLE_FORMAT, ())) - {1}:
         return NO_WHITE
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         return _NO_WHITE_IN_PIL
-    if tags.get(_PREDICTOR, 1) != 1 and tags.get(_COMPRESSION) == _PACKBITS:
-        return "PIL takes differences of its pixels for the pixels"
     if image.mode == "L" and tags.get(_SAMPLES_PER_PIXEL) == 2:
         return TWO_BANDS
     if image.width * image.height > MAX_PIXELS:

@@ -86,7 +86,7 @@ def test_text_files_go_first_and_an_option_names_the_other(source, karpathy):
     (source / "dataset_rsicd.json").write_text(karpathy)
     (source / "other.json").write_text(karpathy)
     assert "validation" not in read_texts("rsicd", source)
-    for name in ("dataset_rsicd.json", "other.json"):
+    for name in ("dataset_rsicd.json", "other.json", str(source / "other.json")):
         assert "validation" in read_texts("rsicd", source, captions=name)
 
 

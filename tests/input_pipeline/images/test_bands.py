@@ -160,16 +160,6 @@ def test_compressions_whose_strips_say_themselves_how_large_they_are_are_refused
         read(encoded)
 
 
-def test_differences_that_pil_takes_for_pixels_are_refused():
-    strip = b"\x03" + bytes([100, 1, 1, 255])  # 100, 101, 102, 101 as differences
-    encoded = tiff("<", [8], 1, strip, compression=32773, t317=[2])
-    assert_array_equal(read(encoded)[0, :, 0], [100, 101, 102, 101])
-    decoded = Image.open(io.BytesIO(encoded))
-    decoded.load()
-    with pytest.raises(UnreadableImageError, match=r"^PIL takes differences"):
-        reader.read_rgb(decoded)
-
-
 @pytest.mark.parametrize(("dtype", "shift"), [(np.uint8, 0), (np.uint16, 8)])
 @pytest.mark.parametrize("extra", ["assocalpha", "unassalpha"])
 def test_alpha_is_opaque_at_its_highest_even_where_zero_is_white(dtype, shift, extra):
