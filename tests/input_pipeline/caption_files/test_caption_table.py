@@ -107,32 +107,33 @@ def test_the_line_of_a_wrong_cell_is_told(read, text, end):
     assert refusal(read, "a.csv", text) == f"a.csv, line {end}"
 
 
-@pytest.mark.parametrize(
-    ("line", "end"),
-    [
-        ("", ": it is empty."),
-        ('{"path": "a"', ", is not JSON: Expecting ',' delimiter at column 13."),
-        ('{"path": "b", "path": "a"}', ", has the key 'path' twice in one object."),
-        ('["a"]', ": it must be an object, not a list."),
-        ("{}", f"{NAME} none."),
-        ('{"path": "a", "raw": "", "captions": []}', f"{CAPTION} both 'captions' and 'raw'."),
-        ('{"path": "a", "captions": "x"}', ": 'captions' must be a list, not text."),
-        ('{"path": "a", "captions": []}', ": 'a' has no caption."),
-        ('{"path": "a", "captions": ["x", 1]}', ": a caption must be text, not a number."),
-    ],
-)
-def test_the_line_of_a_wrong_object_is_told(read, line, end):
-    good = '{"path": "b", "raw": "x"}'
-    assert refusal(read, "a.jsonl", f"{good}\n{line}\n{good}\n") == f"a.jsonl, line 2{end}"
+GOOD = '{"path": "b", "raw": "x"}\n'
 
 
 @pytest.mark.parametrize(
     ("name", "text", "end"),
     [
+        ("a.jsonl", f"{GOOD}\n{GOOD}", ", line 2: it is empty."),
+        ("a.jsonl", '["a"]', ", line 1: it must be an object, not a list."),
+        (
+            "a.jsonl",
+            "{",
+            ", line 1, is not JSON: Expecting property name enclosed in double quotes",
+        ),
+        ("a.jsonl", '{"raw": "", "raw": ""}', ", line 1, has the key 'raw' twice in one object."),
+        ("a.jsonl", GOOD + "{}", f", line 2{NAME} none."),
+        ("a.jsonl", '{"path": "a", "raw": "", "captions": []}', f", line 1{CAPTION} both "),
+        ("a.jsonl", '{"path": "a", "captions": "x"}', ", line 1: 'captions' must be a list, not "),
+        ("a.jsonl", '{"path": "a", "captions": []}', ", line 1: 'a' has no caption."),
+        (
+            "a.jsonl",
+            '{"path": "a", "captions": [1]}',
+            ", line 1: a caption must be text, not a num",
+        ),
         ("a.json", "3", " must be a list or an object, not a number."),
         ("a.json", '["b"]', ", entry [0]: it must be an object, not text."),
         ("a.txt", "path,raw\na,x", " must end in .csv, .tsv, .jsonl or .json."),
     ],
 )
-def test_files_of_another_kind_are_refused(read, name, text, end):
-    assert refusal(read, name, text) == f"{name}{end}"
+def test_the_place_of_a_wrong_object_is_told(read, name, text, end):
+    assert refusal(read, name, text).startswith(f"{name}{end}")

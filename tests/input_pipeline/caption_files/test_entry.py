@@ -18,42 +18,65 @@ def parser():
 
 
 @pytest.mark.parametrize(
-    ("name", "plain"),
+    ("values", "plain"),
     [
-        ("  a b.jpg\t", "a b.jpg"),
-        ("port\\dock\\a.jpg", "port/dock/a.jpg"),
-        ("./b//./a.jpg", "b/a.jpg"),
-        ("...a..jpg", "...a..jpg"),
-        ("飛行場_1.jpg", "飛行場_1.jpg"),
+        (["train", "restval", " Train "], "train"),
+        (["val", "valid", "validation", "dev", "VAL"], "validation"),
+        (["test"], "test"),
+        (["", "  ", None], ""),
     ],
 )
-def test_names_get_their_plain_form(parser, name, plain):
-    assert parser.name(name, PLACE) == plain
-
-
-OUTSIDE = "lies outside of the image folder."
+def test_splits_have_several_names(parser, values, plain):
+    assert {parser.split(value, PLACE) for value in values} == {plain}
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("what", "value", "plain"),
     [
-        ("", "there is no file name."),
-        (None, "there is no file name."),
-        ("./.", "there is no file name."),
-        (7, "a file name must be text, not a number."),
-        (["a.jpg"], "a file name must be text, not a list."),
-        ("/a.jpg", f"'/a.jpg' {OUTSIDE}"),
-        ("\\\\host\\a.jpg", f"'/host/a.jpg' {OUTSIDE}"),
-        (".\\C:\\a.jpg", f"'./C:/a.jpg' {OUTSIDE}"),
-        ("b\\..\\a.jpg", f"'b/../a.jpg' {OUTSIDE}"),
-        ("a\0.jpg", r"the file name 'a\x00.jpg' has a character that is no text."),
-        ("a\x9b.jpg", r"the file name 'a\x9b.jpg' has a character that is no text."),
-        ("a\u2028.jpg", r"the file name 'a\u2028.jpg' has a character that is no text."),
-        ("a\ud800.jpg", r"the file name 'a\ud800.jpg' has a character that is no text."),
+        ("name", "  a b.jpg\t", "a b.jpg"),
+        ("name", "port\\dock\\a.jpg", "port/dock/a.jpg"),
+        ("name", "./b//./a.jpg", "b/a.jpg"),
+        ("name", "...a..jpg", "...a..jpg"),
+        ("name", "飛行場_1.jpg", "飛行場_1.jpg"),
+        ("caption", " große 飛行場 .\n", "große 飛行場 ."),
+        ("caption", "two  planes\tare\r\n here", "two  planes are   here"),
+        ("caption", "a\u2028b\fc\u00a0d", "a b c d"),
     ],
 )
-def test_names_that_lead_out_of_the_folder_or_are_none_are_refused(parser, name, sentence):
-    assert refusal(parser.name, name, PLACE) == f"captions.csv, line 3: {sentence}"
+def test_names_and_captions_get_their_plain_form(parser, what, value, plain):
+    assert getattr(parser, what)(value, PLACE) == plain
+
+
+OUTSIDE = "lies outside of the image folder"
+KNOWN = "train, restval, val, valid, validation, dev, test"
+
+
+@pytest.mark.parametrize(
+    ("what", "value", "fault"),
+    [
+        ("name", "", "there is no file name"),
+        ("name", None, "there is no file name"),
+        ("name", "./.", "there is no file name"),
+        ("name", 7, "a file name must be text, not a number"),
+        ("name", "/a.jpg", f"'/a.jpg' {OUTSIDE}"),
+        ("name", "\\\\host\\a.jpg", f"'/host/a.jpg' {OUTSIDE}"),
+        ("name", ".\\C:\\a.jpg", f"'./C:/a.jpg' {OUTSIDE}"),
+        ("name", "b\\..\\a.jpg", f"'b/../a.jpg' {OUTSIDE}"),
+        ("name", "a\0", r"the file name 'a\x00' has a character that is no text"),
+        ("name", "a\x9b", r"the file name 'a\x9b' has a character that is no text"),
+        ("name", "a\u2028b", r"the file name 'a\u2028b' has a character that is no text"),
+        ("name", "a\ud800", r"the file name 'a\ud800' has a character that is no text"),
+        ("caption", None, "a caption must be text, not null"),
+        ("caption", False, "a caption must be text, not false"),
+        ("caption", {}, "a caption must be text, not an object"),
+        ("caption", "a\ud800", "a caption has a character that is no text"),
+        ("caption", "a\0b", "a caption has a character that is no text"),
+        ("split", "trian", f"the split 'trian' is not one of {KNOWN}"),
+        ("split", ["train"], "the split must be text, not a list"),
+    ],
+)
+def test_what_is_wrong_with_a_value_is_told_with_its_place(parser, what, value, fault):
+    assert refusal(getattr(parser, what), value, PLACE) == f"captions.csv, line 3: {fault}."
 
 
 @pytest.mark.parametrize("folder", ["images", "link"])
@@ -67,34 +90,7 @@ def test_absolute_paths_in_the_image_folder_become_relative_to_it(tmp_path, monk
         sentence = refusal(parser.name, name, PLACE)
         assert f"'{name}' lies outside of the image folder {tmp_path}/{folder}" in sentence
         assert "--config.data.options.images=" in sentence
-    assert OUTSIDE in refusal(parser.name, f"{tmp_path}/images/../a.jpg", PLACE)
-
-
-@pytest.mark.parametrize(
-    ("text", "plain"),
-    [
-        (" two planes .\n", "two planes ."),
-        ("two  planes\tare\r\n here", "two  planes are   here"),
-        ("a\u2028b\fc\u00a0d", "a b c d"),
-        ("große 飛行場", "große 飛行場"),
-    ],
-)
-def test_captions_become_one_line(parser, text, plain):
-    assert parser.caption(text, PLACE) == plain
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        (None, "must be text, not null."),
-        (False, "must be text, not false."),
-        ({}, "must be text, not an object."),
-        ("a\ud800", "has a character that is no text."),
-        ("a\0b", "has a character that is no text."),
-    ],
-)
-def test_captions_that_are_no_text_are_refused(parser, text, fault):
-    assert refusal(parser.caption, text, PLACE) == f"captions.csv, line 3: a caption {fault}"
+    assert f"{OUTSIDE}." in refusal(parser.name, f"{tmp_path}/images/../a.jpg", PLACE)
 
 
 def test_all_empty_captions_are_told_unless_they_are_accepted(parser):
@@ -107,22 +103,6 @@ def test_all_empty_captions_are_told_unless_they_are_accepted(parser):
     assert sentence.startswith("captions.csv: 13 captions are empty: line 1, line 2, line 3, ")
     assert sentence.endswith(", line 10 and 3 more.")
     assert accepting.check(entries, [PLACE]) == entries
-
-
-@pytest.mark.parametrize(
-    ("names", "split"),
-    [
-        (["train", "restval", " Train "], "train"),
-        (["val", "valid", "validation", "dev", "VAL"], "validation"),
-        (["test"], "test"),
-        (["", "  ", None], ""),
-    ],
-)
-def test_splits_have_several_names(parser, names, split):
-    assert {parser.split(name, PLACE) for name in names} == {split}
-    known = "train, restval, val, valid, validation, dev, test"
-    sentence = f"captions.csv, line 3: the split 'trian' is not one of {known}."
-    assert refusal(parser.split, "trian", PLACE) == sentence
 
 
 A, B, WITHOUT = Entry("a", "train", ("x",)), Entry("b", "test", ("y",)), Entry("c", "", ("z",))

