@@ -36,15 +36,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from input_pipeline.images import bands, pillow
+from input_pipeline.images import bands, files, pillow
 from input_pipeline.images.bands import BandChoice
-from input_pipeline.images.files import (
-    MAX_PIXELS,
-    UnreadableImageError,
-    image_bar,
-    one_line,
-    read_bytes,
-)
+from input_pipeline.images.files import UnreadableImageError
 
 _FIRST_BANDS = BandChoice()
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -85,7 +79,7 @@ def resize(source: bytes | Image.Image, size: int, choice: BandChoice = _FIRST_B
 def check(path: Path) -> str | None:
     """Decodes an image file and says in a few words why it can't be used, or returns None."""
     try:
-        read_rgb(read_bytes(path))
+        read_rgb(files.read_bytes(path))
     except UnreadableImageError as error:
         return str(error)
     return None
@@ -95,7 +89,7 @@ def check_all(paths: Sequence[Path], progress: str) -> list[str | None]:
     """Checks image files, see `check`; `progress` is the label of the progress bar on stderr."""
     pool = ThreadPoolExecutor(os.cpu_count() or 1)  # PIL works outside of Python's lock
     try:
-        return list(image_bar(progress, len(paths), pool.map(check, paths)))
+        return list(files.image_bar(progress, len(paths), pool.map(check, paths)))
     finally:
         pool.shutdown(cancel_futures=True)  # an interruption does not wait for all the others
 
@@ -125,11 +119,11 @@ def _file_of(image: Image.Image) -> bytes:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
-        return f"it has more than {MAX_PIXELS} pixels"
+        return f"it has more than {files.MAX_PIXELS} pixels"
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
     if "truncated" in str(error).lower():
         return "it is truncated"
     if "closed image" in str(error):
         return "it has been closed"
-    return f"it is damaged ({one_line(error)})"
+    return f"it is damaged ({files.one_line(error)})"
