@@ -31,8 +31,6 @@ def entries_of(content: Any, parser: EntryParser) -> list[Entry]:
     places: list[str] = []
     for name, images in content.items():
         folder = parser.name(name, "its keys")
-        if "/" in folder:
-            raise DataError(f"{parser.path}: the class {name!r} is not the name of one folder.")
         if not isinstance(images, list):
             raise parser.error(f"'{folder}'", f"it must be a list of images, not {kind(images)}")
         for index, image in enumerate(images):

@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import threading
 import time
 
 import pytest
+from filelock import FileLock
 
 from input_pipeline import storage
 from input_pipeline.errors import DataError
@@ -38,6 +40,14 @@ def test_what_fails_midway_changes_nothing(tmp_path):
         interrupt(tmp_path / "a.txt")
     assert (tmp_path / "a.txt").read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_who_waits_for_a_lock_says_so(tmp_path, capfd):
+    held = FileLock(tmp_path / ".lock", thread_local=False)
+    held.acquire()
+    threading.Timer(0.2, held.release).start()
+    with storage.lock(tmp_path):
+        assert f"waiting for another process that writes into {tmp_path}" in capfd.readouterr().err
 
 
 def hold(folder, held):

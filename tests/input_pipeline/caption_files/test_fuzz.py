@@ -25,7 +25,7 @@ def check_entries(entries):
     assert len({bool(entry.split) for entry in entries}) == 1
     for entry in entries:
         assert is_safe(entry.file_name)
-        assert not entry.folder or (is_safe(entry.folder) and "/" not in entry.folder)
+        assert not entry.folder or is_safe(entry.folder)
         assert entry.split in ("train", "validation", "test", "")
         assert entry.captions
         for text in entry.captions:

@@ -114,7 +114,6 @@ TWICE = ", port[0]: the file name 'a.jpg' is listed for two images, first in shi
         ({"ship": {}}, ", 'ship': it must be a list of images, not an object."),
         ({"ship": [3]}, ", ship[0]: it must be an object, not a number."),
         ({"..": []}, ", its keys: '..' lies outside of the image folder."),
-        ({"a/b": []}, ": the class 'a/b' is not the name of one folder."),
         ({"ship": [nwpu_image()]}, ", ship[0]: 'a.jpg' has no caption."),
         ({"ship": [nwpu_image(raw=[])]}, ", ship[0].raw: a caption must be text, not a list."),
         ({"ship": [nwpu_image(raw="x")], "port": [nwpu_image(raw="x")]}, TWICE),

@@ -97,7 +97,6 @@ def test_concurrent_preparations_do_not_disturb_each_other(source, prepared, ope
     runs = [start(source, prepared, 0.05) for _ in range(3)]
     errors = [run.communicate(timeout=60)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0, 0], errors
-    assert "waiting for another process that writes into" in "".join(errors)
     # One has prepared, the others found it done.
     assert sorted(sum(word.isdigit() for word in error.split()) for error in errors) == [0, 0, 6]
     assert [len(split) for split in open_rsicd().splits.values()] == [4, 2]
