@@ -2,8 +2,8 @@
 
 python examples/ablation.py --config=configs/synthetic.py --workdir=runs/ablation
 
-`--variant=NAME`, given once or more often, trains these variants alone. Finished runs are not
-repeated: the same command again goes on where it stopped.
+`--variant=NAME`, given once or several times, trains these variants only. The same command again
+goes on where it stopped: finished runs are not repeated.
 """
 
 import json
@@ -25,7 +25,7 @@ VARIANTS = {
     "without the queue (negatives: the batch's other keys)": {"loss.negatives": "batch"},
     "without momentum contrast": {"loss.contrastive_weight": 0.0},
 }
-"""What is changed in the config, by the table's row."""
+"""Row of the table -> what is changed in the config."""
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/synthetic.py", "Config file.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/ablation", "Folder of the runs.")

@@ -2,10 +2,10 @@
 
 python examples/growth.py --out=runs/growth
 
-It varies one size at a time of a narrow KAMCL (ResNet-18 of width 16, GRU of 256, embeddings of
-128, float32), on noise, and writes growth.md, growth.png and growth.json; about six minutes on two
-cores. `--largest` adds the evaluation of 100k images and 500k captions, twelve minutes more;
-`--axes` chooses.
+It varies one size at a time of a narrow KAMCL (a ResNet-18 of width 16, a GRU of 256, embeddings
+of 128, float32) on noise, and writes growth.md, growth.png and growth.json, which takes about six
+minutes on two cores. `--axes` chooses what to vary; `--largest` adds the evaluation of 100k images
+and 500k captions, which takes twelve minutes more.
 """
 
 import argparse
@@ -35,47 +35,35 @@ from kamcl_jax.benchmark.input_and_retrieval import five_captions_each
 from kamcl_jax.benchmark.roofline import compiled_cost, uncounted_loop_cost
 from kamcl_jax.benchmark.subject import HostBatch, device_words, noise_batch
 from kamcl_jax.config import build
-from kamcl_jax.parallel import compilation_cache, compiled_step, mesh
+from kamcl_jax.parallel import compilation, mesh
 from kamcl_jax.ranking.ranks import rank_both_ways
 from kamcl_jax.ranking.scores import Embeddings
 from kamcl_jax.step.state import TrainState
 from kamcl_jax.step.train_step import make_train_step
 
-VOCABULARY = 1226
-"""Rows of the word embedding; RSICD's."""
-
-EVALUATED_WIDTH = 512
-"""Of the embeddings that are ranked; the published one."""
-
+VOCABULARY = 1226  # words of RSICD
+EVALUATED_WIDTH = 512  # of the published embeddings
 TRIALS = 3
 SHORT = 3.0
-"""Seconds that the trials of a step go on for: short steps are disturbed easily."""
+"""The trials of a step go on for at least these seconds: short steps are disturbed easily."""
 
 LONG = 20.0
-"""Seconds from which a ranking is not repeated: its compilation is no matter there."""
+"""From these seconds on a ranking is not repeated: there its compilation does not matter."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Of a training step; an axis of growth is one of the fields.
+    """The sizes of a training step; an axis of growth is one of the fields."""
 
-    Attributes:
-      batch: pairs on each device.
-      image: pixels of a side.
-      queue: keys a modality.
-      words: of the longest caption.
-      devices: that share the batch.
-    """
-
-    batch: int = 16
-    image: int = 128
-    queue: int = 2**13
-    words: int = 16
-    devices: int = 1
+    batch: int = 16  # pairs on each device
+    image: int = 128  # pixels of a side
+    queue: int = 2**13  # keys of a modality
+    words: int = 16  # of the longest caption
+    devices: int = 1  # that share the batch
 
 
 def narrow_config() -> ml_collections.ConfigDict:
-    """Returns the published training but for its widths, so that a sweep takes minutes."""
+    """Returns the published training with smaller widths, so that a sweep takes minutes."""
     config = base.get_config()
     config.embedding_size = 128
     config.num_concepts = 128
@@ -95,7 +83,7 @@ def config_of(sizes: Sizes) -> ml_collections.ConfigDict:
 
 
 def noise_state(config: ml_collections.ConfigDict) -> TrainState:
-    """Returns a train state of positive noise: initialisation would take long to compile."""
+    """Returns a train state of positive noise: an initialisation takes long to compile."""
     generator = np.random.default_rng(0)
 
     def fill(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -108,12 +96,7 @@ def noise_state(config: ml_collections.ConfigDict) -> TrainState:
 
 
 def noise(config: ml_collections.ConfigDict, words: int) -> HostBatch:
-    """Returns a training batch of noise.
-
-    Args:
-      config: of the training.
-      words: of the longest captions; the shortest have half as many.
-    """
+    """Returns a training batch of noise; captions have `words` words, or down to half as many."""
     generator = np.random.default_rng(0)
     lengths = generator.integers(-(-words // 2), words + 1, config.batch_size, dtype=np.int32)
     lengths[0] = words
@@ -122,17 +105,11 @@ def noise(config: ml_collections.ConfigDict, words: int) -> HostBatch:
 
 @functools.cache
 def measure_step(sizes: Sizes) -> Point:
-    """Compiles and times a training step; the median of three or more, after one not counted.
-
-    Args:
-      sizes: of the step; what was measured once is remembered.
+    """Compiles and times a training step; what was measured once is remembered.
 
     Returns:
-      `seconds` of a step, and of each device `flops` by XLA's count, with all rounds of the
-      loops, and bytes of `memory`.
-
-    Raises:
-      ValueError: there are fewer devices.
+      `seconds`: the median of three trials or more, after one that is not counted. `flops` of
+      each device: XLA's count, with all rounds of the loops. `memory` of each device, in bytes.
     """
     config = config_of(sizes)
     layout = mesh.replicated(mesh.make_mesh(data=sizes.devices))
@@ -147,7 +124,7 @@ def measure_step(sizes: Sizes) -> Point:
     batch = mesh.put_batch(layout, noise(config, sizes.words))
     loops = uncounted_loop_cost(step.trace(state, batch).jaxpr, sizes.words)
     abstract = build.abstract_state(config, VOCABULARY, config.num_concepts)
-    compiled = compiled_step.compile_step(step, abstract, shapes, layout)
+    compiled = compilation.compile_step(step, abstract, shapes, layout)
 
     def take() -> None:
         nonlocal state
@@ -156,19 +133,16 @@ def measure_step(sizes: Sizes) -> Point:
     return {
         "seconds": trials.alternate({"step": take}, trials.Budget(TRIALS, SHORT))["step"].median,
         "flops": (compiled_cost(compiled) + loops / sizes.devices).flops,
-        "memory": compiled_step.memory(compiled).peak,
+        "memory": compilation.memory(compiled).peak,
     }
 
 
 def measure_ranking(images: int) -> Point:
-    """Times ranking both ways from random embeddings, five captions an image.
-
-    Args:
-      images: of the test set.
+    """Times ranking both ways from random embeddings of so many images with five captions each.
 
     Returns:
-      `seconds`, without compilation unless it is no matter; bytes of this process's memory at its
-      `peak` and `before` the ranking; bytes that the whole `matrix` of scores would take.
+      `seconds`, the bytes of this process's memory at its `peak` and `before` the ranking, and the
+      bytes that the whole `matrix` of scores would take.
     """
     generator = np.random.default_rng(0)
     image_of_caption = five_captions_each(images)
@@ -222,16 +196,11 @@ AXES = {
         detail=f": ranking both ways from embeddings of {EVALUATED_WIDTH}",
     ),
 }
-"""By name: a field of `Sizes`, or the evaluation."""
+"""The axes by name: a field of `Sizes`, or the evaluation."""
 
 
 def measure(axis: str, size: int) -> Point:
-    """Measures one size of an axis in this process.
-
-    Args:
-      axis: of `AXES`.
-      size: the others are those of `Sizes`.
-    """
+    """Measures one size of an axis of `AXES` in this process; other sizes have their default."""
     if axis == EVALUATION:
         return {"size": size, **measure_ranking(size)}
     point = measure_step(dataclasses.replace(Sizes(), **{axis: size}))
@@ -242,15 +211,7 @@ def measure(axis: str, size: int) -> Point:
 
 
 def measure_alone(axis: str, size: int) -> Point:
-    """Measures one size of an axis in a process of its own, on simulated devices if it has some.
-
-    Args:
-      axis: of `AXES`.
-      size: as for `measure`.
-
-    Raises:
-      subprocess.CalledProcessError: it fails; its own words stand on stderr.
-    """
+    """Does as `measure` in a process of its own, which simulates devices if the axis has some."""
     environment = dict(os.environ)
     if axis == "devices":
         simulated = f"--xla_force_host_platform_device_count={size}"
@@ -262,17 +223,14 @@ def measure_alone(axis: str, size: int) -> Point:
 
 
 def sweep(names: Sequence[str], out: Path, *, largest: bool = False) -> str:
-    """Measures axes and writes the report after each, so that nothing is lost.
+    """Measures axes, writes the report after each, and returns the text of growth.md.
 
     Axes that the folder's growth.json has from before stay in the report.
 
     Args:
-      names: of `AXES`.
-      out: folder of growth.md, growth.png and growth.json; made if it is not there.
-      largest: whether to add the largest sizes.
-
-    Returns:
-      The text of growth.md.
+      names: Which of `AXES` to measure.
+      out: The folder for growth.md, growth.png and growth.json.
+      largest: Whether to add the largest sizes.
     """
     out.mkdir(parents=True, exist_ok=True)
     measured: dict[str, list[Point]] = {}
@@ -290,12 +248,7 @@ def sweep(names: Sequence[str], out: Path, *, largest: bool = False) -> str:
 
 
 def write(out: Path, measured: Mapping[str, Sequence[Point]]) -> str:
-    """Writes growth.json, growth.md and growth.png, and returns the text of growth.md.
-
-    Args:
-      out: folder.
-      measured: points of each axis.
-    """
+    """Writes the points of each axis to growth.json, growth.md and growth.png; returns the text."""
     (out / "growth.json").write_text(json.dumps(measured, indent=1) + "\n")
     text = growth_report.report(measured, AXES, _introduction())
     (out / "growth.md").write_text(text)
@@ -304,7 +257,7 @@ def write(out: Path, measured: Mapping[str, Sequence[Point]]) -> str:
 
 
 def _introduction() -> str:
-    """Returns what all tables share."""
+    """Returns the sentences on what all tables share."""
     sizes, config = Sizes(), narrow_config()
     return (
         f"Measured on {device_words()}; medians of {TRIALS} trials or more, after one that is not "
@@ -319,11 +272,7 @@ def _introduction() -> str:
 
 
 def chosen(names: str) -> list[str]:
-    """Returns the axes of a list with commas.
-
-    Raises:
-      argparse.ArgumentTypeError: one is unknown.
-    """
+    """Returns the axes of a list with commas."""
     found = names.split(",")
     for name in found:
         if name not in AXES:
@@ -339,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--largest", action="store_true", help="also 100k images x 500k captions")
     parser.add_argument("--measure", metavar="AXIS:SIZE", help="one point only, printed as JSON")
     flags = parser.parse_args(arguments)
-    compilation_cache.enable()
+    compilation.keep_programs()
     if flags.measure:
         axis, _, size = flags.measure.partition(":")
         if axis not in AXES or not size.isdecimal() or int(size) < 1:

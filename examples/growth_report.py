@@ -15,8 +15,7 @@ from kamcl_jax.evaluate.tables import markdown_table
 Point = dict[str, float]
 """What was measured at one size of an axis: `size`, `seconds` and the axis's own figures."""
 
-EVALUATION = "evaluation"
-"""Name of the axis that has no training step."""
+EVALUATION = "evaluation"  # the axis that has no training step
 
 GB, MB = 1e9, 1e6
 
@@ -26,12 +25,12 @@ class Axis:
     """One size that grows.
 
     Attributes:
-      title: of its part of the report.
-      label: of the size, with its unit.
-      sizes: ascending.
-      largest: sizes that `--largest` adds.
-      alone: whether every size is measured by a process of its own.
-      detail: that follows the title over the table.
+      title: The title of its part of the report.
+      label: The name of the size, with its unit.
+      sizes: The sizes to measure, ascending.
+      largest: The sizes that `--largest` adds.
+      alone: Whether each size is measured by a process of its own.
+      detail: What follows the title over the table.
     """
 
     title: str
@@ -43,12 +42,7 @@ class Axis:
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Returns p of value ~ size^p between the last two points; NaN if there is only one.
-
-    Args:
-      sizes: ascending.
-      values: positive, as many.
-    """
+    """Returns p of value ~ size^p between the last two points; NaN if there is only one."""
     if len(sizes) < 2:
         return math.nan
     return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
@@ -81,19 +75,12 @@ def _columns(name: str) -> tuple[Column, ...]:
 def report(
     measured: Mapping[str, Sequence[Point]], axes: Mapping[str, Axis], introduction: str
 ) -> str:
-    """Returns the tables of all axes in Markdown.
-
-    Args:
-      measured: points of each axis.
-      axes: by name, in the order of the report.
-      introduction: what all tables share.
-    """
+    """Returns the introduction and the tables of all axes in Markdown, in the order of `axes`."""
     parts = [_axis_text(name, axes[name], measured[name]) for name in axes if name in measured]
     return "\n\n".join([introduction, *parts]) + "\n"
 
 
 def _axis_text(name: str, axis: Axis, points: Sequence[Point]) -> str:
-    """Returns the heading, the table and the exponent of an axis."""
     columns = _columns(name)
     head = [axis.label, *(title for title, _ in columns)]
     rows = [[f"{point['size']:,}", *(write(point) for _, write in columns)] for point in points]
@@ -102,7 +89,6 @@ def _axis_text(name: str, axis: Axis, points: Sequence[Point]) -> str:
 
 
 def _growth(name: str, points: Sequence[Point]) -> str:
-    """Returns the sentence on an axis's exponent."""
     if len(points) < 2:
         return "One size only: no exponent."
     drawn = "work" if name == "devices" else "seconds"
@@ -113,13 +99,7 @@ def _growth(name: str, points: Sequence[Point]) -> str:
 
 
 def draw(path: Path, measured: Mapping[str, Sequence[Point]], axes: Mapping[str, Axis]) -> None:
-    """Draws a small plot with two logarithmic scales for each axis.
-
-    Args:
-      path: of the PNG.
-      measured: points of each axis, one axis at least.
-      axes: by name, in the order of the plots.
-    """
+    """Draws a plot with two logarithmic scales for each axis, in the order of `axes`."""
     panels: list[tuple[str, str, str]] = []
     for name in (name for name in axes if name in measured):
         if name == "devices":

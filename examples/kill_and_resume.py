@@ -2,13 +2,14 @@
 
 python examples/kill_and_resume.py --kills=24 --seed=0 --workdir=runs/kill_and_resume
 
-One training runs undisturbed. Others run in folders of their own; each is killed (SIGKILL, the
-whole process group) while it compiles, takes steps, validates, writes a checkpoint and makes its
-report, and the same command goes on every time. In the end the last state, the history and the
+One training runs undisturbed. Others run in folders of their own: each is killed (SIGKILL, with
+its whole process group) while it compiles, takes steps, validates, writes a checkpoint and makes
+its report, and the same command goes on every time. In the end the last state, the history and the
 scores must be those of the undisturbed one, bit for bit. `WORKDIR/kills.md` lists the kills.
 
-All other flags are `main.py`'s: `--config=configs/rsicd.py --config.checkpoint.every_steps=50`
-tests that training instead of a tiny one. `JAX_PLATFORMS` names the devices, the CPU by default.
+All other flags are those of `main.py`: `--config=configs/rsicd.py
+--config.checkpoint.every_steps=50` tests that training instead of a tiny one. `JAX_PLATFORMS` names
+the devices, by default the CPU.
 """
 
 import argparse
@@ -52,26 +53,21 @@ TINY = (
     "--config.checkpoint.every_steps=7",
     "--config.log_every_steps=6",
 )
-"""Flags of the training that is killed by default: 60 steps of a whole but tiny KAMCL."""
+"""The flags of the training that is killed by default: 60 steps of a whole but tiny KAMCL."""
 
 _GLIMPSE = 0.02  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What must not depend on interruptions.
+    """What must not depend on interruptions."""
 
-    Attributes:
-      state: arrays of the last checkpoint by name.
-      others: history and scores, of JSON's types.
-    """
-
-    state: dict[str, np.ndarray]
-    others: dict[str, Any]
+    state: dict[str, np.ndarray]  # the arrays of the last checkpoint by name
+    others: dict[str, Any]  # history and scores, of JSON's types
 
 
 def result_of(workdir: Path) -> tuple[Result, Schedule]:
-    """Reads what a finished run leaves; its last state is compared with its checksums, too."""
+    """Reads what a finished run leaves, and compares its last state with the checksums."""
     with Checkpoints(folder_of(workdir), read_only=True) as checkpoints:
         latest = checkpoints.latest
         if latest is None:
@@ -93,7 +89,7 @@ def result_of(workdir: Path) -> tuple[Result, Schedule]:
 
 
 def differences(one: Result, other: Result) -> list[str]:
-    """Returns the names of what is not the same in both, to the last bit."""
+    """Returns the names of what differs, if only in the last bit."""
     names = [
         name
         for name in one.state.keys() | other.state.keys()
@@ -114,48 +110,29 @@ def _bits(array: np.ndarray | None) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """A training that was never killed.
-
-    Attributes:
-      result: that all others must have.
-      schedule: its steps.
-      seconds: that each phase takes.
-    """
+    """A training that was never killed."""
 
     result: Result
     schedule: Schedule
-    seconds: dict[str, float]
+    seconds: dict[str, float]  # that each phase takes
 
 
 @dataclasses.dataclass(frozen=True)
 class Kill:
-    """A moment at which a training was killed.
+    """A moment at which a training was killed."""
 
-    Attributes:
-      run: name of its folder.
-      output: file of what the process printed.
-      phases: it was in, and the one that was waited for if that had just ended.
-      step: it had started last.
-      seconds: since its process started.
-    """
-
-    run: str
-    output: Path
-    phases: str
-    step: int
-    seconds: float
+    run: str  # the name of its folder
+    output: Path  # what the process printed
+    phases: str  # that it was in, and the one that was waited for if that had just ended
+    step: int  # that it had started last
+    seconds: float  # since its process started
 
 
 class Trial:
     """Trainings of the same arguments below one folder."""
 
     def __init__(self, arguments: list[str], folder: Path):
-        """Makes the folder.
-
-        Args:
-          arguments: of `main.py`, beside mode and workdir.
-          folder: for runs, outputs and compiled programs.
-        """
+        """Makes the folder for runs, outputs and compiled programs."""
         self._arguments, self._folder = arguments, folder
         (folder / "outputs").mkdir(parents=True)
         self._starts: dict[str, list[Path]] = {}
@@ -165,30 +142,25 @@ class Trial:
         return self._folder / run
 
     def outputs(self, run: str) -> list[Path]:
-        """Returns the files of what a run's processes printed, in the order of their start."""
+        """Returns the files with what the processes of a run printed, in their order."""
         return self._starts[run]
 
     def start(self, run: str, *, compiles: bool = False) -> Training:
-        """Starts a training, or goes on with it.
-
-        Args:
-          run: name of its folder.
-          compiles: everything anew, without what earlier processes have compiled.
-        """
+        """Starts a training or goes on with it; it may compile anew what others have compiled."""
         outputs = self._starts.setdefault(run, [])
         outputs.append(self._folder / "outputs" / f"{run}_{len(outputs) + 1}.txt")
         compiled = None if compiles else self._folder / "compiled"
         return Training(self._arguments, self.workdir(run), outputs[-1], compiled)
 
     def finish(self, run: str) -> Result:
-        """Goes on to the end."""
+        """Goes on to the end of a run."""
         with self.start(run) as training:
             training.process.wait()
             training.check()
         return result_of(self.workdir(run))[0]
 
     def whole(self) -> Whole:
-        """Trains undisturbed, and measures; compiles everything for later processes."""
+        """Trains undisturbed and measures the phases; compiles everything for later processes."""
         changes: list[tuple[float, Seen]] = []
 
         def changed(seen: Seen) -> bool:
@@ -209,14 +181,14 @@ class Trial:
         """Starts or goes on, and kills at a random moment of a phase.
 
         Args:
-          run: name of its folder.
-          phase: of `PHASES`, for which it waits.
-          from_step: that must have been started; 0 for compiling.
-          whole: for the time that the phase takes.
-          random: for the moment.
+          run: The name of the run's folder.
+          phase: The phase, of `PHASES`, for which it waits.
+          from_step: The step that must have been started before; 0 for compiling.
+          whole: The undisturbed training, which tells how long the phase takes.
+          random: Draws the moment.
 
         Returns:
-          The kill, with the phases that it really fell into; None if the training ended before.
+          The kill with the phases that it really fell into, or None if the training ended before.
         """
         compiles = phase == "compiling"
         with self.start(run, compiles=compiles) as training:
@@ -241,7 +213,7 @@ class Trial:
         return Kill(run, self.outputs(run)[-1], hit, seen.step, seconds)
 
     def goes_on_from(self, kill: Kill) -> str:
-        """Returns where the next process that came so far went on from."""
+        """Returns where the next process that restored or began a state went on from."""
         starts = self.outputs(kill.run)
         for output in starts[starts.index(kill.output) + 1 :]:
             text = output.read_text(errors="replace")
@@ -263,8 +235,8 @@ def _seconds(changes: list[tuple[float, Seen]], schedule: Schedule) -> dict[str,
                 stretches[phase].append(0.0)
             stretches[phase][-1] += until - since
         previous = phases
-    # Neither the moments between a step's end and the folder of its checkpoint, nor the first of
-    # several, which compiles.
+    # Left out are the moments between a step's end and the folder of its checkpoint, and the first
+    # of several stretches, which compiles.
     lasting = {phase: [x for x in found if x > _GLIMPSE] for phase, found in stretches.items()}
     return {
         phase: float(np.median(found[1:] or found or [_GLIMPSE]))
@@ -273,7 +245,7 @@ def _seconds(changes: list[tuple[float, Seen]], schedule: Schedule) -> dict[str,
 
 
 def plan(schedule: Schedule, random: np.random.Generator) -> list[tuple[str, int]]:
-    """Returns a run's kills: every phase once, in random order, with the step to wait for."""
+    """Returns the kills of a run: each phase once, in random order, with the step to wait for."""
     order = random.permutation([phase for phase in PHASES if phase != "report"]).tolist()
     window = schedule.last / len(order)
     steps = [int(random.uniform(i, i + 1) * window) for i in range(len(order))]
@@ -299,7 +271,7 @@ def table(trial: Trial, kills: list[Kill]) -> str:
 
 
 def main() -> None:
-    """Kills, goes on, compares; exit status 1 if anything differs."""
+    """Kills, goes on and compares; the exit status is 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--kills", type=int, default=24, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")

@@ -4,8 +4,8 @@ python examples/scaling_plan.py --config=configs/rsicd.py --devices=64 --acceler
     --config.batch_size=8192 --config.queue_length=1048576 --config.mesh.queue=sharded \
     --config.mesh.fsdp=8 --config.dtype=bfloat16 --images=10000000
 
-It compiles the real training step for simulated CPU devices and prints Markdown; docs/scaling.md
-explains it. With the package `libtpu`, `--topology=v5e:8x8` has the TPU's own compiler do it.
+It compiles the real training step for simulated CPU devices and prints Markdown, which
+docs/scaling.md explains. With the package `libtpu`, `--topology=v5e:8x8` uses the TPU's compiler.
 """
 
 import dataclasses
@@ -25,15 +25,13 @@ from jax.experimental import topologies
 from ml_collections import config_flags
 
 from kamcl_jax import errors
-from kamcl_jax.config import build
-from kamcl_jax.config import fields as config_check
+from kamcl_jax.config import build, checks
 from kamcl_jax.evaluate.tables import markdown_table
 from kamcl_jax.models.gpo import COUNT_UP_TO
 from kamcl_jax.models.resnet import stage_channels
-from kamcl_jax.parallel import compiled_step
-from kamcl_jax.parallel import mesh as sharding
-from kamcl_jax.parallel.compiled_step import GB, Collective, StepMemory
-from kamcl_jax.parallel.mesh import Layout
+from kamcl_jax.parallel import compilation
+from kamcl_jax.parallel.compilation import GB, Collective, StepMemory
+from kamcl_jax.parallel.mesh import Layout, make_mesh
 from kamcl_jax.step.state import TrainState
 from kamcl_jax.step.train_step import make_train_step
 
@@ -42,22 +40,13 @@ MB, ENCODES = 1e6, 2  # of the queries and of the keys
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """What a data sheet says of a device.
+    """What a data sheet says about a device; speeds are bytes a second."""
 
-    Attributes:
-      flops: products and sums a second of matrix units, by `config.dtype`; dense.
-      memory: bytes.
-      memory_speed: bytes a second.
-      network: bytes a second that a device sends to others of its host.
-      network_across: the same to other hosts.
-      devices_per_host: as it is sold.
-    """
-
-    flops: dict[str, float]
-    memory: float
+    flops: dict[str, float]  # dense products and sums a second, by `config.dtype`
+    memory: float  # bytes
     memory_speed: float
-    network: float
-    network_across: float
+    network: float  # that a device sends to others of its host
+    network_across: float  # that it sends to other hosts
     devices_per_host: int
 
 
@@ -86,13 +75,13 @@ class Plan:
     """A compiled step and what it is made for.
 
     Attributes:
-      layout: of the devices.
-      state: shapes of the train state.
-      batch: shapes of a batch over all devices.
-      memory: of the step on each device.
-      sent: what its collectives produce.
-      flops: on each device, with all trips of the GRU's loops.
-      traffic: bytes read and written on each device by XLA's count, with all trips of the loops.
+      layout: The layout of the devices.
+      state: The shapes of the train state.
+      batch: The shapes of a batch over all devices.
+      memory: The memory that the step takes on each device.
+      sent: What its collectives produce.
+      flops: The operations on each device, with all trips of the loops.
+      traffic: The bytes that each device reads and writes by XLA's count, with all trips.
     """
 
     layout: Layout
@@ -106,19 +95,12 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """A loop of the step: XLA's cost analysis counts one trip of it.
-
-    Attributes:
-      name: of it.
-      trips: at most.
-      flops: of a trip on each device, in matrix products.
-      traffic: bytes that a trip reads and writes on each device.
-    """
+    """A loop of the step, of which XLA's cost analysis counts one trip."""
 
     name: str
-    trips: int
-    flops: float
-    traffic: float
+    trips: int  # at most
+    flops: float  # of a trip on each device, in matrix products
+    traffic: float  # bytes that a trip reads and writes on each device
 
 
 def plan(
@@ -127,19 +109,15 @@ def plan(
     """Compiles a config's training step for devices that need not be there.
 
     Args:
-      config: of the training.
-      devices: of the mesh; simulated ones, or a topology's.
-      words: of the vocabulary.
-      concepts: of the data.
-      tokens: width of a caption.
-
-    Raises:
-      ConfigError: a field that cannot be.
-      ValueError: the mesh does not fit the devices.
+      config: The config of the training.
+      devices: The devices of the mesh: simulated ones, or those of a topology.
+      words: The size of the vocabulary.
+      concepts: How many concepts the data have.
+      tokens: The words of the longest caption.
     """
-    config_check.check(config)
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
-    config_check.check_division(config, mesh.size)
+    checks.check_config(config)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, devices)
+    checks.check_division(config, mesh.size)
     state = build.abstract_state(config, words + 1, concepts)
     layout = build.make_layout(config, mesh, state)
     batch = build.abstract_batch(config, tokens, concepts)
@@ -149,27 +127,27 @@ def plan(
         build.make_settings(config, steps_per_epoch=1),
         layout,
     )
-    compiled = compiled_step.compile_step(step, state, batch, layout)
+    compiled = compilation.compile_step(step, state, batch, layout)
     costs, repeated = compiled.cost_analysis(), loops(config, mesh.size, tokens)
     return Plan(
         layout,
         state,
         batch,
-        compiled_step.memory(compiled),
-        compiled_step.collectives(compiled.as_text()),
+        compilation.memory(compiled),
+        compilation.collectives(compiled.as_text()),
         costs["flops"] + sum((loop.trips - 1) * loop.flops for loop in repeated),
         costs["bytes accessed"] + sum((loop.trips - 1) * loop.traffic for loop in repeated),
     )
 
 
 def loops(config: ml_collections.ConfigDict, devices: int, tokens: int) -> list[Loop]:
-    """Returns the loops that matter: the words of the GRU, and ranks by counting (`pooling`)."""
+    """Returns the loops that matter: over the words of the GRU, and over the ranks of the GPO."""
     rows = config.batch_size // (devices * config.gradient_accumulation)
     entry = 2 if config.dtype == "bfloat16" else 4
     hidden, image = config.text_encoder.hidden_width, config.image_encoder
     channels = stage_channels(image.depth, image.width)
-    passes = ENCODES + 1  # backward, too; the kernel's gradient is one product after the loop
-    # The kernel; inputs, gates and states of the rows.
+    passes = ENCODES + 1  # one is backward; the kernel's gradient is one product after the loop
+    # The kernel is read, and so are inputs, gates and states of the rows.
     moved = (3 * hidden**2 + 9 * rows * hidden) * entry
     gru = Loop("GRU", tokens, passes * 6 * rows * hidden**2, passes * moved)
     pooled = {
@@ -178,7 +156,7 @@ def loops(config: ml_collections.ConfigDict, devices: int, tokens: int) -> list[
         "words": (2 * tokens, config.embedding_size),
     }
     counted = [
-        # All values and counts are read, and the counts, a byte each, written.
+        # All values and counts are read, and the counts, which take a byte each, are written.
         Loop(f"ranks of {name}", items, 0, ENCODES * rows * items * width * (entry + 2))
         for name, (items, width) in pooled.items()
         if items <= COUNT_UP_TO
@@ -187,12 +165,7 @@ def loops(config: ml_collections.ConfigDict, devices: int, tokens: int) -> list[
 
 
 def bytes_per_device(shapes: Any, places: Any) -> int:
-    """Returns what a tree of arrays takes on each device.
-
-    Args:
-      shapes: pytree of arrays or of their shapes and dtypes.
-      places: a sharding for each, or one for all.
-    """
+    """Returns what a tree of shapes takes on each device, by one sharding for each or for all."""
     leaves = jax.tree.leaves(shapes)
     shardings = jax.tree.leaves(places)
     if len(shardings) == 1:
@@ -204,7 +177,7 @@ def bytes_per_device(shapes: Any, places: Any) -> int:
 
 
 def memory_rows(made: Plan) -> list[tuple[str, int]]:
-    """Returns what lies on each device and its bytes; the last row is the sum."""
+    """Returns the name and the bytes of what lies on each device; the last row is the sum."""
     state, places = made.state, made.layout.state
     parts = {
         "parameters": ("params", "batch_stats"),
@@ -224,7 +197,7 @@ def memory_rows(made: Plan) -> list[tuple[str, int]]:
 def network_rows(sent: Iterable[Collective], devices: int) -> list[tuple[str, str, int, float]]:
     """Returns kind, dtype, operations and bytes that each device sends, the largest first.
 
-    As if all sent to all: a little too much where a ring is a group of `fsdp` devices.
+    It counts a ring of all devices: a little too much where the ring is a group of `fsdp` devices.
     """
     groups: dict[tuple[str, str], list[Collective]] = {}
     for one in sent:
@@ -239,15 +212,7 @@ def network_rows(sent: Iterable[Collective], devices: int) -> list[tuple[str, st
 def describe(
     made: Plan, config: ml_collections.ConfigDict, device: Accelerator, images: int, captions: int
 ) -> str:
-    """Returns the plan in Markdown.
-
-    Args:
-      made: from `plan`.
-      config: of the training.
-      device: for the roofline.
-      images: of the training split.
-      captions: of each image.
-    """
+    """Returns the plan of so many images, with so many captions each, in Markdown."""
     devices = made.layout.mesh.size
     hosts = -(-devices // device.devices_per_host)
     network = network_rows(made.sent, devices)
@@ -326,11 +291,7 @@ def main(argv: list[str]) -> None:
 
 
 def _devices() -> list[Any]:
-    """Returns simulated devices, or a TPU topology's; called before anything asks JAX for one.
-
-    Raises:
-      ValueError: there is no such topology, or no `libtpu`.
-    """
+    """Returns simulated devices or a TPU topology's; called before anything asks JAX for one."""
     if not _TOPOLOGY.value:
         jax.config.update("jax_num_cpu_devices", _DEVICES.value)
         return jax.devices()

@@ -9,17 +9,17 @@ import jax.numpy as jnp
 from kamcl_jax.step.encoding import Batch, Encodings
 
 SHARPNESS = 2.0
-"""t of the paper."""
+"""The paper's t."""
 
 
 def uniformity(queries: Encodings, keys: Encodings, batch: Batch, step: jax.Array) -> jax.Array:
-    """Log of the mean Gaussian potential of a batch's pairs, mean of images and texts -> f32[].
+    """Returns the log of the mean Gaussian potential, f32[], averaged over images and texts.
 
     Args:
-      queries: of B pairs; unit vectors f32[B, E] in `image` and `text`.
-      keys: of the same pairs, from the key encoders; without gradient.
-      batch: that was encoded.
-      step: i32[], for terms that come and go.
+      queries: The encodings of B pairs; `image` and `text` are unit vectors, f32[B, E].
+      keys: The encodings of the same pairs by the key encoders, without gradient.
+      batch: The batch that was encoded.
+      step: The number of the step, i32[], for terms that come and go.
     """
     del keys, batch, step
     return (_potential(queries.image) + _potential(queries.text)) / 2

@@ -1,4 +1,4 @@
-"""A vision transformer (Dosovitskiy et al. 2021) in the place of KAMCL's image encoder.
+"""A vision transformer (Dosovitskiy et al. 2021) that takes the place of KAMCL's image encoder.
 
 `--config.image_encoder.module=examples.vision_transformer:VisionTransformer` trains with it.
 """
@@ -11,11 +11,7 @@ from kamcl_jax.models.towers import ConceptHead, Encoded
 
 
 class Block(nn.Module):
-    """Self-attention and an MLP, each behind a normalisation and beside a residual.
-
-    Attributes:
-      heads: of the attention; divides the width.
-    """
+    """Self-attention and an MLP, each with a normalisation before it and a residual beside it."""
 
     heads: int
 
@@ -29,19 +25,19 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Patches, pre-norm blocks, the mean of the patches, concept head. Without BatchNorm.
+    """Embeds patches, applies blocks, averages the patches and adds the concept head.
 
     The first two attributes come from the data and the config, the others from
     `config.image_encoder.options`.
 
     Attributes:
-      num_concepts: N.
-      embedding_size: E.
-      patch_size: side of a patch in pixels; divides the image's.
-      width: of the blocks.
-      depth: blocks.
-      heads: of each block's attention.
-      rematerialise: whether blocks are computed again in the backward pass instead of kept.
+      num_concepts: How many concepts the head predicts.
+      embedding_size: The width of the embedding.
+      patch_size: The side of a patch in pixels, which divides that of the image.
+      width: The width of the blocks.
+      depth: How many blocks there are.
+      heads: How many heads the attention of each block has; it divides the width.
+      rematerialise: Whether the backward pass computes blocks again instead of keeping them.
     """
 
     num_concepts: int
@@ -54,7 +50,7 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Encoded:
-        """Encodes f32[B, S, S, 3], of the one size S that the parameters were made for."""
+        """Encodes images f32[B, S, S, 3] of the size S that the parameters were made for."""
         del train  # nothing is dropped, and there are no running statistics
         side = (self.patch_size, self.patch_size)
         if images.shape[1] % self.patch_size:

@@ -1,4 +1,4 @@
-"""A training as a process of its own, watched from outside: what it is at, and how to kill it."""
+"""A training in a process of its own: watching from outside what it does, and killing it."""
 
 import dataclasses
 import os
@@ -16,7 +16,7 @@ from kamcl_jax.runs.checkpoints import folder_of
 ROOT = Path(__file__).resolve().parents[1]
 
 PHASES = ("compiling", "step", "validation", "writing", "report")
-"""Of a training; imports and loading of data count as compiling."""
+"""The phases of a training; imports and loading of data count as compiling."""
 
 _UNFINISHED = "*.orbax-checkpoint-tmp"
 _LOOK_EVERY = 0.002  # seconds
@@ -24,13 +24,13 @@ _LOOK_EVERY = 0.002  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What its output and its folder tell of a training that runs or was killed.
+    """What the output and the folder of a training tell about it, while it runs or when killed.
 
     Attributes:
-      compiled: whether the training step is, or is not needed any more.
-      step: the last one that was started; of earlier processes, too.
-      validated: step of the last validation; before any, the one that this process began at.
-      writing: whether a checkpoint is.
+      compiled: Whether the training step is compiled, or is not needed any more.
+      step: The last step that was started, be it by an earlier process.
+      validated: The step of the last validation, or that at which this process began.
+      writing: Whether a checkpoint is being written.
     """
 
     compiled: bool = False
@@ -46,12 +46,7 @@ _EVENTS = re.compile(
 
 
 def look(output: str, workdir: Path) -> Seen:
-    """Returns what can be seen of a process's training from outside.
-
-    Args:
-      output: of the process, so far.
-      workdir: of its run.
-    """
+    """Returns what can be seen of a training from its output so far and from its folder."""
     compiled, steps, validated = False, [], None
     for event in _EVENTS.finditer(output):
         compiled |= bool(event["compiled"] or event["trained"])
@@ -66,7 +61,7 @@ def look(output: str, workdir: Path) -> Seen:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Steps an epoch, and in all."""
+    """The steps of an epoch, and of the whole training."""
 
     epoch: int
     last: int
@@ -84,22 +79,22 @@ class Schedule:
 
 
 class Training:
-    """A process of `main.py --mode=train` with its output in a file; killed at the block's end.
+    """A process of `main.py --mode=train` whose output is a file; it is killed at the block's end.
 
     Attributes:
-      workdir: of its run.
-      started: by `time.perf_counter`.
-      process: leader of a process group of its own.
+      workdir: The folder of its run.
+      started: The time of its start by `time.perf_counter`.
+      process: The leader of a process group of its own.
     """
 
     def __init__(self, arguments: list[str], workdir: Path, output: Path, compiled: Path | None):
-        """Starts it.
+        """Starts the process.
 
         Args:
-          arguments: of `main.py`, beside mode and workdir.
-          workdir: of the run.
-          output: file for all that it prints.
-          compiled: folder of compiled programs to use and fill; None compiles all anew.
+          arguments: The arguments of `main.py` beside mode and workdir.
+          workdir: The folder of the run.
+          output: The file for all that it prints.
+          compiled: A folder of compiled programs to use and fill; None compiles all of them anew.
         """
         environment = {"JAX_PLATFORMS": "cpu"} | os.environ
         environment |= {"PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "0"}  # tells every step
@@ -129,7 +124,7 @@ class Training:
 
     @property
     def seconds(self) -> float:
-        """Since it started."""
+        """The seconds since it started."""
         return time.perf_counter() - self.started
 
     @property
@@ -156,10 +151,6 @@ class Training:
         return self.process.wait() == -signal.SIGKILL
 
     def check(self) -> None:
-        """Ends this program if it ended with an error of its own.
-
-        Raises:
-          SystemExit: it did.
-        """
+        """Ends this program if the training ended with an error of its own."""
         if self.process.wait() not in (0, -signal.SIGKILL):
             sys.exit(f"error: main.py failed with {self.process.returncode}; see {self._output}")

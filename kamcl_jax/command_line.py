@@ -324,9 +324,9 @@ def _main(argv: list[str]) -> None:
     try:
         _join_hosts(name, mode)
         if mode.compiles:
-            from kamcl_jax.parallel import compilation_cache
+            from kamcl_jax.parallel import compilation
 
-            compilation_cache.enable()
+            compilation.keep_programs()
         mode.run(*arguments)
     except Stopped as stopped:
         _end(f"\n{stopped}", stopped.exit_status)

@@ -18,8 +18,15 @@ pytest_plugins = [
     "tiny_page",
 ]
 
-LONGEST = ("test_two_processes.py", "test_golden_check.py", "test_kill_and_resume.py")
-"""Files of some minutes; first, so that of several workers none is left alone with one."""
+LONGEST = (
+    "test_mesh.py",
+    "test_golden_check.py",
+    "test_library_twin.py",
+    "test_two_processes.py",
+    "test_kill_and_resume.py",
+    "test_loop.py",
+)
+"""Files of half a minute or more; first, so that of several workers none is left alone with one."""
 
 
 def pytest_collection_modifyitems(items):
@@ -28,10 +35,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def compile_once(tmp_path_factory):
-    """Runs of the same program share their compilation; the user's cache is left alone."""
+    """Compiles each program once for all tests, workers and commands that tests start."""
     base = tmp_path_factory.getbasetemp()
-    # One for all workers: a program of which another has written half so far is compiled anew.
+    # One folder for all workers; a program that another has half written is compiled anew.
     folder = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # of commands that tests start
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1)
+    settings = {"compilation_cache_dir": folder, "persistent_cache_min_compile_time_secs": 0.2}
+    for name, value in settings.items():
+        os.environ[f"JAX_{name.upper()}"] = str(value)  # for the commands
+        jax.config.update(f"jax_{name}", value)

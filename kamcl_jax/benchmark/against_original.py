@@ -6,9 +6,10 @@ a GPU that both frameworks see. PyTorch is optional, so it is imported inside of
 
 import contextlib
 import importlib
+import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -118,10 +119,8 @@ class TimedOriginal:
     def step(self, batch: HostBatch, images: np.ndarray) -> Action:
         """Returns what takes one step as the original's training loop does.
 
-        Args:
-          batch: A batch of ours.
-          images: Its images f32[B, 256, 256, 3], augmented and normalised: the original does that
-            in its data loader.
+        The images f32[B, 256, 256, 3] of our batch are augmented and normalised: the original does
+        that in its data loader.
         """
         inputs = self._original.inputs({**batch, "image": images})
         labels = self._original.tensor(batch["image_concepts"])
@@ -184,17 +183,13 @@ class TimedOriginalInput:
     def __init__(
         self, checkout: Path, folder: Path, prepared: Prepared, data: RetrievalData, batch_size: int
     ):
-        """Writes image files and lists for the original, and builds its loader.
+        """Writes a split's image files and lists for the original, and builds its loader.
 
-        Args:
-          checkout: The folder of a clone of the original.
-          folder: An empty folder; it gets the files as the data set has them.
-          prepared: The data set, with its image files.
-          data: The splits that were made of it.
-          batch_size: The batch size of the training.
+        The folder is empty; it gets the files as the data set, `prepared`, has them.
         """
         modules = load_modules(checkout, DATA_MODULES)
-        options = _write_files(folder, _training_files(prepared, data), data)
+        files = itertools.islice(_training_files(prepared, data), IMAGES)
+        options = _write_files(folder, files, data)
         vocabulary = modules["vocab"].Vocabulary()
         for word in (*data.vocabulary.words, "<unk>"):
             vocabulary.add_word(word)
@@ -211,21 +206,17 @@ class TimedOriginalInput:
                 pass
 
 
-def _training_files(prepared: Prepared, data: RetrievalData) -> list[tuple[int, EncodedImage]]:
-    """Returns `IMAGES` files of the training split, at most, with their rows there."""
+def _training_files(prepared: Prepared, data: RetrievalData) -> Iterator[tuple[int, EncodedImage]]:
+    """Yields the image files of the training split with their rows there."""
     row_of = {name: row for row, name in enumerate(data.train.file_names)}
-    found: list[tuple[int, EncodedImage]] = []
     for number in range(prepared.num_images):
         file = prepared.encoded_image(number)
         if file.file_name in row_of:
-            found.append((row_of[file.file_name], file))
-        if len(found) == IMAGES:
-            break
-    return found
+            yield row_of[file.file_name], file
 
 
 def _write_files(
-    folder: Path, files: Sequence[tuple[int, EncodedImage]], data: RetrievalData
+    folder: Path, files: Iterable[tuple[int, EncodedImage]], data: RetrievalData
 ) -> dict[str, str]:
     """Writes the images and the original's lists; returns what its options call `dataset`."""
     train, concepts = data.train, data.concepts.words
@@ -235,10 +226,8 @@ def _write_files(
     for row, file in files:
         name = f"{row}{Path(file.file_name).suffix}"
         (folder / name).write_bytes(file.encoded)
-        marks = " ".join(
-            f"{concepts[concept]}:{train.image_concepts[row, concept]}"
-            for concept in np.flatnonzero(train.image_concepts[row])
-        )
+        shares = train.image_concepts[row]
+        marks = " ".join(f"{concepts[n]}:{shares[n]}" for n in np.flatnonzero(shares))
         for caption in np.flatnonzero(train.image_of_caption == row):
             captions.append(train.captions[int(caption)])
             names.append(name)

@@ -1,8 +1,10 @@
 """`--mode=benchmark`: times everything of a config, prints it and saves it."""
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from kamcl_jax.benchmark import (
     against_original,
-    input_and_retrieval,
     report,
     roofline,
     step_parts,
@@ -21,7 +22,14 @@ from kamcl_jax.benchmark import (
     trials,
 )
 from kamcl_jax.benchmark.against_original import TimedOriginal, TimedOriginalInput
-from kamcl_jax.benchmark.input_and_retrieval import SplitSample
+from kamcl_jax.benchmark.input_and_retrieval import (
+    RSICD_TEST,
+    BatchReader,
+    SplitSample,
+    first_captions,
+    five_captions_each,
+    random_scores,
+)
 from kamcl_jax.benchmark.report import ORIGINAL, Results
 from kamcl_jax.benchmark.step_parts import WHOLE, Steps
 from kamcl_jax.benchmark.subject import Subject
@@ -30,6 +38,7 @@ from kamcl_jax.config import build, data
 from kamcl_jax.errors import TorchOriginalError
 from kamcl_jax.inference import embed
 from kamcl_jax.parallel import hosts
+from kamcl_jax.ranking import ranks
 from kamcl_jax.runs import folder as run_folder
 from kamcl_jax.torch_release.checkout import check_checkout
 
@@ -51,13 +60,10 @@ def run(
 
     Args:
       config: A config as `configs.base` describes it.
-      workdir: Where `report/benchmark.json` and `report/benchmark.png` go.
+      workdir: Where `report/benchmark.json`, which is returned, and `report/benchmark.png` go.
       checkout: The folder of a clone of the PyTorch original; None leaves it out.
       step_budget: How often the step, its parts and the machine's rates are timed.
       budget: How often each of the other groups is timed.
-
-    Returns:
-      What is saved.
     """
     run_folder.check_writable(workdir)
     build.check_with_devices(config)
@@ -107,7 +113,8 @@ def run(
         }
     results["left_out"] = left_out
     folder = workdir / "report"
-    report.save(folder / "benchmark.json", results)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmark.json").write_text(json.dumps(results, indent=2) + "\n")
     report.draw(folder / "benchmark.png", results)
     hosts.say(report.text(results))
     hosts.say(f"saved: {folder / 'benchmark.json'}, {folder / 'benchmark.png'}")
@@ -116,9 +123,7 @@ def run(
 
 def _step_actions(timed: Subject, steps: Steps, theirs: TimedOriginal | None) -> dict[str, Action]:
     dtype = build.compute_dtype(timed.config) or jnp.float32
-    actions = {name: steps.action(name) for name in steps.variants}
-    actions |= {part: steps.alone(part) for part in step_parts.ALONE}
-    actions |= roofline.machine_actions(dtype)
+    actions = {**steps.actions(), **roofline.machine_actions(dtype)}
     if theirs is not None:
         augment = step_parts.augmenter(timed.settings, steps.layout)
         images = jax.device_get(augment(steps.variants[WHOLE].batch["image"]))
@@ -134,29 +139,33 @@ def _encoding(
         return None, {}
     size = timed.config.evaluation.batch_size
     captions = size if jax.default_backend() == "cpu" else 10 * size
-    sample = input_and_retrieval.first_captions(timed.data.test, captions, size)
+    sample = first_captions(timed.data.test, captions, size)
     dtype = build.compute_dtype(timed.config)
     encoders = embed.make_encoders(timed.model, steps.layout, dtype)
-    arguments = (encoders, steps.state.variables, sample)
-    actions = {
-        report.IMAGES: input_and_retrieval.image_encoding(*arguments),
-        report.CAPTIONS: input_and_retrieval.caption_encoding(*arguments),
+    embed_images = partial(embed.embed_images, encoders, steps.state.variables)
+    embed_texts = partial(embed.embed_texts, encoders, steps.state.variables)
+    texts = sample.tokens, sample.lengths, sample.word_concepts
+    actions: dict[str, Action] = {
+        report.IMAGES: partial(embed_images, sample.images, size),
+        report.CAPTIONS: partial(embed_texts, *texts, size),
     }
     if theirs is not None:
-        actions[report.PAIRED_IMAGES] = input_and_retrieval.paired_image_encoding(*arguments)
+        # The original encodes an image for every caption.
+        paired = sample.images[sample.image_of_caption]
+        actions[report.PAIRED_IMAGES] = partial(embed_images, paired, size)
         actions[ORIGINAL] = theirs.encode(sample)
     return sample, trials.alternate(actions, budget)
 
 
 def _ranking(timed: Subject, theirs: TimedOriginal | None, budget: Budget) -> dict[str, Timing]:
-    images, captions = input_and_retrieval.RSICD_TEST
-    scores = input_and_retrieval.random_scores(images, captions)
-    fives = input_and_retrieval.five_captions_each(images)
-    actions = {report.RSICD_RANKING: input_and_retrieval.score_ranking(scores, fives)}
+    images, captions = RSICD_TEST
+    scores = random_scores(images, captions)
+    rank_rsicd = partial(ranks.rank_both_ways, scores, five_captions_each(images))
+    actions: dict[str, Action] = {report.RSICD_RANKING: rank_rsicd}
     if timed.data is not None:
         image_of_caption = timed.data.test.image_of_caption
-        own = input_and_retrieval.random_scores(len(timed.data.test.images), len(image_of_caption))
-        actions[report.OWN_RANKING] = input_and_retrieval.score_ranking(own, image_of_caption)
+        own = random_scores(len(timed.data.test.images), len(image_of_caption))
+        actions[report.OWN_RANKING] = partial(ranks.rank_both_ways, own, image_of_caption)
     if theirs is not None:
         actions[ORIGINAL] = theirs.rank(scores)
     return trials.alternate(actions, budget)
@@ -169,7 +178,7 @@ def _input(
     if timed.data is None:
         return {}, {}
     config = timed.config
-    ours = input_and_retrieval.BatchReader(timed.data.train, config.seed, config.batch_size)
+    ours = BatchReader(timed.data.train, config.seed, config.batch_size)
     augment = step_parts.augmenter(timed.settings, steps.layout)
     actions = {
         report.READ: ours.read,

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,11 +10,8 @@ import numpy as np
 from input_pipeline.splits import batches
 from input_pipeline.splits.examples import Examples
 from kamcl_jax.benchmark.trials import Action
-from kamcl_jax.inference import embed
-from kamcl_jax.inference.embed import Encoders
 from kamcl_jax.parallel import mesh
 from kamcl_jax.parallel.mesh import Layout
-from kamcl_jax.ranking import ranks
 
 IMAGES_A_TRIAL = 256
 
@@ -50,11 +46,7 @@ class BatchReader:
         """Returns what reads the next batches and makes them what the encoders see.
 
         That is all that the PyTorch original does in its data loader: images rotated, cropped and
-        normalised. Here the device does it, in training within the step.
-
-        Args:
-          augment: The function from `step_parts.augmenter`.
-          layout: Where batches lie.
+        normalised. Here the device does it, in training within the step, by `step_parts.augmenter`.
         """
 
         def run() -> None:
@@ -110,31 +102,9 @@ def first_captions(examples: Examples, captions: int, batch_size: int) -> SplitS
     )
 
 
-def image_encoding(encoders: Encoders, variables: Any, sample: SplitSample) -> Action:
-    """Returns what encodes every image once."""
-    return lambda: embed.embed_images(encoders, variables, sample.images, sample.batch_size)
-
-
-def caption_encoding(encoders: Encoders, variables: Any, sample: SplitSample) -> Action:
-    """Returns what encodes every caption once."""
-    texts = sample.tokens, sample.lengths, sample.word_concepts
-    return lambda: embed.embed_texts(encoders, variables, *texts, sample.batch_size)
-
-
-def paired_image_encoding(encoders: Encoders, variables: Any, sample: SplitSample) -> Action:
-    """Returns what encodes an image for every caption, as the PyTorch original does."""
-    images = sample.images[sample.image_of_caption]
-    return lambda: embed.embed_images(encoders, variables, images, sample.batch_size)
-
-
 def random_scores(images: int, captions: int) -> np.ndarray:
     """Returns a score matrix f32[images, captions] of normal numbers."""
     return np.random.default_rng(0).standard_normal((images, captions), np.float32)
-
-
-def score_ranking(scores: np.ndarray, image_of_caption: np.ndarray) -> Action:
-    """Returns what ranks a score matrix both ways."""
-    return lambda: ranks.rank_both_ways(scores, image_of_caption)
 
 
 def five_captions_each(images: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The numbers of a benchmark as they are saved, printed and drawn."""
 
 import importlib.metadata
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -177,12 +176,6 @@ def ratio(
         "quartile_high": high,
         "trials": len(rounds),
     }
-
-
-def save(path: Path, results: Results) -> None:
-    """Writes the results as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def text(results: Results) -> str:

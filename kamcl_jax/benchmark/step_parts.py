@@ -24,7 +24,7 @@ from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Action, Timing
 from kamcl_jax.config import build
 from kamcl_jax.models.towers import DualEncoder, Encoded
-from kamcl_jax.parallel import compiled_step, mesh
+from kamcl_jax.parallel import compilation, mesh
 from kamcl_jax.parallel.mesh import Layout
 from kamcl_jax.step import momentum
 from kamcl_jax.step.encoding import Batch, Encodings
@@ -139,18 +139,13 @@ class Steps:
         """Compiles the whole step, and measures how long that takes."""
         self._subject = subject
         config = subject.config
-        make = partial(
-            build.make_state,
-            config,
-            subject.model,
-            subject.optimizer,
-            subject.num_concepts,
-        )
+        model, optimizer = subject.model, subject.optimizer
+        make = partial(build.make_state, config, model, optimizer, subject.num_concepts)
         layout = build.make_layout(config, subject.mesh, jax.eval_shape(make))
         self.layout: Layout = layout
         self.state: TrainState = build.run_once(make, layout.state)
         self.variants: dict[str, Variant] = {}
-        step = make_train_step(subject.model, subject.optimizer, subject.settings, layout)
+        step = make_train_step(model, optimizer, subject.settings, layout)
         batch = mesh.put_batch(layout, subject.batch)
         started = time.perf_counter()
         compiled = _compile(step, self.state, batch, layout)
@@ -159,7 +154,7 @@ class Steps:
         self.cost: Cost = roofline.compiled_cost(compiled)
         loops = roofline.uncounted_loop_cost(step.trace(self.state, batch).jaxpr, subject.longest)
         self.loop_cost: Cost = loops / layout.mesh.size
-        self.memory = compiled_step.memory(compiled)
+        self.memory = compilation.memory(compiled)
 
     def add(self, part: str) -> None:
         """Compiles the step without one of `LEFT_OUT`."""
@@ -175,23 +170,21 @@ class Steps:
         batch = self.variants[WHOLE].batch
         self.variants[part] = Variant(_compile(step, state, batch, layout), batch, own)
 
-    def action(self, name: str) -> Action:
-        """Returns what takes a step of a variant and waits for its end."""
-        return lambda: self.take(name)
+    def actions(self) -> dict[str, Action]:
+        """Returns what takes a step of each variant, and what does each of `ALONE`."""
+        return {
+            **{name: partial(self._take, name) for name in self.variants},
+            AUGMENTATION: self._augmentation(),
+            LOSSES: self._losses(),
+            UPDATE: self._update(),
+        }
 
-    def take(self, name: str) -> None:
-        """Takes a step of a variant."""
+    def _take(self, name: str) -> None:
         variant = self.variants[name]
         shared = {field: getattr(self.state, field) for field in variant.own}
         after, _ = variant.compiled(self.state.replace(**variant.own), variant.batch)
         variant.own = {field: getattr(after, field) for field in variant.own}
         self.state = jax.block_until_ready(after.replace(**shared))
-
-    def alone(self, part: str) -> Action:
-        """Returns what does one of `ALONE`, on the step's own arrays."""
-        return {AUGMENTATION: self._augmentation, LOSSES: self._losses, UPDATE: self._update}[
-            part
-        ]()
 
     def _augmentation(self) -> Action:
         augment = augmenter(self._subject.settings, self.layout)
@@ -219,7 +212,6 @@ class Steps:
 
     def _update(self) -> Action:
         optimizer, settings = self._subject.optimizer, self._subject.settings
-
         batch = self.variants[WHOLE].batch
         masks = settings.contrast.mask_false_negatives
         ids = PairIds.of_batch(batch) if masks else None
@@ -247,12 +239,8 @@ class Steps:
 
     def _encodings(self, seed: int) -> Encodings:
         subject = self._subject
-        drawn = random_encodings(
-            seed,
-            len(subject.batch["lengths"]),
-            subject.config.embedding_size,
-            subject.num_concepts,
-        )
+        batch, embedding_size = len(subject.batch["lengths"]), subject.config.embedding_size
+        drawn = random_encodings(seed, batch, embedding_size, subject.num_concepts)
         return jax.device_put(drawn, self.layout.batch)
 
 
@@ -272,14 +260,9 @@ def random_encodings(seed: int, batch: int, embedding_size: int, num_concepts: i
 
 
 def split(timings: dict[str, Timing]) -> dict[str, float]:
-    """Returns the seconds of each of `PARTS`, and the `REST` of the whole step.
+    """Returns the seconds of each of `PARTS`, and the `REST`; they add up to the whole step.
 
-    They add up to the whole. A part that is lost in the noise may come out negative; nothing is cut
-    off.
-
-    Args:
-      timings: The timings of `WHOLE`, of the step without each of `LEFT_OUT`, and of each of
-        `ALONE`.
+    A part that is lost in the noise may come out negative; nothing is cut off.
     """
     whole = timings[WHOLE].median
     parts = {
@@ -290,7 +273,7 @@ def split(timings: dict[str, Timing]) -> dict[str, float]:
 
 
 def _compile(step: Any, state: TrainState, batch: Any, layout: Layout) -> Any:
-    return compiled_step.compile_step(step, _abstract(state), _abstract(batch), layout)
+    return compilation.compile_step(step, _abstract(state), _abstract(batch), layout)
 
 
 def _abstract(tree: Any) -> Any:

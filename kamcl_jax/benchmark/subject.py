@@ -110,11 +110,8 @@ def typical_batch(
 ) -> HostBatch:
     """Returns one of the first batches of a training whose longest caption has the usual length.
 
-    Args:
-      examples: The training split.
-      seed: The seed of its order.
-      batch_size: The batch size over all devices.
-      text_of_caption: See `make_batch`.
+    The training takes the examples in the order of that seed; `text_of_caption` is as in
+    `make_batch`.
     """
     captions, batches = len(examples.captions), []
     for step in range(min(_BATCHES_LOOKED_AT, captions // batch_size)):
@@ -141,12 +138,8 @@ def noise_batch(
 ) -> HostBatch:
     """Returns a training batch of noise as `build.abstract_batch` describes it.
 
-    Args:
-      config: The config, with the sizes of the batch.
-      lengths: i32[B], the words of its captions.
-      longest: The number of words that captions are padded to.
-      num_tokens: Rows of the word embedding, the padding included.
-      generator: The source of the noise.
+    Its captions have `lengths` words, i32[B], and are padded to the longest; `num_tokens` are the
+    rows of the word embedding, the padding included.
     """
     shapes = build.abstract_batch(config, longest, config.num_concepts)
     tokens = generator.integers(1, num_tokens, shapes["tokens"].shape, dtype=np.int32)

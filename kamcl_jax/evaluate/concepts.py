@@ -13,8 +13,8 @@ from input_pipeline.language.concepts import Concepts
 from input_pipeline.language.texts import Texts
 from input_pipeline.language.vocabulary import Vocabulary
 from input_pipeline.splits import assembly
-from kamcl_jax.config import data as data_from_config
 from kamcl_jax.config import fields
+from kamcl_jax.config.data import open_data, prepared_dir, settings
 from kamcl_jax.evaluate.figures import DOTS_PER_INCH
 from kamcl_jax.evaluate.tables import markdown_table
 from kamcl_jax.runs import folder as run_folder
@@ -27,7 +27,7 @@ HEAD = ("", "concept", "repeated in all", "images that show it", "captions that 
 
 @dataclass(frozen=True)
 class ConceptCounts:
-    """The concepts of the training images, counted.
+    """The C concepts of the N training images, counted.
 
     Attributes:
       vocabulary: The text encoder's words.
@@ -55,26 +55,22 @@ def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
 
     It writes `concepts.json`, `concepts.md` (all of them with their counts), `concepts.png` (those
     that most captions name), `vocabulary.json` and `labels.jsonl` (each training image's soft
-    labels).
-
-    Args:
-      config: The config, as `configs.base` describes it.
-      folder: Where the files go; None for a folder `concepts` among the prepared data.
+    labels) into the folder, by default `concepts` among the prepared data.
     """
     fields.check_fields(config)
     if folder is not None:
         run_folder.check_writable(folder)
     data = config.data
     if data.bad_images == "skip":  # which ones are left out is known when they have been read
-        splits = data_from_config.open_data(config).texts()
+        splits = open_data(config).texts()
     else:
         splits = datasets.read_texts(data.name, data.dir, **data.options)
-    settings = data_from_config.settings(config)
-    placement = assembly.place(splits, settings)
-    vocabulary, concepts = assembly.learn(placement, settings)
+    chosen = settings(config)
+    placement = assembly.place(splits, chosen)
+    vocabulary, concepts = assembly.learn(placement, chosen)
     train = placement.parts["train"]
     counts = count(train, vocabulary, concepts)
-    folder = folder or data_from_config.prepared_dir(config) / data.name / "concepts"
+    folder = folder or prepared_dir(config) / data.name / "concepts"
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder, train, counts)
     print(summary(counts, PRINTED))

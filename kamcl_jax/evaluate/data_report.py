@@ -15,8 +15,8 @@ from input_pipeline.splits.examples import RetrievalData
 from input_pipeline.splits.findings import Findings
 from input_pipeline.splits.loading import load_prepared
 from input_pipeline.storage import write_text
-from kamcl_jax.config import data as data_from_config
 from kamcl_jax.config import fields
+from kamcl_jax.config.data import open_data, settings
 from kamcl_jax.evaluate.tables import markdown_table
 
 BAR = 50
@@ -36,8 +36,8 @@ HEAD = (
 def prepare(config: ml_collections.ConfigDict) -> None:
     """Prepares the data set of a config, prints what was found and keeps it as `findings.json`."""
     fields.check_fields(config)
-    prepared = data_from_config.open_data(config)
-    data = load_prepared(prepared, data_from_config.settings(config))
+    prepared = open_data(config)
+    data = load_prepared(prepared, settings(config))
     splits = prepared.texts()
     found = {split: findings.examine(texts) for split, texts in splits.items()}
     found["all"] = findings.examine(Texts.joined(splits.values()))

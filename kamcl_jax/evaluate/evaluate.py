@@ -11,16 +11,14 @@ from input_pipeline.splits.examples import Examples
 from kamcl_jax.config import build
 from kamcl_jax.config.build import Experiment
 from kamcl_jax.errors import DamagedCheckpointError
-from kamcl_jax.evaluate import report as reporting
-from kamcl_jax.evaluate import tables
+from kamcl_jax.evaluate import report, tables
 from kamcl_jax.inference import embed
 from kamcl_jax.inference.embed import Encoders
 from kamcl_jax.parallel import hosts
 from kamcl_jax.ranking import metrics
 from kamcl_jax.ranking.ranks import Ranks, rank_with_texts
 from kamcl_jax.ranking.scores import Array, Embeddings, Scores
-from kamcl_jax.runs import folder as run_folder
-from kamcl_jax.runs import record
+from kamcl_jax.runs import folder, record
 from kamcl_jax.runs.checkpoints import Checkpoints, first_readable, open_checkpoints
 from kamcl_jax.runs.record import History
 
@@ -28,14 +26,9 @@ from kamcl_jax.runs.record import History
 def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[str, Any]:
     """Scores the best checkpoint of a run on its test split and writes the report anew.
 
-    Args:
-      config: The run's config; if None, the one in the checkpoint.
-      workdir: The run's folder.
-
-    Returns:
-      The contents of `report/metrics.json`.
+    The config is the run's; if None, the one in the checkpoint. Returns what `report_best` does.
     """
-    run_folder.check_shared(workdir)
+    folder.check_shared(workdir)
     with open_checkpoints(workdir) as checkpoints:
         stored = first_readable(reversed(checkpoints.steps), checkpoints.record)
         if config is None:
@@ -43,7 +36,7 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[st
         experiment = build.build(config, trains=False)
         record.check_same_run(experiment, stored)
         encoders = make_encoders(experiment)
-        return report(experiment, checkpoints, encoders, record.history_of(stored), workdir)
+        return report_best(experiment, checkpoints, encoders, record.history_of(stored), workdir)
 
 
 def make_encoders(experiment: Experiment) -> Encoders:
@@ -52,7 +45,7 @@ def make_encoders(experiment: Experiment) -> Encoders:
     return embed.make_encoders(experiment.model, experiment.layout, dtype)
 
 
-def report(
+def report_best(
     experiment: Experiment,
     checkpoints: Checkpoints,
     encoders: Encoders,
@@ -61,15 +54,7 @@ def report(
 ) -> dict[str, Any]:
     """Scores the best checkpoint, or the latest where none was validated, and writes the report.
 
-    Args:
-      experiment: What was trained.
-      checkpoints: The run's checkpoints, at least one.
-      encoders: What `make_encoders` returns.
-      history: The history of the training.
-      workdir: The run's folder; the report goes to its `report`.
-
-    Returns:
-      The contents of `report/metrics.json`.
+    The report goes to the folder `report` in `workdir`. Returns the contents of its metrics.json.
     """
     best, variables = _best(experiment, checkpoints)
     skipped = variables.pop("skipped")
@@ -89,12 +74,12 @@ def report(
         },
         "seconds": history.seconds,
     }
+    written = workdir / "report"
     if hosts.is_first():
         ranks_of_captions = ranks["test_equal_texts"]["t2i"]
-        folder = workdir / "report"
-        reporting.write(folder, experiment, history, results, embeddings, ranks_of_captions)
+        report.write(written, experiment, history, results, embeddings, ranks_of_captions)
     hosts.say(tables.summary(results))
-    hosts.say(f"report: {workdir / 'report' / 'report.md'}")
+    hosts.say(f"report: {written / 'report.md'}")
     return results
 
 
@@ -119,18 +104,7 @@ def score_split(
     batch_size: int,
     ties: str = "expected",
 ) -> tuple[dict[str, float], Embeddings]:
-    """Embeds a split and scores it.
-
-    Args:
-      encoders: What `make_encoders` returns.
-      variables: The model's `params` and `batch_stats`.
-      examples: The split.
-      batch_size: How many images or captions are encoded at once.
-      ties: How tied scores are ranked, see `rank_both_ways`.
-
-    Returns:
-      The split's retrieval metrics and its embeddings.
-    """
+    """Embeds a split and returns its `retrieval_metrics` and its embeddings."""
     embeddings = embed.embed(encoders, variables, examples, batch_size)
     return metrics.retrieval_metrics(embeddings, examples.image_of_caption, ties), embeddings
 
@@ -140,12 +114,8 @@ def rank_test_split(
 ) -> dict[str, dict[str, Ranks]]:
     """Ranks a split by the official protocol, `test`, and where equal texts count.
 
-    `test_equal_texts` takes every image or caption with the query's text for relevant.
-
-    Args:
-      scores: f32[N, M], images by captions, or the embeddings that `embed` returns.
-      examples: The split.
-      ties: How tied scores are ranked, see `rank_both_ways`.
+    `test_equal_texts` takes every image or caption with the query's text for relevant. Scores and
+    ties are those of `rank_both_ways`.
     """
     texts = equal_text_ids(examples.captions)
     official, equal = rank_with_texts(scores, examples.image_of_caption, [None, texts], ties)

@@ -63,7 +63,7 @@ def loss_curves(
     Args:
       path: The PNG.
       rows: `History.train`.
-      steps_per_epoch: The number that turns steps into epochs.
+      steps_per_epoch: The number of steps in an epoch.
       alignment_from_epoch: The first epoch of step 2, from 0.
       extra_terms: The names of the terms that the config adds to the paper's.
     """
@@ -101,13 +101,7 @@ def loss_curves(
 
 
 def recall_curves(path: Path, rows: Sequence[dict[str, float]], chance: float) -> None:
-    """Draws the validation recalls over epochs.
-
-    Args:
-      path: The PNG.
-      rows: `History.validation`.
-      chance: The mR of random scores, in percent.
-    """
+    """Draws `History.validation`, recalls over epochs, and the mR of random scores, in percent."""
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
@@ -136,13 +130,7 @@ def recall_curves(path: Path, rows: Sequence[dict[str, float]], chance: float) -
 
 
 def class_bars(path: Path, rows: Sequence[dict[str, Any]], overall: float) -> None:
-    """Draws the mR of each scene class, the best on top.
-
-    Args:
-      path: The PNG.
-      rows: What `metrics.recalls_of_classes` returns.
-      overall: The mR of the whole split, in percent.
-    """
+    """Draws the mR of the rows of `recalls_of_classes`, the best on top, and the overall mR."""
     rows = sorted(rows, key=lambda row: row["mR"])
     places, values = range(len(rows)), [row["mR"] for row in rows]
     figure = Figure(figsize=(8, max(2.5, 1.2 + 0.22 * len(rows))), layout="constrained")

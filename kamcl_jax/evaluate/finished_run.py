@@ -22,7 +22,7 @@ METRICS = Path("report", "metrics.json")
 SPLITS = ("train", "validation", "test")
 
 _RESULTS = {"test", "test_equal_texts", "val", "chance", "intervals", "best_step", "best_epoch"}
-"""What the report of an older version, or one that is cut short, may lack."""
+"""What every whole report has; one of an older version may lack some of it."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,9 @@ from input_pipeline.images import reader
 from input_pipeline.language.texts import equal_text_ids, num_shared_captions
 from input_pipeline.splits.examples import Examples
 from input_pipeline.splits.findings import count_and_name
-from kamcl_jax.config import data as data_from_config
-from kamcl_jax.config import fields as config_fields
 from kamcl_jax.config.build import Experiment
+from kamcl_jax.config.data import prepared_dir
+from kamcl_jax.config.fields import flatten
 from kamcl_jax.evaluate import figures, tables
 from kamcl_jax.evaluate.figures import Picture, Retrieved
 from kamcl_jax.ranking.metrics import RESAMPLES
@@ -60,10 +60,10 @@ def write(
     embeddings: Embeddings,
     ranks_of_captions: Ranks,
 ) -> None:
-    """Writes the report.
+    """Writes the report into a folder, which is made if absent.
 
     Args:
-      folder: Where it goes; the folder is made if absent, and files in it are replaced.
+      folder: The folder; files in it are replaced.
       experiment: What was trained.
       history: The history of the training.
       results: What metrics.json is to contain.
@@ -100,13 +100,9 @@ def captions_to_show(captions: Sequence[str], seed: int) -> list[int]:
 def retrieve(
     embeddings: Embeddings, examples: Examples, captions: Sequence[int], ranks: Ranks
 ) -> list[Retrieved]:
-    """Finds the images that some captions retrieve; of equal scores, the lower row comes first.
+    """Finds the images that the captions in some rows retrieve; of equals, the lower row is first.
 
-    Args:
-      embeddings: The embeddings of the split.
-      examples: The split.
-      captions: The rows of the captions.
-      ranks: How all captions rank the images, where equal texts count.
+    `ranks` says how all captions of the split rank the images, where equal texts count.
     """
     texts, expected = equal_text_ids(examples.captions), ranks.expected()
     found = top_k(embeddings.captions[np.asarray(captions)], embeddings.images, figures.TOP)
@@ -123,17 +119,12 @@ def retrieve(
 
 
 def stored_images(config: ml_collections.ConfigDict, examples: Examples) -> Picture:
-    """Returns what reads images as they are stored, not as small as the model sees them.
-
-    Args:
-      config: The config whose data are prepared.
-      examples: The split whose rows are asked for.
-    """
+    """Returns what reads a split's images as stored, larger than the model sees them."""
     data = config.data
     prepared = datasets.open_prepared(
         data.name,
         data.dir,
-        data_from_config.prepared_dir(config),
+        prepared_dir(config),
         bad_images=data.bad_images,
         **data.options,
     )
@@ -156,9 +147,7 @@ def document(experiment: Experiment, history: History, results: dict[str, Any]) 
     epochs = max([results["best_epoch"], *(row["epoch"] for row in history.validation)])
     from_epoch = config.schedule.alignment_from_epoch
     step_two = f"epoch {from_epoch + 1}" if from_epoch < epochs else "not reached"
-    fields = "\n".join(
-        f"| `{name}` | `{value!r}` |" for name, value in config_fields.flatten(config).items()
-    )
+    fields = "\n".join(f"| `{name}` | `{value!r}` |" for name, value in flatten(config).items())
     return f"""# KAMCL on `{config.data.name}`
 
 {_origin(results)} Recalls in percent; {TIES[config.evaluation.ties]};

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from input_pipeline.splits.examples import Examples
 from kamcl_jax.models import layers
-from kamcl_jax.parallel import compiler_options
+from kamcl_jax.parallel import mesh
 from kamcl_jax.parallel.mesh import Layout, local_rows, put_batch
 from kamcl_jax.ranking.scores import Array, Embeddings
 from kamcl_jax.step import augmentation
@@ -111,7 +111,7 @@ def make_encoders(model: nn.Module, layout: Layout, dtype: DTypeLike | None = No
     compiled = partial(
         jax.jit,
         out_shardings=layout.whole,
-        compiler_options=compiler_options.for_mesh(layout.mesh),
+        compiler_options=mesh.compiler_options(layout.mesh),
     )
     return Encoders(
         compiled(images, in_shardings=(None, split)),

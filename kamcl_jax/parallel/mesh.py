@@ -1,15 +1,17 @@
-"""The device mesh and where arrays lie on it.
+"""The device mesh, where arrays lie on it, and what XLA is told about its devices.
 
-The mesh has two axes, as in big_vision and MaxText: `data` splits batches, `fsdp` splits batches
-and shares out parameters (ZeRO, Rajbhandari et al. 2020). GSPMD derives all communication from the
-shardings said here.
+The mesh has two axes, as in big_vision and MaxText: `data` splits batches, and `fsdp` splits
+batches and shares out parameters (ZeRO, Rajbhandari et al. 2020). GSPMD derives all communication
+from the shardings that this module names.
 """
 
 import dataclasses
 import math
+from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -21,13 +23,10 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None = 
     """Returns a mesh with the axes `data` and `fsdp`.
 
     Args:
-      data: groups of devices that hold all parameters between them; -1 takes all devices.
-      fsdp: devices in such a group.
-      devices: to choose from, all if None; a smaller mesh takes the first ones.
-
-    Raises:
-      ValueError: there are fewer devices than the mesh has places, or data is -1 and fsdp does not
-        divide them, or a mesh leaves out devices of other processes.
+      data: How many groups of devices there are, of which each holds all parameters; -1 takes
+        all devices.
+      fsdp: How many devices such a group has.
+      devices: The devices to choose from, by default all; a smaller mesh takes the first ones.
     """
     devices = jax.devices() if devices is None else devices
     if data == -1:
@@ -52,9 +51,9 @@ class Layout:
     """Where everything of a training lies.
 
     Attributes:
-      mesh: from `make_mesh`.
-      state: a sharding for every leaf of the train state, or one for all of them.
-      shard_queues: whether each device holds its share of the queues' keys, not all of them.
+      mesh: The devices.
+      state: A sharding for every leaf of the train state, or one for all of them.
+      shard_queues: Whether each device holds its share of the queues' keys, not all of them.
     """
 
     mesh: Mesh
@@ -77,10 +76,8 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(None, BATCH_AXES))
 
     def gathered(self, tree: Any) -> Any:
-        """Inside of `jit`: makes parameters whole for a computation that has a split batch.
-
-        Said outright: left to itself the compiler may move activations instead.
-        """
+        """Makes parameters whole for a computation on a split batch; to be called inside `jit`."""
+        # Left to itself, the compiler may move the activations instead.
         if self.mesh.shape["fsdp"] == 1:
             return tree
         return jax.lax.with_sharding_constraint(tree, self.whole)
@@ -95,9 +92,9 @@ def parameter_spec(shape: tuple[int, ...], fsdp: int, min_size: int) -> Partitio
     """Returns how a tensor is split over `fsdp`: along its largest axis that fsdp divides.
 
     Args:
-      shape: of the tensor.
-      fsdp: devices that share it.
-      min_size: entries below which it stays whole.
+      shape: The shape of the tensor.
+      fsdp: How many devices share it.
+      min_size: With fewer entries than this the tensor stays whole.
     """
     divisible = [axis for axis, length in enumerate(shape) if length % fsdp == 0]
     if fsdp == 1 or not divisible or math.prod(shape) < min_size:
@@ -114,13 +111,37 @@ def local_rows(layout: Layout, batch_size: int) -> np.ndarray:
 
 
 def put_batch(layout: Layout, batch: Any) -> Any:
-    """Makes global arrays of this process's rows of a batch (`local_rows`), split over the devices.
+    """Makes global arrays, split over all devices, of this process's rows of a batch.
 
     Args:
-      layout: of the training.
-      batch: pytree of NumPy arrays.
-
-    Returns:
-      The same tree of `jax.Array`s over all processes' devices.
+      layout: The layout of the training.
+      batch: A pytree of NumPy arrays with the rows that `local_rows` names.
     """
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(layout.batch, x), batch)
+
+
+NO_YNN_CONVOLUTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+}
+"""YNNPACK shares a convolution out to threads by 64 output channels, so the 64 channels of
+ResNet-18's first stage run on one core, while Eigen uses all cores. Products and sums stay with
+YNNPACK, which is faster.
+"""
+
+
+def compiler_options(mesh: Mesh) -> dict[str, str] | None:
+    """Returns the `compiler_options` of `jax.jit` for the devices of a mesh, if they need any."""
+    # In double precision Eigen's convolutions are 18 times slower.
+    double = jnp.result_type(float) == jnp.float64
+    cpu = mesh.devices.flat[0].platform == "cpu"
+    return NO_YNN_CONVOLUTIONS if cpu and not double and _xla_knows_options() else None
+
+
+@cache
+def _xla_knows_options() -> bool:
+    """Whether this release of XLA has the options, which are no stable interface."""
+    try:
+        jax.jit(lambda x: x, compiler_options=NO_YNN_CONVOLUTIONS).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True

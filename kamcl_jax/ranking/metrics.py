@@ -70,8 +70,7 @@ def metrics_of_ranks(ranks: Mapping[str, Ranks], ties: str = "expected") -> dict
 def recalls(ranks: Mapping[str, Ranks]) -> dict[str, float]:
     """Returns `RECALLS` and `mR` in percent, expected over random orders of tied scores.
 
-    Args:
-      ranks: `i2t` and `t2i`, of any queries, at least one each way.
+    The ranks `i2t` and `t2i` are of any queries, at least one each way.
     """
     found = {
         f"{way}_r{k}": 100 * float(np.mean(ranks[way].hit_probability(k)))
@@ -203,9 +202,6 @@ def scene_classes(file_names: Iterable[str]) -> list[str | None]:
     `beach/1.jpg`); a folder that all images share says nothing of one. Else it is the name
     without its ending and its trailing number: `sparse_residential_3.png` is of
     `sparse_residential`. A folder or a name without a letter carries none (`00012.jpg`).
-
-    Args:
-      file_names: The names of all images of a split.
     """
     paths = [PurePosixPath(name.replace("\\", "/")) for name in file_names]
     folders = [_with_letter(path.parent.name) for path in paths]
@@ -225,11 +221,6 @@ def recalls_of_classes(
     file_names: Iterable[str], image_of_caption: np.ndarray, ranks: Mapping[str, Ranks]
 ) -> list[dict[str, Any]] | None:
     """Returns the recalls of each scene class, each of its queries against the whole gallery.
-
-    Args:
-      file_names: The names of the N images.
-      image_of_caption: int[M], the row of the image that each caption describes.
-      ranks: `i2t` and `t2i`, as `rank_both_ways` returns them.
 
     Returns:
       A row a class: `class`, `images` and `captions` (how many), the recalls and mR in percent;

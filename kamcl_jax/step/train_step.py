@@ -11,8 +11,7 @@ import optax
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from kamcl_jax.parallel import compiler_options
-from kamcl_jax.parallel.mesh import Layout
+from kamcl_jax.parallel.mesh import Layout, compiler_options
 from kamcl_jax.step import augmentation, key_queue, momentum, schedule
 from kamcl_jax.step.encoding import Batch, Encodings, encode
 from kamcl_jax.step.key_queue import PairIds
@@ -90,7 +89,7 @@ def make_train_step(
         in_shardings=(layout.state, layout.batch),
         out_shardings=(layout.state, layout.whole),
         donate_argnums=0,
-        compiler_options=compiler_options.for_mesh(layout.mesh),
+        compiler_options=compiler_options(layout.mesh),
     )
 
 

@@ -15,7 +15,7 @@ import sys
 import textwrap
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -141,14 +141,11 @@ def surroundings(dtype: type, *, on_gpu: bool = False) -> Iterator[None]:
     def unmoved(self: Any, *_args: Any, **_options: Any) -> Any:
         return self
 
-    def absent() -> bool:
-        return False
-
     with contextlib.ExitStack() as stack:
         if not on_gpu:
             stack.enter_context(mock.patch.object(torch.Tensor, "cuda", unmoved))
             stack.enter_context(mock.patch.object(torch.nn.Module, "cuda", unmoved))
-            stack.enter_context(mock.patch.object(torch.cuda, "is_available", absent))
+            stack.enter_context(mock.patch.object(torch.cuda, "is_available", return_value=False))
         default = torch.get_default_dtype()
         torch.set_default_dtype(getattr(torch, np.dtype(dtype).name))
         try:
@@ -164,46 +161,38 @@ def _importing_from(checkout: Path, modules: Sequence[str]) -> Iterator[tuple[st
     It yields the packages that got a stand-in. Imported modules live on in the model; `sys.modules`
     forgets them.
     """
-    before, wrote_bytecode = dict(sys.modules), sys.dont_write_bytecode
-    own = list(dict.fromkeys(_package(name) for name in modules))
-    borrowed = [*own]
-    _forget(borrowed)
-    sys.path.insert(0, str(checkout))
-    sys.dont_write_bytecode = True
+    from kamcl_jax.torch_release import stand_ins  # it imports PyTorch
+
+    before = dict(sys.modules)
+    borrowed = {_package(name) for name in modules}
+    replaced = tuple(package for package in _THIRD_PARTY if not _can_import(_THIRD_PARTY[package]))
+    borrowed.update(replaced)
+    _forget(borrowed)  # a failed import leaves parts behind, too
     # The folder has no __init__.py: found by path, any installed package of the name would win.
     sys.modules["layers"] = types.ModuleType("layers")
     sys.modules["layers"].__path__ = [str(checkout / "layers")]
-    try:
-        for package, module in _THIRD_PARTY.items():
-            if not _can_import(module):
-                from kamcl_jax.torch_release import stand_ins  # it imports PyTorch
-
-                borrowed.append(package)
-                _forget([package])  # a failed import leaves parts behind
-                sys.modules.update(stand_ins.modules(package))
-        yield tuple(borrowed[len(own) :])
-    finally:
-        sys.dont_write_bytecode = wrote_bytecode
-        sys.path.remove(str(checkout))
-        _forget(borrowed)
-        _forget_files_in(checkout, keep=before)
-        sys.modules.update({n: m for n, m in before.items() if _package(n) in borrowed})
+    for package in replaced:
+        sys.modules.update(stand_ins.modules(package))
+    path = [str(checkout), *sys.path]
+    with mock.patch.multiple(sys, path=path, dont_write_bytecode=True):
+        try:
+            yield replaced
+        finally:
+            _forget(borrowed)
+            for name, module in list(sys.modules.items()):
+                file = getattr(module, "__file__", None)
+                if name not in before and file and Path(file).is_relative_to(checkout):
+                    del sys.modules[name]
+            sys.modules.update({n: m for n, m in before.items() if _package(n) in borrowed})
 
 
 def _package(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _forget(packages: list[str]) -> None:
+def _forget(packages: Collection[str]) -> None:
     for name in [name for name in sys.modules if _package(name) in packages]:
         del sys.modules[name]
-
-
-def _forget_files_in(folder: Path, keep: Mapping[str, types.ModuleType]) -> None:
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name not in keep and file and Path(file).is_relative_to(folder):
-            del sys.modules[name]
 
 
 def _can_import(module: str) -> bool:

@@ -52,7 +52,7 @@ def run_both(
         original.load(program.state_dict(), run)
         used = program.used_names()
         ours = _compute(program, run, used)
-    theirs = _compute(original, run, used)
+        theirs = _compute(original, run, used)
     rows = [compare(name, value, theirs.get(name), noise=None) for name, value in ours.items()]
     single = [row for row in rows if row.name.partition("/")[0] not in MANY]
     together = [

@@ -16,7 +16,7 @@ import numpy as np
 from kamcl_jax.errors import TorchOriginalError
 from kamcl_jax.torch_release.checkout import CheckedOut, last_line, load_model, surroundings
 from kamcl_jax.torch_release.golden_file import GoldenRun, Quantities
-from kamcl_jax.torch_release.quantities import LOSSES, HostBatch
+from kamcl_jax.torch_release.quantities import LOSSES, OUTPUTS, HostBatch
 from kamcl_jax.weights.torch_layout import StateDict
 
 QUEUE_LENGTH = 8000
@@ -97,10 +97,10 @@ class TorchOriginal:
                 stack.callback(self._submodule(name).register_forward_hook(keep).remove)
             stack.enter_context(torch.no_grad())
             stack.enter_context(self.surroundings())
-            kept["visual"], kept["visual_concept"] = self.model.visualmodelQ(inputs[0])
-            kept["text"], kept["text_concept"] = self.model.textmodelQ(*inputs[1:])
-            kept["sims"] = self.model(0, *inputs)[0]
-        return {stage: _array(tensor) for stage, tensor in kept.items()}
+            image, text = self.model.visualmodelQ(inputs[0]), self.model.textmodelQ(*inputs[1:])
+            sims = self.model(0, *inputs)[0]
+        outputs = dict(zip(OUTPUTS, (*image, *text, sims), strict=True))
+        return {name: _array(tensor) for name, tensor in {**kept, **outputs}.items()}
 
     def pool_weights(self, lengths: tuple[int, ...]) -> list[np.ndarray]:
         """Returns the image network's last pooling weights for each of these numbers of items."""
@@ -136,10 +136,7 @@ class TorchOriginal:
     def take_step(self, epoch: int, inputs: Any, labels: Any) -> tuple[Any, Any]:
         """Takes one step on PyTorch's tensors, and returns the losses and the model's outputs.
 
-        Args:
-          epoch: The epoch, from 0; the loss depends on it.
-          inputs: The inputs of the model, from `inputs`.
-          labels: The images' concepts, f32[B, 512].
+        The inputs come from `inputs`, and the labels are the images' concepts, f32[B, 512].
         """
         self.model.train()
         with self.surroundings():

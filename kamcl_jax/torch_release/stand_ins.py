@@ -42,7 +42,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """ResNet-18 with the state_dict of torchvision's, randomly initialised."""
+    """The parts of torchvision's ResNet-18, which the original calls one by one; random weights."""
 
     def __init__(self):
         super().__init__()
@@ -58,15 +58,7 @@ class ResNet18(nn.Module):
             )
             self.add_module(f"layer{number}", nn.Sequential(first, second))
             channels_in = channels
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels_in, _CLASSES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Classifies f32[B, 3, H, W] -> f32[B, 1000], logits."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for number in range(1, len(_STAGES) + 1):
-            x = self.get_submodule(f"layer{number}")(x)
-        return self.fc(self.avgpool(x).flatten(1))
 
 
 GATES = ("r", "i", "n")
@@ -176,7 +168,8 @@ def modules(package: str) -> dict[str, types.ModuleType]:
     if package == "skipthoughts":
         return {package: _module(package, BayesianUniSkip=BayesianUniSkip)}
     if package == "torchvision":
-        builders = {"resnet18": _resnet18, "resnet50": _no_such_depth, "resnet101": _no_such_depth}
+        # The original imports the deeper ones and builds none.
+        builders = {"resnet18": _resnet18, "resnet50": None, "resnet101": None}
         resnet = _module(f"{package}.models.resnet", **builders)
         models = _module(f"{package}.models", resnet=resnet)
         return {m.__name__: m for m in (_module(package, models=models), models, resnet)}
@@ -210,7 +203,3 @@ def _module(name: str, **attributes: Any) -> types.ModuleType:
 def _resnet18(*_args: Any, **_options: Any) -> ResNet18:
     """Builds the network; pretrained weights may be asked for, and none are loaded."""
     return ResNet18()
-
-
-def _no_such_depth(*_args: Any, **_options: Any) -> ResNet18:
-    raise NotImplementedError("the stand-in for torchvision has a ResNet-18 only")

@@ -13,8 +13,8 @@ import numpy as np
 from input_pipeline.splits import batches
 from kamcl_jax.config import build
 from kamcl_jax.config.build import Experiment
-from kamcl_jax.parallel import compiled_step, mesh
-from kamcl_jax.parallel.compiled_step import GB
+from kamcl_jax.parallel import compilation, mesh
+from kamcl_jax.parallel.compilation import GB
 from kamcl_jax.step import resident_batch
 from kamcl_jax.step.encoding import Batch
 
@@ -61,7 +61,7 @@ def choose(experiment: Experiment, step_bytes: int) -> Feed:
 
 
 def _there_is_room(needed: int) -> bool:
-    available = compiled_step.available_memory()
+    available = compilation.available_memory()
     # A CPU says nothing of its memory: that is the host's, where images are mapped, not read.
     # Several processes must choose alike, though their devices may have different room; and each
     # would read all images, where on the host it reads those of its own rows.

@@ -1,7 +1,7 @@
-"""`--mode=folds`: the paper's protocol, a training for each random validation split.
+"""`--mode=folds`: the paper's protocol, with a training for each random validation split.
 
-Source: Ji et al. 2023, experiments: the training images are split 80/20 at random for each fold,
-the checkpoint of the best validation is scored on the test split, and the folds are averaged.
+For each fold the training images are split 80/20 at random, and the checkpoint of the best
+validation is scored on the test split; the folds are averaged (Ji et al. 2023, experiments).
 """
 
 import json
@@ -16,7 +16,7 @@ from kamcl_jax.errors import ConfigError
 from kamcl_jax.evaluate.tables import markdown_table
 from kamcl_jax.parallel import hosts
 from kamcl_jax.ranking import metrics
-from kamcl_jax.runs import folder as run_folder
+from kamcl_jax.runs import folder
 from kamcl_jax.train import loop
 
 METRICS = (*metrics.RECALLS, "mR")
@@ -29,19 +29,14 @@ def train_folds(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, A
     The same command again goes on where it was interrupted; finished folds are not trained again.
 
     Args:
-      config: as `configs.base` describes it; its `fold` is set to 0, 1, ...
-      workdir: of the folds' runs and of the report.
+      config: A config like those of `configs.base`; its `fold` is set to 0, 1, ...
+      workdir: The folder for the folds' runs and for the report.
 
     Returns:
-      The contents of `workdir/report/folds.json`: `folds`, the test metrics of each; `mean` and
-      `std` (of the sample, with n - 1; zeros for one fold) of each metric.
-
-    Raises:
-      ConfigError: the config cannot be trained, or its validation split is not a random one.
-      DataError: the data cannot be used.
-      DivergedError: a fold's loss is not finite.
+      The contents of `workdir/report/folds.json`: `folds`, the test metrics of each fold, and
+      `mean` and `std` of each metric over the folds (with n - 1; zeros for one fold).
     """
-    run_folder.check_writable(workdir)
+    folder.check_writable(workdir)
     fields.check_fields(config)
     prepared = data.open_data(config)
     if "validation" in prepared.sizes and config.data.validation != "random":
@@ -57,28 +52,21 @@ def train_folds(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, A
         of_fold.fold = fold
         runs.append(loop.train(of_fold, workdir / f"fold_{fold}"))
     results = aggregate(runs)
-    folder, text = workdir / "report", table(results)
+    report, text = workdir / "report", table(results)
     if hosts.is_first():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "folds.json").write_text(json.dumps(results, indent=2) + "\n")
-        (folder / "folds.md").write_text(
+        report.mkdir(parents=True, exist_ok=True)
+        (report / "folds.json").write_text(json.dumps(results, indent=2) + "\n")
+        (report / "folds.md").write_text(
             f"# KAMCL on `{config.data.name}`: {config.num_folds} folds\n\nTest recalls in percent "
             f"of each fold's checkpoint with the best validation mR.\n\n{text}\n"
         )
     hosts.say(text)
-    hosts.say(f"report: {folder / 'folds.md'}")
+    hosts.say(f"report: {report / 'folds.md'}")
     return results
 
 
 def aggregate(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Averages the test metrics of several runs.
-
-    Args:
-      runs: the contents of their `metrics.json`, one or more.
-
-    Returns:
-      See `train_folds`.
-    """
+    """Averages the test metrics of runs, given by their `metrics.json`, as `train_folds` says."""
     folds = [{**run["test"], "best_epoch": run["best_epoch"]} for run in runs]
     values = {name: np.array([fold[name] for fold in folds]) for name in folds[0]}
     free = min(1, len(folds) - 1)
@@ -95,7 +83,8 @@ def table(results: dict[str, Any]) -> str:
         [str(fold), *(f"{scores[name]:.2f}" for name in METRICS), f"{scores['best_epoch']:g}"]
         for fold, scores in enumerate(results["folds"])
     ]
-    mean, std = results["mean"], results["std"]
-    rows.append(["mean", *(f"{mean[name]:.2f}" for name in METRICS), f"{mean['best_epoch']:.3g}"])
-    rows.append(["std", *(f"{std[name]:.2f}" for name in METRICS), f"{std['best_epoch']:.3g}"])
+    for name in ("mean", "std"):
+        of_folds = results[name]
+        epoch = f"{of_folds['best_epoch']:.3g}"
+        rows.append([name, *(f"{of_folds[metric]:.2f}" for metric in METRICS), epoch])
     return markdown_table(HEAD, rows)

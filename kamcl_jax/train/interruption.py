@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a training after the current step, in all processes after the same."""
+"""SIGTERM and SIGINT end a training after the current step, in all processes after the same one."""
 
 import signal
 import sys
@@ -17,41 +17,35 @@ class StopRequest:
     the others on a step; SIGINT is handed on to it as SIGTERM. The service has its own handler,
     which Python does not know of and which must stay; it notices no second SIGTERM.
 
-    Outside the main thread signals cannot be handled, and nothing is: as in a notebook's thread.
+    Python handles signals in the main thread only. In another one, as in a notebook's, nothing is
+    handled.
 
     Attributes:
-      signal: the first one received, None before. With several processes: from the step on at
-        which all stop.
+      signal: The signal that ends the training, None before one has come. With several processes
+        it is set at the step after which all stop.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._received: signal.Signals | None = None
-        self._several = False
+        self._several = jax.process_count() > 1
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._several = jax.process_count() > 1
         if threading.current_thread() is threading.main_thread():
             handled = [signal.SIGINT] if self._several else [signal.SIGINT, signal.SIGTERM]
-            for number in handled:
-                self._previous[number] = signal.signal(number, self._receive)
+            self._previous = {number: signal.signal(number, self._receive) for number in handled}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, previous in self._previous.items():
-            # None: a handler that was not Python's, which Python cannot put back.
-            signal.signal(number, signal.SIG_DFL if previous is None else previous)
-        self._previous.clear()
+            signal.signal(number, previous)
 
     def reached(self, step: int) -> bool:
         """Whether to stop after this step; the same in all processes.
 
-        With several processes, each must ask after every step: the step agreed on is the first
-        that no process has asked about yet, and it is told to none that skips it.
-
-        Args:
-          step: just taken, counted alike in all processes.
+        With several processes, each must ask after every step: the step that they agree on is the
+        first that none of them has asked about yet, and only who asks about it is told.
         """
         if self._several and ocp.multihost.reached_preemption(step):
             self.signal = self._received or signal.SIGTERM

@@ -1,49 +1,69 @@
 """What a person watches while training runs: a progress bar and TensorBoard events."""
 
 import contextlib
+import math
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+import jax
+import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-SHOWN_ON_BAR = ("loss", "triplet", "contrastive", "alignment")
+from kamcl_jax.parallel import hosts
+
+Row = dict[str, float]
+"""The metrics of one step, or their means over some."""
+
+COUNTS = ("skipped",)
+"""Metrics that count over the whole training: the last value stands for an interval."""
+
+# Without tqdm's own speed: the bar and its figures fit a terminal of 80 columns.
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+@contextlib.contextmanager
+def told_if_slow(sentence: str, seconds: float) -> Iterator[None]:
+    """Prints a sentence if the block takes longer than this."""
+    timer = threading.Timer(seconds, hosts.say, [sentence])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Progress:
-    """Shows losses and speed on a bar and writes them to TensorBoard.
+    """Shows the loss and the speed on a bar, and writes all metrics to TensorBoard.
 
     Of several processes only the first one shows and writes.
     """
 
-    def __init__(self, workdir: Path, *, first_step: int, last_step: int, shown: bool):
+    def __init__(self, workdir: Path, first_step: int, last_step: int):
         """Opens the bar and the event file.
 
         Args:
-          workdir: event files go to its `tensorboard` folder.
-          first_step: already taken.
-          last_step: at which training ends.
-          shown: whether this process shows and writes anything.
+          workdir: Its folder `tensorboard` takes the event files.
+          first_step: How many steps have been taken before.
+          last_step: The step at which the training ends.
         """
         self._bar = tqdm(
             total=last_step,
             initial=first_step,
             desc="training",
-            unit="step",
+            bar_format=_BAR,
             dynamic_ncols=True,
-            disable=not shown,
+            disable=not hosts.is_first(),
         )
-        self._folder = workdir / "tensorboard"
         self._writer: SummaryWriter | None = None
-        if shown:
-            with self._told():
-                self._writer = SummaryWriter(
-                    str(self._folder), purge_step=first_step + 1, write_to_disk=True
-                )
-        self._since = time.perf_counter()
-        self._timed_steps = 0
+        if hosts.is_first():
+            self._writer = SummaryWriter(
+                str(workdir / "tensorboard"), purge_step=first_step + 1, write_to_disk=True
+            )
+        self.resume_clock()
 
     def __enter__(self) -> Self:
         return self
@@ -52,7 +72,7 @@ class Progress:
         self._bar.close()
         if self._writer:
             # What ended the block says more than the events that are lost with it.
-            with contextlib.suppress(*([OSError] if kind else [])), self._told():
+            with contextlib.suppress(*([OSError] if kind else [])):
                 self._writer.close()
 
     def step(self) -> None:
@@ -60,24 +80,21 @@ class Progress:
         self._bar.update()
         self._timed_steps += 1
 
-    def train(self, step: int, means: Mapping[str, float], batch_size: int) -> None:
+    def train(self, step: int, means: Row, batch_size: int) -> None:
         """Reports the means of a logging interval, and the speed since the last one."""
-        elapsed = time.perf_counter() - self._since
-        speed = self._timed_steps * batch_size / elapsed
-        self._bar.set_postfix_str(
-            ", ".join(f"{name} {means[name]:.2f}" for name in SHOWN_ON_BAR)
-            + f", {speed:.3g} images/s"
-        )
+        speed = self._timed_steps * batch_size / (time.perf_counter() - self._since)
+        self._bar.set_postfix_str(f"loss {means['loss']:.2f}, {speed:.3g} images/s")
         self._write("train", step, {**means, "images_per_second": speed})
         self.resume_clock()
 
     def validation(self, step: int, epoch: float, metrics: Mapping[str, float]) -> None:
-        """Reports validation after so many epochs."""
+        """Reports the validation after so many epochs."""
         self._write("validation", step, metrics)
         recalls = "  ".join(
             f"{name} {value:.1f}" for name, value in metrics.items() if "_r" in name
         )
         self.say(f"epoch {epoch:.3g}: validation mR {metrics['mR']:.2f}  ({recalls})")
+        self.resume_clock()
 
     def say(self, sentence: str) -> None:
         """Prints a line above the bar."""
@@ -91,13 +108,25 @@ class Progress:
 
     def _write(self, group: str, step: int, values: Mapping[str, float]) -> None:
         if self._writer:
-            with self._told():
-                for name, value in values.items():
-                    self._writer.add_scalar(f"{group}/{name}", value, step)
+            for name, value in values.items():
+                self._writer.add_scalar(f"{group}/{name}", value, step)
 
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._folder)) from error
+
+def fetch(metrics: Sequence[Mapping[str, jax.Array]]) -> list[Row]:
+    """Returns the metrics of some steps as numbers; this waits for the device."""
+    return [
+        {name: float(value) for name, value in of_step.items()}
+        for of_step in jax.device_get(metrics)
+    ]
+
+
+def means(rows: list[Row]) -> Row | None:
+    """Returns the means of an interval's metrics over the steps whose metrics are all finite.
+
+    Counts are those of the last step. Where no step's metrics are finite, there are no means.
+    """
+    finite = [row for row in rows if all(map(math.isfinite, row.values()))]
+    if not finite:
+        return None
+    of_all = {name: float(np.mean([row[name] for row in finite])) for name in finite[0]}
+    return of_all | {name: rows[-1][name] for name in COUNTS if name in rows[-1]}

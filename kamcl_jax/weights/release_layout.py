@@ -25,15 +25,11 @@ _GATE_LETTERS = dict(zip(GATES, "rin", strict=True))
 
 
 def state_layout(depth: int, width: int, embedding_size: int) -> Layout:
-    """Returns the layout of the whole state_dict.
+    """Returns the layout of the whole state_dict of a model with an embedding f32[embedding_size].
 
     It describes a tree with the collections `params` and `batch_stats`, each with the parts `query`
-    and `key`, and with `queues`, which has `image` and `text`.
-
-    Args:
-      depth: The depth of the ResNet.
-      width: The width of the ResNet's first stage.
-      embedding_size: E.
+    and `key`, and with `queues`, which has `image` and `text`. The ResNet has that depth and that
+    width in its first stage.
     """
     if depth >= 50 or 8 * width != embedding_size:
         raise PretrainedError(
@@ -98,17 +94,11 @@ def query_gradient_layout(depth: int) -> Layout:
 
 
 def release_momentum_mask(params: Mapping[str, Any]) -> Any:
-    """Marks the key parameters that the release's momentum reaches.
+    """Marks the key parameters that the release's momentum reaches, by a tree of bools.
 
     The release walks over the parameters of both encoders in parallel and stops with the shorter
     list: it reaches all of the text encoder, and as many of the image encoder's tensors, from the
     first convolution on, as the text encoder has.
-
-    Args:
-      params: The parameters of a `DualEncoder`.
-
-    Returns:
-      A tree of bools of the same structure.
     """
     image = image_layout(resnet_depth(params["image"]["resnet"]), width=64, embedding_size=512)
     reached = set(parameter_paths(image)[: len(parameter_paths(text_layout()))])

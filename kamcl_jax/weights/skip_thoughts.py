@@ -38,19 +38,16 @@ def check_files(folder: str | Path) -> None:
 
 
 def skip_thoughts_params(folder: str | Path, words: Sequence[str], like: Tree) -> Tree:
-    """Reads the parameters of `models.skip_thoughts.SkipThoughts`.
+    """Reads the parameters of `models.skip_thoughts.SkipThoughts`, f32 NumPy arrays.
 
     It prints how many of the words the published dictionary has; the others start from the vector
-    of its `UNK`.
+    of its `UNK`. Row 0 of the embedding, the padding, is zero.
 
     Args:
       folder: The folder with the files `FILES` of Kiros et al.
       words: The words of the vocabulary; word i has the embedding's row i + 1.
       like: The parameters, arrays or `jax.ShapeDtypeStruct`s: embedding [1 + words, D],
         input_kernel [3, D, H], input_bias [3, H], recurrent_kernel [3, H, H].
-
-    Returns:
-      The same as f32 NumPy arrays; row 0 of the embedding, the padding, is zero.
     """
     folder = Path(folder)
     check_files(folder)
@@ -158,31 +155,24 @@ def _read_pickled(
 
 def _gru(path: Path, width: int, hidden: int) -> dict[str, np.ndarray]:
     """Returns the parameters besides the embedding; the file's other entries are not read."""
-    shapes = {
-        "encoder_W": (width, 2 * hidden),
-        "encoder_Wx": (width, hidden),
-        "encoder_b": (2 * hidden,),
-        "encoder_bx": (hidden,),
-        "encoder_U": (hidden, 2 * hidden),
-        "encoder_Ux": (hidden, hidden),
-    }
-    arrays = {}
+    params = {}
     with _damage_told(path), np.load(path, allow_pickle=False) as file:
-        for name, shape in shapes.items():
-            if name not in file.files:
-                raise PretrainedError(f"{path} lacks the array {name}")
-            arrays[name] = checked_tensor(name, file[name], shape, str(path))
-    return {
-        "input_kernel": _by_gate(arrays["encoder_W"], arrays["encoder_Wx"]),
-        "input_bias": _by_gate(arrays["encoder_b"], arrays["encoder_bx"]),
-        "recurrent_kernel": _by_gate(arrays["encoder_U"], arrays["encoder_Ux"]),
-    }
-
-
-def _by_gate(reset_and_update: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """Stacks [..., 2H] and [..., H] to f32[3, ..., H] in the order of `GATES`."""
-    reset, update = np.split(reset_and_update, 2, axis=-1)
-    return np.stack([reset, update, candidate])
+        for param, letter, inputs in (
+            ("input_kernel", "W", (width,)),
+            ("input_bias", "b", ()),
+            ("recurrent_kernel", "U", (hidden,)),
+        ):
+            arrays = []
+            for name, outputs in (
+                (f"encoder_{letter}", 2 * hidden),
+                (f"encoder_{letter}x", hidden),
+            ):
+                if name not in file.files:
+                    raise PretrainedError(f"{path} lacks the array {name}")
+                arrays.append(checked_tensor(name, file[name], (*inputs, outputs), str(path)))
+            # In the order of `GATES`: reset and update, which the file has in one, and candidate.
+            params[param] = np.stack([*np.split(arrays[0], 2, axis=-1), arrays[1]])
+    return params
 
 
 @contextlib.contextmanager

@@ -16,11 +16,7 @@ SKIP_THOUGHTS = ("text", "skip_thoughts")
 
 
 def check_weight_files(config: ml_collections.ConfigDict) -> None:
-    """Checks that the files which the config names are there; it reads none of them.
-
-    Args:
-      config: It has `image_encoder.pretrained` and `text_encoder.pretrained`, "" for none.
-    """
+    """Checks that the files which the config names are there; it reads none of them."""
     image, text = config.image_encoder, config.text_encoder
     if image.pretrained:
         torchvision.check_resnet_file(Path(image.pretrained).expanduser(), image.depth)
@@ -31,13 +27,7 @@ def check_weight_files(config: ml_collections.ConfigDict) -> None:
 def starting_state(
     config: ml_collections.ConfigDict, state: TrainState, words: Sequence[str]
 ) -> TrainState:
-    """Puts published weights into the query encoders, and the same into the key encoders.
-
-    Args:
-      config: See `starting_variables`.
-      state: The state at step 0; it is not changed.
-      words: The words of the vocabulary.
-    """
+    """Puts published weights into a state's query encoders, and the same into its key encoders."""
     query = state.variables
     key = {"params": state.key_params, "batch_stats": state.key_batch_stats}
     for path, part in _published_parts(config, query, words):
@@ -55,7 +45,7 @@ def starting_state(
 def starting_variables(
     config: ml_collections.ConfigDict, variables: Tree, words: Sequence[str]
 ) -> Tree:
-    """Puts published weights in the place of random ones.
+    """Puts published weights, f32 NumPy arrays, in the place of random ones.
 
     Args:
       config: `image_encoder.pretrained` is torchvision's file for the image encoder's ResNet,
@@ -63,9 +53,6 @@ def starting_variables(
         it is.
       variables: `params` and `batch_stats` of a `models.towers.DualEncoder`; they are not changed.
       words: The words of the vocabulary.
-
-    Returns:
-      The variables; the parts that were read are f32 NumPy arrays.
     """
     for path, part in _published_parts(config, variables, words):
         variables = _with_part(variables, path, part)

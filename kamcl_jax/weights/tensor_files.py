@@ -66,12 +66,9 @@ def check_writable(path: str | Path) -> None:
 def read(path: str | Path) -> Stored:
     """Reads a file of weights; nothing in it is ever executed.
 
-    Args:
-      path: A `.safetensors` file; any other is taken for PyTorch's: a state_dict, or a dictionary
-        that has one under `model` or `state_dict`.
-
-    Returns:
-      Its tensors, without the `module.` that `torch.nn.DataParallel` puts before all names.
+    A `.safetensors` file is read by safetensors. Any other is taken for PyTorch's: a state_dict, or
+    a dictionary that has one under `model` or `state_dict`. The `module.` that
+    `torch.nn.DataParallel` puts before all names is left out.
     """
     path = Path(path)
     check_readable(path)
@@ -84,11 +81,11 @@ def read(path: str | Path) -> Stored:
 
 
 def write(path: str | Path, tensors: StateDict, *, epoch: int, score: float) -> None:
-    """Writes a file of weights, whole or not at all.
+    """Writes a file of weights, whole or not at all; missing folders are made.
 
     Args:
       path: `.safetensors`, or anything else for PyTorch's format, laid out as the release's
-        checkpoints are. Missing folders are made; a file that is there already is replaced.
+        checkpoints are.
       tensors: The state_dict.
       epoch: How many epochs were trained.
       score: The validation score.

@@ -60,11 +60,6 @@ class Spare:
     shape: tuple[int, ...]
     fill: float | int = 0.0
 
-    @property
-    def dtype(self) -> type:
-        """The tensor's NumPy type."""
-        return np.int64 if isinstance(self.fill, int) else np.float32
-
 
 @dataclasses.dataclass(frozen=True)
 class BatchCount:
@@ -123,16 +118,13 @@ def parameter_paths(layout: Layout) -> list[tuple[str, ...]]:
 
 
 def from_torch(tensors: Mapping[str, np.ndarray], layout: Layout, like: Tree, source: str) -> Tree:
-    """Builds Flax variables from PyTorch tensors.
+    """Builds Flax variables, f32 NumPy arrays, from PyTorch tensors.
 
     Args:
       tensors: A state_dict. Tensors that take no part may be absent.
       layout: Where the tensors go.
       like: A tree of arrays or `jax.ShapeDtypeStruct`s; the layout fills every leaf.
       source: What an error calls the origin of the tensors.
-
-    Returns:
-      A tree like `like` of f32 NumPy arrays.
     """
     leaves = traverse_util.flatten_dict(like)
     places = {name: entry for name, entry in layout.items() if isinstance(entry, Place)}
@@ -152,10 +144,7 @@ def from_torch(tensors: Mapping[str, np.ndarray], layout: Layout, like: Tree, so
 def to_torch(variables: Tree, layout: Layout, batch_count: int = 0) -> StateDict:
     """Returns Flax variables as PyTorch tensors, in the layout's order.
 
-    Args:
-      variables: A tree of arrays.
-      layout: Where the tensors lie.
-      batch_count: The number that stands in every `num_batches_tracked`.
+    `batch_count` stands in every `num_batches_tracked`.
     """
     leaves = {
         path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(variables).items()
@@ -165,7 +154,8 @@ def to_torch(variables: Tree, layout: Layout, batch_count: int = 0) -> StateDict
         if isinstance(entry, Place):
             tensors[name] = np.ascontiguousarray(entry.to_torch(leaves[entry.path]))
         elif isinstance(entry, Spare):
-            tensors[name] = np.full(entry.shape, entry.fill, entry.dtype)
+            dtype = np.int64 if isinstance(entry.fill, int) else np.float32
+            tensors[name] = np.full(entry.shape, entry.fill, dtype)
         else:
             tensors[name] = np.array(batch_count, np.int64)
     return tensors
@@ -192,13 +182,9 @@ def _check_names(refused: list[str], what: str) -> None:
 def checked_tensor(
     name: str, tensor: np.ndarray, shape: tuple[int, ...], source: str
 ) -> np.ndarray:
-    """Returns a tensor in f32 if it has the right shape and holds finite floating-point numbers.
+    """Returns a tensor in f32 if it has that shape and holds finite floating-point numbers.
 
-    Args:
-      name: What an error calls the tensor.
-      tensor: The array.
-      shape: The shape that it must have.
-      source: What an error calls its origin.
+    An error calls it `name`, and its origin `source`.
     """
     if not np.issubdtype(tensor.dtype, np.floating):
         raise PretrainedError(

@@ -34,9 +34,7 @@ IMAGENET_CLASSES = 1000
 def resnet_layout(depth: int, width: int = 64) -> Layout:
     """Returns the layout of torchvision's ResNet in the variables of `models.resnet.ResNet`.
 
-    Args:
-      depth: 18, 34, 50 or 101.
-      width: The channels of the first stage; torchvision has 64.
+    Torchvision's width, the channels of the first stage, is 64.
     """
     bottleneck = depth >= BOTTLENECK_FROM
     layout = {**named("conv1", convolution("conv1")), **named("bn1", batch_norm("bn1"))}
@@ -70,12 +68,7 @@ def resnet_depth(params: Mapping[str, Any]) -> int:
 
 
 def check_resnet_file(path: str | Path, depth: int) -> None:
-    """Checks that a file of weights is there and can be read; it reads nothing yet.
-
-    Args:
-      path: The file.
-      depth: 18, 34, 50 or 101; it tells which file to download if there is none.
-    """
+    """Checks that a file of weights of that depth is there and readable; it reads nothing yet."""
     if not Path(path).exists():
         raise PretrainedError(
             f"there is no file {path}; download it as "
@@ -86,17 +79,10 @@ def check_resnet_file(path: str | Path, depth: int) -> None:
 
 
 def resnet_variables(path: str | Path, depth: int, width: int, like: Tree) -> Tree:
-    """Reads a ResNet's variables from a file.
+    """Reads the variables of a `models.resnet.ResNet`, f32 NumPy arrays in the structure of `like`.
 
-    Args:
-      path: torchvision's `.pth` file, or the same tensors as `.safetensors`. Neither the classifier
-        nor the counts of batches, which old files lack, are needed.
-      depth: 18, 34, 50 or 101.
-      width: The channels of the first stage; torchvision has 64.
-      like: The variables of such a `models.resnet.ResNet`, arrays or `jax.ShapeDtypeStruct`s.
-
-    Returns:
-      `params` and `batch_stats`, f32 NumPy arrays in the structure of `like`.
+    The file is torchvision's `.pth`, or has the same tensors as `.safetensors`. Neither the
+    classifier nor the counts of batches, which old files lack, are needed.
     """
     check_resnet_file(path, depth)
     tensors = tensor_files.read(path).tensors

@@ -69,14 +69,6 @@ def test_devices_have_a_batch_each(tiny_growth):
     assert two["work"] == two["seconds"] * os.cpu_count() / 2
 
 
-@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
-def test_the_exponent_is_that_of_the_last_two_points(power):
-    sizes = [10, 1000, 3000]
-    assert growth_report.exponent(sizes, [7.0, *(3 * size**power for size in sizes[1:])]) == (
-        pytest.approx(power)
-    )
-
-
 def test_one_point_has_no_exponent(tmp_path):
     point = {"size": 1000, "seconds": 1.0, "peak": 2e9, "before": 1e9, "matrix": 2e7}
     assert math.isnan(growth_report.exponent([1000], [1.0]))
@@ -106,9 +98,3 @@ def test_another_process_answers_on_simulated_devices(monkeypatch):
     assert flags == ["--xla_dump_to=folder", "--xla_force_host_platform_device_count=4"]
     growth.measure_alone(growth_report.EVALUATION, 1000)
     assert seen["env"]["XLA_FLAGS"] == "--xla_dump_to=folder"
-
-
-def test_an_axis_that_there_is_not_is_named(capsys):
-    with pytest.raises(SystemExit):
-        growth.main(["--axes=words,height"])
-    assert "'height' is none of batch, image" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,45 +13,45 @@ from examples.kill_and_resume import Result, Trial
 from examples.watched_training import PHASES, Schedule
 from kamcl_jax.runs.checkpoints import Checkpoints, folder_of
 
-STEPS_PER_EPOCH, LAST, LOG_EVERY = 10, 20, 4
+EPOCH, LAST, LOG_EVERY = 40, 80, 6  # steps
 
 
-@pytest.fixture(scope="module")
-def trial(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trial")
-    arguments = [*kill_and_resume.TINY, f"--config.data.dir={folder / 'data'}"]
-    arguments += [f"--config.log_every_steps={LOG_EVERY}", "--config.data.options.train=16"]
-    return Trial([*arguments, "--config.num_epochs=2"], folder / "runs")
+@pytest.fixture
+def trial(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "fixtures"))
+    arguments = [
+        *kill_and_resume.TINY,
+        f"--config.data.dir={tmp_path / 'data'}",
+        "--config.data.options.train=64",
+        "--config.num_epochs=2",
+        "--config.image_encoder.module=noisy_encoders:Image",  # these start quickly
+        "--config.text_encoder.module=noisy_encoders:Text",
+    ]
+    return Trial(arguments, tmp_path / "runs")
 
 
-@pytest.fixture(scope="module")
-def whole(trial):
-    return trial.whole()
-
-
-def test_three_kills_change_nothing(trial, whole):
-    # The undisturbed training compiled its programs, the others read them: that changes nothing.
+def test_a_signal_and_two_kills_change_nothing(trial):
+    # The undisturbed training compiles its programs, the other one reads them.
+    whole = trial.whole()
+    assert whole.schedule == Schedule(EPOCH, LAST)
+    step = stop(trial, signal.SIGINT, 130, from_step=3)
     random = np.random.default_rng(0)
-    for phase, step in [("compiling", 0), ("validation", STEPS_PER_EPOCH), ("writing", 12)]:
-        kill = trial.kill("killed", phase, step, whole, random)
-        assert kill is not None
-        assert kill.step >= step
-        assert not (trial.workdir("killed") / "report").exists()
-    assert kill_and_resume.differences(whole.result, trial.finish("killed")) == []
-    from_step = int(trial.goes_on_from(kill).removeprefix("step "))
-    assert 0 < from_step <= kill.step
-
-
-def test_a_signal_within_an_epoch_changes_nothing(trial, whole):
-    stopped = [stop(trial, signal.SIGINT, 130, 11)]
-    assert kill_and_resume.differences(whole.result, trial.finish("stopped")) == []
-    for step, output in zip(stopped, trial.outputs("stopped")[1:], strict=True):
-        assert f"going on from the checkpoint of step {step}\n" in output.read_text()
+    kills = [
+        trial.kill("disturbed", "validation", EPOCH, whole, random),
+        trial.kill("disturbed", "writing", EPOCH + 2, whole, random),
+    ]
+    assert [kill.step >= EPOCH for kill in kills] == [True, True]
+    assert not (trial.workdir("disturbed") / "report").exists()
+    assert kill_and_resume.differences(whole.result, trial.finish("disturbed")) == []
+    first = trial.outputs("disturbed")[1]
+    assert f"going on from the checkpoint of step {step}\n" in first.read_text()
+    from_step = int(trial.goes_on_from(kills[-1]).removeprefix("step "))
+    assert 0 < from_step <= kills[-1].step
 
 
 def stop(trial, number, status, from_step):
     """Sends a signal once a step has begun; returns the step of the last checkpoint."""
-    with trial.start("stopped") as training:
+    with trial.start("disturbed") as training:
         assert training.wait_for(lambda seen: seen.step >= from_step)
         training.process.send_signal(number)
         assert training.process.wait(timeout=60) == status
@@ -59,16 +60,16 @@ def stop(trial, number, status, from_step):
         rf"stopped by {number.name} after step (\d+); the same command goes on from there",
         training.output.strip().splitlines()[-1],
     )
-    assert said
     step = int(said[1])
     assert from_step <= step < LAST
-    with Checkpoints(folder_of(trial.workdir("stopped")), read_only=True) as checkpoints:
+    with Checkpoints(folder_of(trial.workdir("disturbed")), read_only=True) as checkpoints:
         assert checkpoints.latest == step
         history = checkpoints.record(step)["history"]
     rows = [row["step"] for row in history["train"]]
     # The steps since the last row travel, too.
     assert len(history["pending"]) == step - max(rows, default=0)
-    assert rows == [row for row in (4, 8, 10, 12, 16, 20) if row <= step]
+    due = {*range(LOG_EVERY, step + 1, LOG_EVERY), *range(EPOCH, step + 1, EPOCH)}
+    assert rows == sorted(due)
     return step
 
 
@@ -97,11 +98,8 @@ def test_missing_arrays_and_other_rows_are_differences(result):
 
 def test_a_plan_has_each_phase_once_and_the_report_last():
     for seed in range(20):
-        phases, steps = zip(
-            *kill_and_resume.plan(Schedule(15, 60), np.random.default_rng(seed)), strict=True
-        )
-        assert sorted(phases) == sorted(PHASES)
-        assert phases[-1] == "report"
-        steps = [step for phase, step in zip(phases, steps, strict=True) if phase != "compiling"]
+        kills = kill_and_resume.plan(Schedule(15, 60), np.random.default_rng(seed))
+        assert sorted(phase for phase, _ in kills) == sorted(PHASES)
+        assert kills[-1] == ("report", 60)
+        steps = [step for phase, step in kills if phase != "compiling"]
         assert sorted(steps) == steps
-        assert steps[-1] == 60

@@ -11,7 +11,7 @@ from tiny_model import BATCH, CONCEPTS, EMBEDDING, MAX_TOKENS, QUEUE, WORDS, tin
 from examples import scaling_plan
 from kamcl_jax.config import build, data
 from kamcl_jax.parallel import mesh
-from kamcl_jax.parallel.compiled_step import Collective, collectives
+from kamcl_jax.parallel.compilation import Collective
 
 
 @pytest.fixture(scope="module")
@@ -71,33 +71,11 @@ def test_the_sum_is_what_xla_takes(made):
     assert rows["all"] == pytest.approx(taken, abs=64)
 
 
-@pytest.mark.parametrize(
-    ("kind", "times"),
-    [
-        ("all-reduce", 2 * 3 / 4),
-        ("all-gather", 3 / 4),
-        ("all-to-all", 3 / 4),
-        ("reduce-scatter", 3),
-        ("collective-permute", 1),
-    ],
-)
-def test_a_ring_sends_each_share_around(kind, times):
-    one = Collective(kind, "f32", (4, 8))
-    assert one.sent(4) == times * 128
-    assert one.sent(1) == (128 if kind == "collective-permute" else 0)
-
-
 def test_arrays_of_one_operation_are_one_launch():
     sent = [Collective("all-reduce", "f32", (2,), channel) for channel in (1, 1, 2)]
     sent.append(Collective("all-gather", "bf16", (64,), 3))
     rows = scaling_plan.network_rows(sent, 2)
     assert rows == [("all-gather", "bf16", 1, 64.0), ("all-reduce", "f32", 2, 24.0)]
-
-
-def test_an_operation_that_is_written_twice_is_sent_once():
-    line = "%a = f32[4] all-gather(%b), channel_id={}, dimensions={{0}}\n"
-    found = collectives(line.format(7) + line.format(7) + line.format(8))
-    assert [one.channel for one in found] == [7, 8]
 
 
 def test_flops_count_every_word_of_the_gru(config, made):

@@ -5,7 +5,7 @@ import pytest
 from examples.watched_training import Schedule, Seen, look
 
 COMPILED = "note\na step takes 0.01 GB on one device\n"
-BAR = "training:  11%|#         | {}/60 [00:03<00:27,  1.46step/s, loss 3.1]\r"
+BAR = "training:  11%|#         | {}/60 [00:03<00:27,  loss 3.10, 12 images/s]\r"
 VALIDATED = "epoch 1: validation mR 58.89  (i2t_r1 33.3)\n"
 
 

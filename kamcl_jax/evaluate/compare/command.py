@@ -8,8 +8,13 @@ from pathlib import Path
 from input_pipeline import storage
 from kamcl_jax.errors import ConfigError, NotComparableError
 from kamcl_jax.evaluate.compare import report
-from kamcl_jax.evaluate.compare import runs as compared_runs
-from kamcl_jax.evaluate.compare.runs import RankedQueries
+from kamcl_jax.evaluate.compare.runs import (
+    RankedQueries,
+    farthest,
+    most_different,
+    rank_all,
+    read_runs,
+)
 from kamcl_jax.evaluate.figures import Retrieved
 from kamcl_jax.evaluate.report import retrieve, stored_images
 from kamcl_jax.parallel import hosts
@@ -21,22 +26,20 @@ QUERIES_LISTED, QUERIES_SHOWN = 8, 3
 
 
 def compare(folders: Sequence[Path], out: Path) -> None:
-    """Writes a comparison of runs.
+    """Writes a comparison of 2 to 8 runs with the first of them to a folder.
 
-    Args:
-      folders: The folders of the runs, 2 to 8; the others are compared with the first.
-      out: The folder to write to; what a comparison has written there before is replaced.
+    What a comparison has written there before is replaced.
     """
     _check_folder(out)
-    runs = compared_runs.read(folders)
+    runs = read_runs(folders)
     make_out_folder(out)
     ranked, why_not = [], ""
     try:
-        ranked = compared_runs.rank_all(runs)
+        ranked = rank_all(runs)
     except NotComparableError as error:
         why_not = str(error)
         hosts.warn(f"queries are not compared: {error}")
-    chosen = {way: compared_runs.most_different(ranked, way, QUERIES_LISTED) for way in WAYS}
+    chosen = {way: most_different(ranked, way, QUERIES_LISTED) for way in WAYS}
     text = report.document(runs, ranked, chosen, why_not)
     # Inside, to be on the same disk: a comparison that is cut short leaves the one before.
     with tempfile.TemporaryDirectory(prefix=".comparison.", dir=out) as unfinished:
@@ -83,7 +86,7 @@ def _shown(
     return [
         [
             (run.label, _retrieved(run, caption))
-            for run in (ranked[0], compared_runs.farthest(ranked, "t2i", caption))
+            for run in (ranked[0], farthest(ranked, "t2i", caption))
         ]
         for caption in dict.fromkeys((*ahead[:QUERIES_SHOWN], *behind[:QUERIES_SHOWN]))
     ]

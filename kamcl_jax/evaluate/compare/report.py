@@ -166,8 +166,7 @@ def recall_table(runs: Sequence[ComparedRun]) -> str:
 def difference_rows(ranked: Sequence[RankedQueries]) -> list[list[str]]:
     """Returns how much better each run is than the first, by both protocols.
 
-    A row has the runs' names and, for each of `RECALLS_AND_MEAN`, the difference with its paired
-    interval.
+    A row has the runs' names and the differences of `RECALLS_AND_MEAN` with paired intervals.
     """
     first, *others = ranked
     rows = []
@@ -309,13 +308,7 @@ def _legend(figure: Figure, axis: Axes) -> None:
 def draw_queries(
     path: Path, picture: Picture, queries: Sequence[Sequence[tuple[str, Retrieved]]]
 ) -> None:
-    """Draws what each caption retrieves in the same number of runs; matches are framed.
-
-    Args:
-      path: The PNG.
-      picture: What reads the images of the test split.
-      queries: For each caption, the runs' labels and what the caption retrieves there.
-    """
+    """Draws, for each caption, the runs' labels and what it retrieves there; matches are framed."""
     rows = max(map(len, queries))
     figure = Figure(figsize=(11.5, 0.5 + 1.7 * rows * len(queries)), layout="constrained")
     figure.suptitle("captions that the runs rank most differently; matches are framed in green")

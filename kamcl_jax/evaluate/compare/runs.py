@@ -62,7 +62,7 @@ class RankedQueries:
         return self.ranks["test_equal_texts"][way].expected()
 
 
-def read(folders: Sequence[Path]) -> list[ComparedRun]:
+def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
     """Reads the runs, in order."""
     if not 2 <= len(folders) <= MOST_RUNS:
         raise ConfigError(
@@ -94,7 +94,7 @@ def labels(folders: Sequence[Path]) -> list[str]:
     names = []
     for folder in folders:
         others = [other.parts for other in folders if other != folder]
-        # Counted from the end: the parts that no other folder has so, too.
+        # The fewest last parts that no other folder ends with.
         depth = next(
             depth
             for depth in range(1, len(folder.parts) + 1)
@@ -181,13 +181,9 @@ def most_different(
     How far is told by the factor between the two expected ranks and not by their difference: from
     1 to 10 matters more than from 101 to 110. Of captions of one text, a list has one.
 
-    Args:
-      ranked: The queries as each run ranks them; none, if they cannot be compared.
-      way: `i2t` or `t2i`.
-      most: How many queries to return of each kind.
-
     Returns:
-      Queries where the first run is ahead, and where it is behind, the farthest first.
+      Up to `most` queries of one way, `i2t` or `t2i`, where the first run is ahead, and as many
+      where it is behind, the farthest first; none if no run has ranked any.
     """
     if not ranked:
         return [], []

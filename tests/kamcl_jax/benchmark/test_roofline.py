@@ -36,15 +36,12 @@ def uncounted(function, *arguments, rounds=1):
     return uncounted_loop_cost(jax.jit(function).trace(*arguments).jaxpr, rounds)
 
 
-def test_products_outside_of_loops_are_left_to_xla():
-    assert uncounted(once, X, KERNEL) == Cost(0, 0)
-
-
 def test_a_loop_of_known_length_adds_all_rounds_but_the_first():
     def scanned(x, kernel):
         return jax.lax.scan(lambda x, _: (once(x, kernel), None), x, length=5)[0]
 
     assert uncounted(scanned, X, KERNEL) == Cost(4 * FLOPS, 4 * BYTES)
+    assert uncounted(once, X, KERNEL) == Cost(0, 0)  # that one is left to XLA
 
 
 def test_a_loop_that_ends_by_the_data_adds_the_rounds_it_is_told():
@@ -85,7 +82,3 @@ def test_the_machine_is_measured(monkeypatch):
         action()
     assert roofline.flops_per_second(2.0) == 64**3
     assert roofline.bytes_per_second(0.5) == 4 * 2**12
-
-
-def test_devices_share_a_cost():
-    assert Cost(8.0, 4.0) / 4 == Cost(2.0, 1.0)

@@ -62,7 +62,3 @@ def test_the_budget_in_rounds_and_seconds(duration, rounds):
     clock = FakeClock()
     timings = alternate({"a": clock.action("a", *[duration] * 200)}, Budget(), clock)
     assert len(timings["a"].seconds) == rounds
-
-
-def test_nothing_to_time_ends():
-    assert alternate({}, Budget()) == {}

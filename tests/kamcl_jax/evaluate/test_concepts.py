@@ -13,7 +13,7 @@ from PIL import Image
 from configs import rsicd
 from input_pipeline.errors import DataError
 from kamcl_jax.errors import ConfigError
-from kamcl_jax.evaluate import concepts as concept_report
+from kamcl_jax.evaluate import concepts
 
 ROOT = Path(__file__).resolve().parents[3]
 REFERENCE = Path(os.environ.get("KAMCL_REFERENCE_DATA", ROOT.parent / "shared" / "reference_data"))
@@ -42,13 +42,13 @@ def config(tmp_path):
 
 
 def report(config, folder):
-    concept_report.report(config, folder)
+    concepts.report(config, folder)
     return json.loads((folder / "concepts.json").read_text())
 
 
 def test_concepts_are_counted(config, tmp_path, capsys):
     out = tmp_path / "prepared" / "rsicd" / "concepts"
-    concept_report.report(config, None)
+    concepts.report(config, None)
     kept = json.loads((out / "concepts.json").read_text())
     # Three of the four images are trained on; each has the same five captions.
     assert kept["concepts"] == ["barn", "near", "pond", "silo"]
@@ -70,29 +70,29 @@ def test_concepts_are_counted(config, tmp_path, capsys):
 
 
 def test_the_picture_has_the_concepts_that_most_captions_name_in_that_order(monkeypatch):
-    monkeypatch.setattr(concept_report, "DRAWN", 4)
+    monkeypatch.setattr(concepts, "DRAWN", 4)
     captions, images = np.array([3, 9, 1, 9, 5]), np.array([9, 2, 9, 4, 1])
     counts = SimpleNamespace(captions=captions, images=images)
-    assert concept_report.drawn_concepts(counts).tolist() == [3, 1, 4, 0]
+    assert concepts.drawn_concepts(counts).tolist() == [3, 1, 4, 0]
 
 
 def test_the_choices_of_the_paper_are_fields(config, tmp_path):
-    def concepts(**changes):
+    def words_of(**changes):
         changed = config.copy_and_resolve_references()
         changed.update_from_flattened_dict(changes)
         return report(changed, tmp_path / "out")["concepts"]
 
-    assert concepts(num_concepts=2) == ["barn", "near"]
-    assert concepts(**{"concepts.min_repeats": 4}) == ["barn"]
-    everything = concepts(**{"concepts.stop_words": "none"})
+    assert words_of(num_concepts=2) == ["barn", "near"]
+    assert words_of(**{"concepts.min_repeats": 4}) == ["barn"]
+    everything = words_of(**{"concepts.stop_words": "none"})
     assert everything[:3] == ["the", "a", "barn"]
     (tmp_path / "stop.txt").write_text("barn\nthe\na\n")
-    words = concepts(**{"concepts.stop_words": str(tmp_path / "stop.txt")})
+    words = words_of(**{"concepts.stop_words": str(tmp_path / "stop.txt")})
     assert not {"barn", "the", "a"} & set(words)
     assert "near" in words
     pytest.importorskip("simplemma")
     # "barns" are barns: 5 of them in each of the three images, as many ponds as "near".
-    assert concepts(**{"concepts.lemmatize": True}) == ["barn", "near", "pond", "silo"]
+    assert words_of(**{"concepts.lemmatize": True}) == ["barn", "near", "pond", "silo"]
     kept = json.loads((tmp_path / "out" / "concepts.json").read_text())
     assert kept["repeated_in_all"] == [15, 9, 9, 6]
 

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 from tiny_model import tiny_config
 
-from kamcl_jax.evaluate import evaluate, finished_run
-from kamcl_jax.evaluate import report as reporting
+from kamcl_jax.evaluate import evaluate, finished_run, report
 from kamcl_jax.evaluate.figures import Retrieved
 from kamcl_jax.ranking import metrics
 from kamcl_jax.ranking.scores import Embeddings
@@ -50,10 +49,10 @@ def experiment():
 
 
 @pytest.fixture
-def report(monkeypatch):
+def written(monkeypatch):
     """Writes the report of made-up scores and returns its text."""
     blank = Image.new("RGB", (8, 8))
-    monkeypatch.setattr(reporting, "stored_images", lambda *_: lambda _: blank)
+    monkeypatch.setattr(report, "stored_images", lambda *_: lambda _: blank)
 
     def write(folder, experiment):
         scores = np.random.default_rng(0).random((4, 6), np.float32)
@@ -69,7 +68,7 @@ def report(monkeypatch):
             **evaluate.detailed_metrics(ranks, test, "expected"),
         }
         ranks_of_captions = ranks["test_equal_texts"]["t2i"]
-        reporting.write(folder, experiment, History(), results, embeddings, ranks_of_captions)
+        report.write(folder, experiment, History(), results, embeddings, ranks_of_captions)
         return (folder / "report.md").read_text()
 
     return write
@@ -77,25 +76,25 @@ def report(monkeypatch):
 
 @pytest.mark.parametrize(("captions", "count"), [(SHARED, "3"), (DISTINCT, "None")])
 def test_the_report_counts_captions_that_images_share(
-    captions, count, experiment, report, tmp_path
+    captions, count, experiment, written, tmp_path
 ):
-    text = " ".join(report(tmp_path, experiment(captions, NUMBERS)).split())
+    text = " ".join(written(tmp_path, experiment(captions, NUMBERS)).split())
     assert f"{count} of the 6 test captions share their text with a caption of another" in text
 
 
-def test_the_report_shows_scene_classes_where_names_carry_them(experiment, report, tmp_path):
-    text = report(tmp_path / "with", experiment(DISTINCT, CLASSES))
+def test_the_report_shows_scene_classes_where_names_carry_them(experiment, written, tmp_path):
+    text = written(tmp_path / "with", experiment(DISTINCT, CLASSES))
     assert "\n| {beach}     |      2 |        3 |" in text
     assert "\n| port        |      2 |        3 |" in text
     assert "](classes.png)" in text
     assert (tmp_path / "with" / "classes.png").exists()
-    text = report(tmp_path / "without", experiment(DISTINCT, NUMBERS))
+    text = written(tmp_path / "without", experiment(DISTINCT, NUMBERS))
     assert "## Scene classes" not in text
     assert not (tmp_path / "without" / "classes.png").exists()
 
 
-def test_the_report_has_an_interval_for_every_score(experiment, report, tmp_path):
-    lines = report(tmp_path, experiment(SHARED, NUMBERS)).splitlines()
+def test_the_report_has_an_interval_for_every_score(experiment, written, tmp_path):
+    lines = written(tmp_path, experiment(SHARED, NUMBERS)).splitlines()
     rows = [line for line in lines if line.startswith("| test") and " to " in line[46:]]
     assert [row.count(" to ") for row in rows] == [5, 5, 5, 5]  # one is "image to text"
 
@@ -109,7 +108,7 @@ def test_all_images_with_a_caption_of_the_text_are_matches():
         captions=np.array([[0, 1], [1, 0], [3, 2]], np.float32),
     )
     ranks = evaluate.rank_test_split(embeddings, examples, "expected")["test_equal_texts"]["t2i"]
-    assert reporting.retrieve(embeddings, examples, [0, 1, 2], ranks) == [
+    assert report.retrieve(embeddings, examples, [0, 1, 2], ranks) == [
         Retrieved("a barn", [1, 0, 2], [1, 0, 0], [False, True, False], rank=2.5),
         Retrieved("a port", [0, 2, 1], [1, 1, 0], [False, True, True], rank=1.5),
         Retrieved("a  port", [0, 2, 1], [3, 3, 2], [False, True, True], rank=1.5),
@@ -118,18 +117,18 @@ def test_all_images_with_a_caption_of_the_text_are_matches():
 
 def test_no_text_is_shown_twice():
     captions = [*20 * ["a barn"], "a port", *20 * ["a  port"], "ships"]
-    shown = reporting.captions_to_show(captions, seed=0)
+    shown = report.captions_to_show(captions, seed=0)
     assert shown == [0, 20, 41]
     many = [f"ship {number}" for number in range(100)]
-    draws = [reporting.captions_to_show(many, seed) for seed in (0, 0, 1)]
+    draws = [report.captions_to_show(many, seed) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
-    assert len(set(draws[0])) == reporting.QUERIES_SHOWN
+    assert len(set(draws[0])) == report.QUERIES_SHOWN
 
 
 def test_pictures_are_of_the_stored_images_not_of_what_the_model_sees(stored_runs):
     run = finished_run.read(stored_runs.one)
     test = finished_run.open_data(run).test
-    picture = reporting.stored_images(run.config, test)
+    picture = report.stored_images(run.config, test)
     assert test.images.shape[1:3] == (64, 64)
     for row in (0, 3):
         assert picture(row).size == (48, 48)

@@ -21,7 +21,7 @@ import jax
 jax.config.update("jax_platforms", "cpu")
 import numpy as np
 from jax.experimental import multihost_utils
-from kamcl_jax.parallel import hosts, mesh as sharding
+from kamcl_jax.parallel import hosts, mesh
 from kamcl_jax.runs import folder as run_folder
 from kamcl_jax.train import interruption
 from kamcl_jax.errors import ConfigError, Stopped
@@ -60,9 +60,9 @@ with interruption.StopRequest() as request:
         assert request.signal is None
         time.sleep(0.01 * me)
 print(Stopped(request.signal, step))
-layout = sharding.replicated(sharding.make_mesh())
-rows = sharding.local_rows(layout, 6)
-batch = sharding.put_batch(layout, 10.0 ** rows)
+layout = mesh.replicated(mesh.make_mesh())
+rows = mesh.local_rows(layout, 6)
+batch = mesh.put_batch(layout, 10.0 ** rows)
 print(rows.tolist(), float(jax.jit(lambda x: x.sum(), out_shardings=layout.whole)(batch)))
 if me == 0:
     told(hosts.barrier, "late", 1)
@@ -136,7 +136,6 @@ def test_two_processes_wait_compare_and_stop_at_one_step(tmp_path):
     [
         (("localhost:1234", None, None), "--coordinator, --num_processes and --process_id go"),
         ((None, 2, 0), "--coordinator, --num_processes and --process_id go together"),
-        (("localhost:1234", 0, 0), "--num_processes=0 must be at least 1"),
         (("localhost:1234", 2, 2), "--process_id=2 must be 0 or more and below --num_processes=2"),
         (("localhost:1234", 2, -1), "--process_id=-1 must be 0 or more"),
         (("localhost", 2, 0), "--coordinator=localhost must be HOST:PORT"),
@@ -146,19 +145,6 @@ def test_two_processes_wait_compare_and_stop_at_one_step(tmp_path):
 def test_flags_that_do_not_fit_are_told(flags, sentence):
     with pytest.raises(ConfigError, match=sentence):
         hosts.initialise(*flags)
-
-
-def test_a_coordinator_that_does_not_answer_is_told():
-    with pytest.raises(ConfigError, match=r"nothing answered at --coordinator=.* within 0 seconds"):
-        hosts.initialise(free_address(), 2, 1, timeout_seconds=0)
-
-
-def test_a_port_in_use_is_told():
-    with (
-        socket.create_server(("", 0)) as server,
-        pytest.raises(ConfigError, match=r"process 0 cannot listen at .*: Address already in use"),
-    ):
-        hosts.initialise(f"localhost:{server.getsockname()[1]}", 2, 0)
 
 
 def test_one_process_waits_for_nobody(capsys, tmp_path):

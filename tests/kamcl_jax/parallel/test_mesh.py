@@ -11,8 +11,9 @@ from jax.sharding import PartitionSpec
 from linear_towers import Towers, create_state
 from tiny_model import BATCH, EMBEDDING, IMAGE_SIZE
 
-from kamcl_jax.parallel import mesh as sharding
-from kamcl_jax.parallel.compiled_step import Collective, collectives, compile_step
+from kamcl_jax.models.layers import convolve
+from kamcl_jax.parallel import mesh
+from kamcl_jax.parallel.compilation import Collective, collectives, compile_step
 from kamcl_jax.step import state as train_state
 from kamcl_jax.step.state import state_layout
 from kamcl_jax.step.train_step import make_train_step
@@ -21,24 +22,23 @@ MIN_SIZE = 64
 """Entries from which the tiny model's tensors are split: most of its kernels."""
 
 
-MESHES = {
-    "8x1": (8, 1, "replicated"),
-    "4x2 with a sharded queue": (4, 2, "sharded"),
-    "1x8": (1, 8, "replicated"),
-}
+MESHES = [
+    pytest.param((8, 1, "replicated"), id="8x1"),
+    pytest.param((4, 2, "sharded"), id="4x2 with a sharded queue"),
+    pytest.param((1, 8, "replicated"), id="1x8", marks=pytest.mark.long),
+]
 
 
 def layout_of(tiny, data, fsdp, queue="replicated"):
-    mesh = sharding.make_mesh(data, fsdp)
-    abstract = jax.eval_shape(tiny.state)
-    return state_layout(mesh, abstract, fsdp_min_size=MIN_SIZE, queue=queue)
+    devices, abstract = mesh.make_mesh(data, fsdp), jax.eval_shape(tiny.state)
+    return state_layout(devices, abstract, fsdp_min_size=MIN_SIZE, queue=queue)
 
 
 @dataclasses.dataclass(frozen=True)
 class Ran:
     """Four steps on a mesh."""
 
-    layout: sharding.Layout
+    layout: mesh.Layout
     sent: list[Collective]
     state: train_state.TrainState
     metrics: list
@@ -46,12 +46,12 @@ class Ran:
 
 @pytest.fixture(scope="module", params=MESHES)
 def ran(request, tiny):
-    layout = layout_of(tiny, *MESHES[request.param])
+    layout = layout_of(tiny, *request.param)
     step = make_train_step(tiny.model, tiny.optimizer, tiny.settings, layout)
     compiled = compile_step(step, jax.eval_shape(tiny.state), tiny.batch(), layout)
     state, metrics = jax.device_put(tiny.state(), layout.state), []
     for number in range(4):
-        batch = sharding.put_batch(layout, tiny.batch(number))
+        batch = mesh.put_batch(layout, tiny.batch(number))
         assert len(batch["image"].sharding.device_set) == 8
         state, measured = compiled(state, batch)
         metrics.append(jax.device_get(measured))
@@ -70,18 +70,18 @@ def ran(request, tiny):
     ],
 )
 def test_the_largest_divisible_axis_is_split(shape, spec):
-    assert sharding.parameter_spec(shape, fsdp=4, min_size=100) == spec
-    assert sharding.parameter_spec(shape, fsdp=1, min_size=100) == PartitionSpec()
+    assert mesh.parameter_spec(shape, fsdp=4, min_size=100) == spec
+    assert mesh.parameter_spec(shape, fsdp=1, min_size=100) == PartitionSpec()
 
 
 def test_a_mesh_takes_all_devices_or_as_many_as_it_says():
-    assert dict(sharding.make_mesh().shape) == {"data": 8, "fsdp": 1}
-    assert dict(sharding.make_mesh(fsdp=4).shape) == {"data": 2, "fsdp": 4}
-    assert dict(sharding.make_mesh(2, 2).shape) == {"data": 2, "fsdp": 2}
+    assert dict(mesh.make_mesh().shape) == {"data": 8, "fsdp": 1}
+    assert dict(mesh.make_mesh(fsdp=4).shape) == {"data": 2, "fsdp": 4}
+    assert dict(mesh.make_mesh(2, 2).shape) == {"data": 2, "fsdp": 2}
     with pytest.raises(ValueError, match="fsdp = 3 does not divide the 8 devices"):
-        sharding.make_mesh(fsdp=3)
+        mesh.make_mesh(fsdp=3)
     with pytest.raises(ValueError, match="data x fsdp = 8 x 2, but there are 8 devices"):
-        sharding.make_mesh(8, 2)
+        mesh.make_mesh(8, 2)
 
 
 def test_parameters_their_keys_and_their_moments_lie_alike(tiny):
@@ -156,7 +156,7 @@ def test_parameters_are_gathered_where_they_are_split_and_nowhere_else(ran, tiny
 def test_a_sharded_queue_stays_where_it_is(tiny, queue):
     length = 4096  # that no other tensor has
     abstract = jax.eval_shape(partial(create_state, tiny.optimizer, queue_length=length))
-    layout = state_layout(sharding.make_mesh(4, 2), abstract, fsdp_min_size=MIN_SIZE, queue=queue)
+    layout = state_layout(mesh.make_mesh(4, 2), abstract, fsdp_min_size=MIN_SIZE, queue=queue)
     step = make_train_step(Towers(), tiny.optimizer, tiny.settings, layout)
     compiled = compile_step(step, abstract, tiny.batch(), layout)
     program = compiled.as_text()
@@ -169,4 +169,25 @@ def test_a_sharded_queue_stays_where_it_is(tiny, queue):
 
 def test_a_process_reads_the_rows_of_its_devices(tiny):
     layout = layout_of(tiny, 4, 2)
-    np.testing.assert_array_equal(sharding.local_rows(layout, 16), np.arange(16))
+    np.testing.assert_array_equal(mesh.local_rows(layout, 16), np.arange(16))
+
+
+def test_compiler_options_change_the_program_and_not_its_results(one_device):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(2, 8, 8, 64)).astype(np.float32)
+    kernel = generator.normal(size=(3, 3, 64, 64)).astype(np.float32)
+    convolution = partial(convolve, stride=1)
+    told = jax.jit(convolution, compiler_options=mesh.compiler_options(one_device.mesh))
+    np.testing.assert_allclose(
+        told(x, kernel), jax.jit(convolution)(x, kernel), rtol=1e-4, atol=1e-4
+    )
+    assert "__ynn_fusion" not in told.lower(x, kernel).compile().as_text()
+    with jax.enable_x64(True):  # double precision is left to XLA
+        assert mesh.compiler_options(one_device.mesh) is None
+
+
+def test_an_option_that_xla_does_not_know_is_left_out(one_device, monkeypatch):
+    monkeypatch.setattr(mesh, "NO_YNN_CONVOLUTIONS", {"xla_of_another_release": "1"})
+    mesh._xla_knows_options.cache_clear()
+    assert mesh.compiler_options(one_device.mesh) is None
+    mesh._xla_knows_options.cache_clear()

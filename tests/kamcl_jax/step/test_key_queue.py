@@ -16,7 +16,7 @@ from tiny_model import BATCH, QUEUE
 
 from kamcl_jax.benchmark.step_parts import random_encodings
 from kamcl_jax.parallel import mesh as sharding
-from kamcl_jax.parallel.compiled_step import collectives, compile_step
+from kamcl_jax.parallel.compilation import collectives, compile_step
 from kamcl_jax.step import key_queue, objective
 from kamcl_jax.step.key_queue import (
     IMAGE_ID,

@@ -9,7 +9,7 @@ from tiny_model import BATCH, CONCEPTS, IMAGE_SIZE, MAX_TOKENS, WORDS
 
 from input_pipeline.splits import batches
 from input_pipeline.splits.examples import Examples
-from kamcl_jax.parallel import compiled_step, mesh
+from kamcl_jax.parallel import compilation, mesh
 from kamcl_jax.step import resident_batch
 
 IMAGES, CAPTIONS, SIDE = 13, 40, IMAGE_SIZE + 3
@@ -92,7 +92,7 @@ def test_each_device_looks_up_its_own_rows_and_nothing_is_sent(examples, all_dev
     look_up = resident_batch.make_look_up(all_devices)
     captions = captions_of(0)
     program = look_up.lower(tables, mesh.put_batch(all_devices, captions)).compile().as_text()
-    assert not compiled_step.collectives(program)
+    assert not compilation.collectives(program)
     # Besides the table, images come in eighths of a batch only.
     held = {int(n) for n in re.findall(rf"u8\[(\d+),{SIDE},{SIDE},3\]", program)}
     assert held <= {IMAGES, BATCH // 8}

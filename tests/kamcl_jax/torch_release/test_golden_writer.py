@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_checkout import STEPPING, write
+from fake_checkout import MODEL, write
 
 from kamcl_jax.errors import GoldenFileError, TorchOriginalError
 from kamcl_jax.torch_release import command, golden_file, golden_inputs, golden_writer
@@ -20,15 +20,8 @@ KEPT = 0.9  # of a key tower in a step of the fake original's momentum
 REACHED = 3  # tensors of its image tower that its momentum reaches: as many as its text tower has
 
 
-def plan(**changes):
-    wishes = {
-        "seed": SEED,
-        "batch_size": BATCH,
-        "caption_lengths": ["2", "5"],
-        "epochs": EPOCHS,
-        "modes": MODES,
-    }
-    return golden_writer.plan(**wishes | changes)
+def plan(seed=SEED, batch_size=BATCH, caption_lengths=("2", "5"), epochs=EPOCHS, modes=MODES):
+    return golden_writer.plan(seed, batch_size, caption_lengths, epochs, modes)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +30,7 @@ def written(tmp_path_factory):
     pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("golden")
     path = folder / "below" / "golden.npz"
-    checkout = write(folder / "checkout", STEPPING)
+    checkout = write(folder / "checkout", MODEL)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         command.write_golden_file(path, checkout, plan())
     assert f"python main.py --mode=parity --golden={path}" in printed.getvalue()
@@ -45,8 +38,8 @@ def written(tmp_path_factory):
     return golden_file.read(path)
 
 
-def start(name, size_like):
-    return golden_inputs.draw_tensor(name, size_like, SEED)
+def start(name, shape):
+    return golden_inputs.draw_tensor(name, shape, SEED)
 
 
 def test_the_file_says_what_it_was_made_from(written):
@@ -157,16 +150,11 @@ def test_both_modes_start_from_the_same_state(written):
     [
         ({"seed": -1}, "seed is 0 or more, not -1"),
         ({"batch_size": 3}, "divide its queues of 8000 keys, and 3 does not"),
-        ({"batch_size": 0}, "divide its queues of 8000 keys, and 0 does not"),
         ({"caption_lengths": ["14", "4"]}, "the shortest first, as 4,14, not 14,4"),
-        ({"caption_lengths": ["0", "4"]}, "from 1, the shortest first, as 4,14, not 0,4"),
-        ({"caption_lengths": ["4"]}, "two numbers of words from 1"),
         ({"caption_lengths": ["few", "many"]}, "as 4,14, not few,many"),
-        ({"epochs": []}, "one whole number from 0 for each training step"),
         ({"epochs": ["0", "-1"]}, "as 0,10,11,12, not 0,-1"),
         ({"epochs": ["0", "1.5"]}, "as 0,10,11,12, not 0,1.5"),
         ({"modes": ["everything"]}, "the momentum is release or paper, or both, not everything"),
-        ({"modes": []}, "the momentum is release or paper, or both"),
     ],
 )
 def test_what_the_original_cannot_run_is_one_sentence(changes, sentence):
@@ -184,8 +172,8 @@ def test_a_file_that_is_there_is_never_written_over(tmp_path):
 
 def test_an_original_without_the_stages_is_told(tmp_path):
     pytest.importorskip("torch")
-    changed = STEPPING["layers/KAMCL.py"].replace("low_module", "lower_module")
-    checkout = write(tmp_path / "checkout", {**STEPPING, "layers/KAMCL.py": changed})
+    changed = MODEL["layers/KAMCL.py"].replace("low_module", "lower_module")
+    checkout = write(tmp_path / "checkout", {**MODEL, "layers/KAMCL.py": changed})
     with pytest.raises(TorchOriginalError, match=r"has no module visualmodelQ.low_module"):
         golden_writer.write(tmp_path / "golden.npz", checkout, plan())
     assert not (tmp_path / "golden.npz").exists()

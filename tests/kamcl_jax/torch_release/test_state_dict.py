@@ -227,22 +227,10 @@ def test_a_tensor_that_does_not_fit_is_named(config, tensors, name, tensor, sent
         from_state_dict(changed, config, "it")
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "sentence"),
-    [
-        ("image_encoder.depth", 50, "this one has ResNet-50 of width 4 and an embedding of 32"),
-        ("embedding_size", 16, "this one has ResNet-18 of width 4 and an embedding of 16"),
-        (
-            "queue_length",
-            24,
-            r"the tensor queue_im of it has the shape \[32, 16\]; the config's model needs "
-            r"\[32, 24\]",
-        ),
-    ],
-)
-def test_a_config_of_another_model_is_refused(tensors, field, value, sentence):
+def test_a_config_of_another_queue_is_refused(tensors):
     config = make_config()
-    config.update_from_flattened_dict({field: value})
+    config.queue_length = 24
+    sentence = r"queue_im of it has the shape \[32, 16\]; the config's model needs \[32, 24\]"
     with pytest.raises(PretrainedError, match=sentence):
         from_state_dict(tensors, config, "it")
 

@@ -6,12 +6,6 @@ from kamcl_jax.torch_release.tolerances import compare, merge, table
 GOLDEN = np.array([[1.0, -2.0], [30.0, 40.0]])
 
 
-def test_equal_numbers_pass_and_report_no_error():
-    row = compare("x", GOLDEN, GOLDEN, None)
-    assert row.passes
-    assert (row.entries, row.max_absolute, row.max_relative) == (4, 0, 0)
-
-
 def test_tolerance_is_ten_times_the_noise_and_a_share_of_the_magnitude():
     ones = np.ones(3)
     for error, passes in ((0.9e-5, True), (1.1e-5, False)):
@@ -51,8 +45,8 @@ def test_numbers_that_are_none_fail(wrong):
 
 def test_integers_must_be_equal():
     golden = np.array([8, 8])
-    assert compare("x", np.array([8, 8]), golden, None).passes
-    assert not compare("x", np.array([8, 9]), golden, None).passes
+    row = compare("x", golden, golden, None)
+    assert (row.passes, row.entries, row.max_absolute, row.max_relative) == (True, 2, 0, 0)
     assert not compare("x", golden * 1.02, golden, None).passes
 
 
@@ -65,14 +59,9 @@ def test_the_file_may_hold_the_head_of_a_long_array():
     assert "ours is [2, 10], not [20]" in compare("x", ours, ours.ravel(), None).problem
 
 
-def test_scalars():
-    assert compare("x", np.float64(2), np.float64(2), None).passes
-    assert not compare("x", np.float64(2.1), np.float64(2), None).passes
-
-
 def test_what_one_side_lacks_fails():
-    assert not compare("x", None, GOLDEN, None).passes
-    assert not compare("x", GOLDEN, None, None).passes
+    assert "we compute nothing of this name" in compare("x", None, GOLDEN, None).problem
+    assert "the original computes nothing of this" in compare("x", GOLDEN, None, None).problem
 
 
 def test_many_quantities_in_one_row():

@@ -8,7 +8,7 @@ from tiny_model import BATCH, tiny_config
 from input_pipeline.language.texts import equal_text_ids
 from input_pipeline.splits import batches
 from kamcl_jax.config import build
-from kamcl_jax.parallel import compiled_step
+from kamcl_jax.parallel import compilation
 from kamcl_jax.train import feed
 
 
@@ -30,19 +30,19 @@ def on_devices(experiment, step_bytes=0):
 
 
 def test_a_config_that_says_where_is_obeyed_whatever_the_memory(experiment_with, monkeypatch):
-    monkeypatch.setattr(compiled_step, "available_memory", lambda: 1)
+    monkeypatch.setattr(compilation, "available_memory", lambda: 1)
     assert on_devices(experiment_with("device"), step_bytes=10**15)
     assert not on_devices(experiment_with("host"))
 
 
 def test_auto_is_the_host_where_the_memory_is_unknown_as_on_a_cpu(experiment_with):
-    assert compiled_step.available_memory() is None
+    assert compilation.available_memory() is None
     assert not on_devices(experiment_with("auto"))
 
 
 def test_auto_is_the_device_if_data_and_step_take_at_most_their_share(experiment_with, monkeypatch):
     experiment = experiment_with("auto")
-    monkeypatch.setattr(compiled_step, "available_memory", lambda: 10**9)
+    monkeypatch.setattr(compilation, "available_memory", lambda: 10**9)
     table_bytes = feed.choose(experiment, 0).table_bytes
     assert table_bytes > 24 * 64**2 * 3
     room = int(feed.SHARE_OF_MEMORY * 10**9) - table_bytes
@@ -52,7 +52,7 @@ def test_auto_is_the_device_if_data_and_step_take_at_most_their_share(experiment
 
 def test_auto_is_the_host_with_several_processes(experiment_with, monkeypatch):
     experiment = experiment_with("auto")
-    monkeypatch.setattr(compiled_step, "available_memory", lambda: 10**9)
+    monkeypatch.setattr(compilation, "available_memory", lambda: 10**9)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     assert not on_devices(experiment)
 

@@ -1,104 +1,46 @@
-import os
+"""A signal is remembered until a step has ended; real processes are stopped by other tests."""
+
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from kamcl_jax.errors import Stopped
 from kamcl_jax.train.interruption import StopRequest
 
-ROOT = Path(__file__).resolve().parents[3]
 
-TRAINING = """
-import sys, time
-from kamcl_jax.errors import Stopped
-from kamcl_jax.train.interruption import StopRequest
-with StopRequest() as request:
-    for step in range(1, 10_000):
-        print(step, flush=True)
-        ends = time.monotonic() + (0.01 if sys.argv[1] == "steps" else 60)
-        while time.monotonic() < ends:  # no single long sleep: a signal just before it would wait
-            time.sleep(0.01)
-        if request.reached(step):
-            stopped = Stopped(request.signal, step)
-            print(stopped, flush=True)
-            sys.exit(stopped.exit_status)
-"""
-
-
-def start(kind: str) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-c", TRAINING, kind],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )
-    assert process.stdout.readline() == "1\n"
-    return process
+def handlers():
+    return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_a_training_after_the_step(number, status):
-    training = start("steps")
-    training.send_signal(number)
-    output, error = training.communicate(timeout=30)
-    assert training.returncode == status
-    *_, step, last = ["1", *output.splitlines()]
-    assert (
-        last == f"stopped by {number.name} after step {step}; the same command goes on from there"
-    )
-    assert error.split("\n") == [
-        "",
-        f"{number.name}: stopping after this step; a second one stops at once",
-        "",
-    ]
-
-
-def test_a_second_signal_ends_it_at_once():
-    training = start("one long step")
-    training.send_signal(signal.SIGTERM)
-    assert training.stderr.readline() == "\n"
-    assert training.stderr.readline().startswith("SIGTERM: stopping after this step")
-    training.send_signal(signal.SIGINT)
-    _, error = training.communicate(timeout=30)
-    assert "KeyboardInterrupt" in error
-    assert training.returncode == -signal.SIGINT
-
-
-def test_only_the_first_is_remembered_and_the_old_handlers_come_back(capsys):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+def test_the_first_signal_is_remembered_and_the_second_ends_at_once(number, status, capsys):
+    before = handlers()
     with StopRequest() as request:
         assert not request.reached(1)
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        assert request.signal is signal.SIGTERM
+        assert request.signal is number
         assert request.reached(2)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    assert capsys.readouterr().err.count("stopping after this step") == 1
+    assert handlers() == before
+    said = f"{number.name}: stopping after this step; a second one stops at once"
+    assert capsys.readouterr().err.split("\n") == ["", said, ""]
+    stopped = Stopped(request.signal, 12)
+    assert str(stopped) == (
+        f"stopped by {number.name} after step 12; the same command goes on from there"
+    )
+    assert stopped.exit_status == status
 
 
 def test_another_thread_leaves_the_handlers_alone():
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    seen = []
+    before, seen = handlers(), []
 
     def train():
         with StopRequest() as request:
-            seen.append((signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)))
-            seen.append(request.reached(1))
+            seen.extend([handlers(), request.reached(1)])
 
     thread = threading.Thread(target=train)
     thread.start()
     thread.join()
     assert seen == [before, False]
-
-
-def test_what_ended_is_said_with_its_step():
-    stopped = Stopped(signal.SIGTERM, 12)
-    assert str(stopped) == "stopped by SIGTERM after step 12; the same command goes on from there"
-    assert (stopped.signal, stopped.step, stopped.exit_status) == (signal.SIGTERM, 12, 143)

@@ -40,20 +40,20 @@ def test_there_are_as_many_colours_as_runs():
 @pytest.mark.parametrize("count", [1, MOST_RUNS + 1])
 def test_too_few_or_too_many_runs_are_refused(count, tmp_path):
     with pytest.raises(ConfigError, match=f"takes 2 to 8 folders of runs, not {count}"):
-        runs.read([tmp_path / str(number) for number in range(count)])
+        runs.read_runs([tmp_path / str(number) for number in range(count)])
 
 
 def test_a_run_named_twice_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=f"names the run {tmp_path}/a twice"):
-        runs.read([Path("a"), Path("b"), tmp_path / "a"])
+        runs.read_runs([Path("a"), Path("b"), tmp_path / "a"])
 
 
 def test_a_run_without_a_report_is_named(stored_runs, tmp_path):
     copied = shutil.copytree(stored_runs.two, tmp_path / "copied")
     shutil.rmtree(copied / "report")
     with pytest.raises(ConfigError, match=r"copied has no report .* --mode=evaluate --workdir="):
-        runs.read([stored_runs.one, copied])
+        runs.read_runs([stored_runs.one, copied])
 
 
 def test_fields_that_differ_are_listed_with_each_runs_value(stored_runs):

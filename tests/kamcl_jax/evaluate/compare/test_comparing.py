@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from stored_runs import STEP
 
-from kamcl_jax.errors import ConfigError
+from kamcl_jax.errors import ConfigError, NotComparableError
 from kamcl_jax.evaluate import finished_run
 from kamcl_jax.evaluate.compare import command, report
-from kamcl_jax.evaluate.compare import runs as compared_runs
+from kamcl_jax.evaluate.compare.runs import rank_all, read_runs
 from kamcl_jax.ranking import metrics
 
 
@@ -38,11 +38,9 @@ class Compared:
 @pytest.fixture(scope="module")
 def compared(stored_runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("compared") / "new" / "folder"
-    rank_all, ranked, printed = compared_runs.rank_all, [], []
+    ranked, printed = [], []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            compared_runs, "rank_all", lambda runs: ranked.extend(rank_all(runs)) or ranked
-        )
+        patch.setattr(command, "rank_all", lambda runs: ranked.extend(rank_all(runs)) or ranked)
         patch.setattr(command.hosts, "say", printed.append)
         command.compare([stored_runs.one, stored_runs.two], out)
     return Compared(out, (out / "report.md").read_text(), "\n".join(printed), ranked)
@@ -50,7 +48,7 @@ def compared(stored_runs, tmp_path_factory):
 
 @pytest.fixture
 def runs(stored_runs):
-    return compared_runs.read([stored_runs.one, stored_runs.two])
+    return read_runs([stored_runs.one, stored_runs.two])
 
 
 def results(folder):
@@ -138,8 +136,8 @@ def _gone(_):
 
 def test_runs_of_other_data_sets_are_told_by_name(runs):
     runs[1].finished.config.data.name = "rsicd"
-    with pytest.raises(compared_runs.NotComparableError, match=r"\(one: synthetic, two: rsicd\)"):
-        compared_runs.rank_all(runs)
+    with pytest.raises(NotComparableError, match=r"\(one: synthetic, two: rsicd\)"):
+        rank_all(runs)
 
 
 def test_other_captions_of_the_same_data_set_are_noticed(runs, monkeypatch):
@@ -153,17 +151,15 @@ def test_other_captions_of_the_same_data_set_are_noticed(runs, monkeypatch):
         return data
 
     monkeypatch.setattr(finished_run, "open_data", other)
-    with pytest.raises(
-        compared_runs.NotComparableError, match="one and two were tested on different"
-    ):
-        compared_runs.rank_all(runs)
+    with pytest.raises(NotComparableError, match="one and two were tested on different"):
+        rank_all(runs)
 
 
 def test_an_outdated_report_and_a_run_without_curves_are_told(stored_runs, tmp_path):
     copied = shutil.copytree(stored_runs.one, tmp_path / "copied")
     path = copied / finished_run.METRICS
     path.write_text(json.dumps({**json.loads(path.read_text()), "best_step": 15}))
-    runs = compared_runs.read([copied, stored_runs.two])
+    runs = read_runs([copied, stored_runs.two])
     for run in runs:
         run.finished.history.train.clear()
     text = report.document(runs, [], {}, "no reason")
@@ -177,7 +173,7 @@ def test_a_legend_names_every_run(stored_runs, tmp_path, monkeypatch):
         report, "_legend", lambda _, axis: named.append(axis.get_legend_handles_labels()[1])
     )
     hidden = shutil.copytree(stored_runs.two, tmp_path / "_two")
-    runs = compared_runs.read([stored_runs.one, hidden])
+    runs = read_runs([stored_runs.one, hidden])
     report.draw_recalls(tmp_path / "recalls.png", runs)
     report.draw_curves(tmp_path / "curves.png", runs)
     assert named == [["one", "./_two"]] * 2
