@@ -4,9 +4,9 @@ import multiprocessing
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from filelock import FileLock
 
 from input_pipeline import storage
 from input_pipeline.errors import DataError
@@ -43,11 +43,19 @@ def test_what_fails_midway_changes_nothing(tmp_path):
 
 
 def test_who_waits_for_a_lock_says_so(tmp_path, capfd):
-    held = FileLock(tmp_path / ".lock", thread_local=False)
-    held.acquire()
-    threading.Timer(0.2, held.release).start()
-    with storage.lock(tmp_path):
-        assert f"waiting for another process that writes into {tmp_path}" in capfd.readouterr().err
+    held = threading.Event()
+
+    def hold_shortly():
+        with storage.lock(tmp_path):
+            held.set()
+            time.sleep(0.2)
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(hold_shortly)
+        assert held.wait(30)
+        with storage.lock(tmp_path):
+            pass
+    assert f"waiting for another process that writes into {tmp_path}" in capfd.readouterr().err
 
 
 def hold(folder, held):
