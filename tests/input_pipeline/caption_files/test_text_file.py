@@ -5,7 +5,7 @@ import codecs
 import pytest
 from refusals import refusal
 
-from input_pipeline.caption_files.text_file import parse_json, read_json, read_text
+from input_pipeline.caption_files.text_file import parse_json, read_text
 
 HALF_A_LETTER = "飛".encode()[:2]
 
@@ -67,11 +67,6 @@ def test_nothing_outside_of_the_data_folder_is_read_unless_it_is_named(folder, t
     root = tmp_path / "root"
     root.symlink_to(folder)
     assert read_text(root / "c.txt", root) == read_text(folder / "c.txt", root) == "a plane"
-
-
-def test_json_is_read(folder):
-    (folder / "a.json").write_bytes(codecs.BOM_UTF8 + b'{"a": [1, 2.5, null, "\\u98db"]}\r\n')
-    assert read_json(folder / "a.json", folder) == {"a": [1, 2.5, None, "飛"]}
 
 
 @pytest.mark.parametrize(

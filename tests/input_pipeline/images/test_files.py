@@ -1,6 +1,7 @@
 """Image files are found only within their folder."""
 
 import os
+import re
 
 import pytest
 from refusals import refusal
@@ -129,22 +130,17 @@ def test_no_permission(images):
 
 
 @pytest.mark.parametrize(
-    ("missing", "count", "change"),
+    ("missing", "advice"),
     [
-        (["images/1.jpg", "images/sub/2.JPG"], 2, "without 'images/'"),
-        (["data/images/1.jpg", "images/1.jpg"], 1, "without 'data/images/'"),
-        (["1", "sub/2"], 1, "with '.jpg'"),
-        (["gone", "sub/2"], 1, "with '.JPG'"),
-        (["images/1", "gone"], 1, "without 'images/' and with '.jpg'"),
+        (["images/1.jpg", "images/sub/2.JPG"], "2 of the 2 .* found without 'images/'."),
+        (["data/images/1.jpg", "images/1.jpg"], "1 of the 2 .* found without 'data/images/'."),
+        (["1", "sub/2"], "1 of the 2 .* found with '.jpg'."),
+        (["gone", "sub/2"], "1 of the 2 .* found with '.JPG'."),
+        (["images/1", "gone"], "1 of the 2 .* found without 'images/' and with '.jpg'."),
+        # No other name would do.
+        (["2.jpg", "1.png", "sub", "*", "images/2.jpg", "1.jp"], ""),
     ],
 )
-def test_it_is_told_how_missing_images_would_be_found(images, missing, count, change):
+def test_it_is_told_how_missing_images_would_be_found(images, missing, advice):
     write(images, "1.jpg", "1.json.jpg", "10.jpg", "sub/2.JPG")
-    expected = f"{count} of the {len(missing)} missing images would be found {change}."
-    assert naming_advice(images, missing) == expected
-
-
-@pytest.mark.parametrize("missing", ["2.jpg", "1.png", "sub", "*", "images/2.jpg", "1.jp"])
-def test_there_is_no_advice_where_no_other_name_would_do(images, missing):
-    write(images, "1.jpg", "sub/1.jpg")
-    assert naming_advice(images, [missing]) == ""
+    assert re.fullmatch(advice, naming_advice(images, missing))

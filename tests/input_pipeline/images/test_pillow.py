@@ -84,6 +84,7 @@ HIGH = np.array([[0x00FF, 0x0100, 0x80FF, 0xFFFF]], np.uint16)
         (png(3, 1, 4, 0, [bytes([0x0F, 0x10])]), [0, 255, 17]),
         (png(4, 1, 16, 0, [HIGH.astype(">u2").tobytes()]), [0, 1, 128, 255]),
         (tiff("<", [16], 0, HIGH.astype("<u2").tobytes()), [255, 254, 127, 0]),  # zero is white
+        (tiff("<", [32], 1, (HIGH.astype("<u4") << 16).tobytes()), [0, 1, 128, 255]),
         (tiff("<", [12], 1, bytes([0x80, 0xFF, 0xFE]), width=2), [0x80, 0xFF]),
         (b"P5 4 1 65535\n" + HIGH.astype(">u2").tobytes(), [0, 1, 128, 255]),
         (b"P5 2 1 4095\n" + np.array([4095, 0], ">u2").tobytes(), [255, 0]),  # 4095 is white
@@ -144,13 +145,6 @@ def test_the_first_of_several_images_counts(file_format):
     assert Image.open(io.BytesIO(encoded)).n_frames == 2
     difference = np.abs(pixels(encoded) - np.asarray(first).astype(int))
     assert difference.max() <= (2 if file_format == "MPO" else 0)
-
-
-@pytest.mark.parametrize(("bands", "photometric"), [(4, 1), (5, 2), (13, 2)])
-def test_bands_that_pil_does_not_know_give_three(bands, photometric):
-    values = bytes(range(1, bands + 1))
-    encoded = tiff("<", [8] * bands, photometric, values, width=1, t338=[0] * (bands - 3))
-    assert pixels(encoded).tolist() == [[[1, 2, 3]]]
 
 
 def test_the_orientation_of_exif_is_not_applied():
