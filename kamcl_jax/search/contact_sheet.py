@@ -42,7 +42,10 @@ class FoundImage(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A sentence, or an image by its file's name, with captions that fit it best and their scores."""
+    """What was asked: a sentence, or an image and its file's name.
+
+    The captions are those that fit an image, the best first, with their scores.
+    """
 
     text: str
     image: Image.Image | None = None
