@@ -1,6 +1,7 @@
 """`--mode=benchmark`: times everything of a config, prints it and saves it."""
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from kamcl_jax.benchmark import (
@@ -30,14 +32,12 @@ from kamcl_jax.config import build, data
 from kamcl_jax.errors import TorchOriginalError
 from kamcl_jax.inference import embed
 from kamcl_jax.parallel import hosts
+from kamcl_jax.ranking.ranks import rank_both_ways
 from kamcl_jax.runs import folder as run_folder
 from kamcl_jax.torch_release.checkout import check_checkout
 
 STEP_BUDGET = Budget(rounds=5, seconds=20, most_seconds=180)
-"""How often the step, its parts and the machine's rates are timed."""
-
 BUDGET = Budget(rounds=5, seconds=6, most_seconds=120)
-"""How often the encoding, the ranking and the input are timed."""
 
 
 def run(
@@ -54,7 +54,7 @@ def run(
       workdir: Where `report/benchmark.json`, which is returned, and `report/benchmark.png` go.
       checkout: The folder of a clone of the PyTorch original; None leaves it out.
       step_budget: How often the step, its parts and the machine's rates are timed.
-      budget: How often each of the other groups is timed.
+      budget: How often the encoding, the ranking and the input are timed.
     """
     run_folder.check_writable(workdir)
     build.check_with_devices(config)
@@ -104,7 +104,8 @@ def run(
         }
     results["left_out"] = left_out
     folder = workdir / "report"
-    report.save(folder / "benchmark.json", results)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmark.json").write_text(json.dumps(results, indent=2) + "\n")
     report.draw(folder / "benchmark.png", results)
     hosts.say(report.text(results))
     hosts.say(f"saved: {folder / 'benchmark.json'}, {folder / 'benchmark.png'}")
@@ -126,7 +127,6 @@ def _step_actions(timed: Subject, steps: Steps, theirs: TimedOriginal | None) ->
 def _encoding(
     timed: Subject, steps: Steps, theirs: TimedOriginal | None, budget: Budget
 ) -> tuple[SplitSample | None, dict[str, Timing]]:
-    """Times the encoding of a part of the test split, if there is one."""
     if timed.data is None:
         return None, {}
     size = timed.config.evaluation.batch_size
@@ -134,26 +134,33 @@ def _encoding(
     sample = input_and_retrieval.first_captions(timed.data.test, captions, size)
     dtype = build.compute_dtype(timed.config)
     encoders = embed.make_encoders(timed.model, steps.layout, dtype)
-    arguments = (encoders, steps.state.variables, sample)
-    actions = {
-        report.IMAGES: input_and_retrieval.image_encoding(*arguments),
-        report.CAPTIONS: input_and_retrieval.caption_encoding(*arguments),
+    variables = steps.state.variables
+
+    def encode_images(images: np.ndarray) -> Action:
+        return lambda: embed.embed_images(encoders, variables, images, size)
+
+    texts = sample.tokens, sample.lengths, sample.word_concepts
+    actions: dict[str, Action] = {
+        report.IMAGES: encode_images(sample.images),
+        report.CAPTIONS: lambda: embed.embed_texts(encoders, variables, *texts, size),
     }
-    if theirs is not None:
-        actions[report.PAIRED_IMAGES] = input_and_retrieval.paired_image_encoding(*arguments)
+    if theirs is not None:  # it encodes an image for every caption
+        actions[report.PAIRED_IMAGES] = encode_images(sample.images[sample.image_of_caption])
         actions[ORIGINAL] = theirs.encode(sample)
     return sample, trials.alternate(actions, budget)
 
 
 def _ranking(timed: Subject, theirs: TimedOriginal | None, budget: Budget) -> dict[str, Timing]:
-    images, captions = input_and_retrieval.RSICD_TEST
+    images, captions = report.RSICD_TEST
     scores = input_and_retrieval.random_scores(images, captions)
-    fives = input_and_retrieval.five_captions_each(images)
-    actions = {report.RSICD_RANKING: input_and_retrieval.score_ranking(scores, fives)}
+    of_caption = np.arange(captions) // 5
+    actions: dict[str, Action] = {
+        report.RSICD_RANKING: lambda: rank_both_ways(scores, of_caption),
+    }
     if timed.data is not None:
-        image_of_caption = timed.data.test.image_of_caption
-        own = input_and_retrieval.random_scores(len(timed.data.test.images), len(image_of_caption))
-        actions[report.OWN_RANKING] = input_and_retrieval.score_ranking(own, image_of_caption)
+        test = timed.data.test
+        own = input_and_retrieval.random_scores(len(test.images), len(test.captions))
+        actions[report.OWN_RANKING] = lambda: rank_both_ways(own, test.image_of_caption)
     if theirs is not None:
         actions[ORIGINAL] = theirs.rank(scores)
     return trials.alternate(actions, budget)
@@ -162,7 +169,7 @@ def _ranking(timed: Subject, theirs: TimedOriginal | None, budget: Budget) -> di
 def _input(
     timed: Subject, steps: Steps, checkout: Path | None, left_out: list[str], budget: Budget
 ) -> tuple[dict[str, Timing], dict[str, int]]:
-    """Times the input; returns the timings and the images of a trial."""
+    """Returns the timings, and how many images a trial reads."""
     if timed.data is None:
         return {}, {}
     config = timed.config

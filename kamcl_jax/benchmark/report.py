@@ -1,7 +1,6 @@
 """The numbers of a benchmark as they are saved, printed and drawn."""
 
 import importlib.metadata
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kamcl_jax.benchmark import roofline, step_parts
-from kamcl_jax.benchmark.input_and_retrieval import RSICD_TEST, SplitSample
+from kamcl_jax.benchmark.input_and_retrieval import SplitSample
+from kamcl_jax.benchmark.roofline import Roofline
 from kamcl_jax.benchmark.step_parts import PARTS, REST, WHOLE, Steps
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Timing
@@ -20,6 +20,9 @@ from kamcl_jax.evaluate.tables import markdown_table
 
 Results = dict[str, Any]
 Timings = dict[str, Timing]
+
+RSICD_TEST = (1093, 5465)
+"""Images and captions of RSICD's test split, whose score matrix is ranked whatever the config."""
 
 IMAGES, CAPTIONS, PAIRED_IMAGES = "images", "captions", "an image a caption"
 RSICD_RANKING, OWN_RANKING = f"{RSICD_TEST[0]} x {RSICD_TEST[1]}", "the config's test split"
@@ -62,11 +65,7 @@ def step_results(timed: Subject, steps: Steps, timings: Timings) -> Results:
         **whole.summary(),
         "images_per_second": timed.config.batch_size / whole.median,
         "parts": {
-            name: {
-                "seconds": seconds,
-                "share": seconds / whole.median,
-                "timed": _how_timed(name),
-            }
+            name: {"seconds": seconds, "share": seconds / whole.median, "timed": _how_timed(name)}
             for name, seconds in step_parts.split(timings).items()
         },
         "peak_bytes": steps.memory.peak,
@@ -84,7 +83,7 @@ def roofline_results(steps: Steps, timings: Timings) -> Results:
     flops_rate = roofline.flops_per_second(timings[roofline.MATMUL].median)
     bytes_rate = roofline.bytes_per_second(timings[roofline.COPY].median)
     cost, seconds = steps.cost + steps.loop_cost, timings[WHOLE].median
-    limit = roofline.roofline(cost, flops_rate, bytes_rate)
+    limit = Roofline(cost.flops / flops_rate, cost.bytes / bytes_rate)
     return {
         "flops": cost.flops,
         "flops_of_loops_added": steps.loop_cost.flops,
@@ -133,10 +132,7 @@ def comparison(
     """
     rows = [ratio("training step", step[ORIGINAL], [step[WHOLE]])]
     if ORIGINAL in read:
-        names = {
-            "input, an image": READ,
-            "input and augmentation, an image": READ_AND_AUGMENT,
-        }
+        names = {"input, an image": READ, "input and augmentation, an image": READ_AND_AUGMENT}
         for title, name in names.items():
             scale = images[name] / images[ORIGINAL]
             rows.append(ratio(title, read[ORIGINAL], [read[name]], scale, images[name]))
@@ -154,12 +150,8 @@ def ratio(
 ) -> Results:
     """Returns one row of the comparison: above 1, ours is faster.
 
-    Args:
-      title: The title of the row.
-      original: The original's trials.
-      ours: Timings of the same rounds that add up to the same work.
-      scale: How many times the original's work ours is.
-      units: The units of work in a trial of ours; seconds are told of one.
+    Our timings are of the same rounds; together they are `scale` times the original's work. The
+    seconds are told of one of the `units` of work in a trial of ours.
     """
     rounds = [
         scale * theirs / sum(seconds)
@@ -177,12 +169,6 @@ def ratio(
         "quartile_high": high,
         "trials": len(rounds),
     }
-
-
-def save(path: Path, results: Results) -> None:
-    """Writes the results as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def text(results: Results) -> str:
@@ -224,13 +210,11 @@ def _roofline_sentence(results: Results) -> str:
 
 def _rates_table(results: Results) -> str:
     rows: list[list[str]] = []
-    if "input" in results:
-        of = results["input"]
+    if of := results.get("input"):
         rows.append(["input", f"{of['images_per_second']:.0f} images/s"])
         rate = of["images_per_second_with_augmentation"]
         rows.append(["input and augmentation", f"{rate:.0f} images/s"])
-    if "encoding" in results:
-        of = results["encoding"]
+    if of := results.get("encoding"):
         rows.append(["encoding images", f"{of['images_per_second']:.1f} images/s"])
         rows.append(["encoding captions", f"{of['captions_per_second']:.1f} captions/s"])
     for name, timing in results["ranking"].items():
@@ -284,11 +268,8 @@ def draw(path: Path, results: Results) -> None:
         colours = [HIT if ratio >= 1 else MISS for ratio in ratios]
         _bars(axes[1], [row["what"] for row in rows], ratios, "%.2f", colours)
         axes[1].axvline(1, color="black", linestyle="--", linewidth=1)
-        axes[1].set(
-            xscale="log",
-            xlabel="time of the PyTorch original / ours",
-            title="above 1, ours is faster",
-        )
+        label = "time of the PyTorch original / ours"
+        axes[1].set(xscale="log", xlabel=label, title="above 1, ours is faster")
     figure.suptitle(results["devices"], fontsize=9)
     figure.savefig(path, dpi=DOTS_PER_INCH)
 

@@ -119,17 +119,11 @@ def own_statistics(
 
 @dataclasses.dataclass
 class Variant:
-    """A compiled step, whole or without a part.
-
-    Attributes:
-      compiled: The executable.
-      batch: The batch, on the devices.
-      own: The fields of the state that the variant has for itself.
-    """
+    """A compiled step, whole or without a part."""
 
     compiled: Any
     batch: Any
-    own: dict[str, Any]
+    own: dict[str, Any]  # the fields of the state that the variant has for itself
 
 
 class Steps:
@@ -159,8 +153,7 @@ class Steps:
     def add(self, part: str) -> None:
         """Compiles the step without one of `LEFT_OUT`."""
         subject = self._subject
-        sizes = (subject.num_concepts, subject.config.embedding_size)
-        own = own_statistics(part, self.state, *sizes)
+        own = own_statistics(part, self.state, subject.num_concepts, subject.config.embedding_size)
         state = self.state.replace(**own)
         layout = build.make_layout(subject.config, subject.mesh, _abstract(state))
         own = {n: jax.device_put(value, getattr(layout.state, n)) for n, value in own.items()}
@@ -263,12 +256,10 @@ def random_encodings(seed: int, batch: int, embedding_size: int, num_concepts: i
 def split(timings: dict[str, Timing]) -> dict[str, float]:
     """Returns the seconds of each of `PARTS`, and the `REST` of the whole step.
 
-    They add up to the whole. A part that is lost in the noise may come out negative; nothing is cut
-    off.
+    They add up to the whole. A part that is lost in the noise may come out negative.
 
     Args:
-      timings: The timings of `WHOLE`, of the step without each of `LEFT_OUT`, and of each of
-        `ALONE`.
+      timings: Those of `WHOLE`, of the step without each of `LEFT_OUT`, and of each of `ALONE`.
     """
     whole = timings[WHOLE].median
     parts = {

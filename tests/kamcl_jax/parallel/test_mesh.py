@@ -108,9 +108,6 @@ def test_every_mesh_computes_what_one_device_does(ran, trained):
             getattr(state, field),
             getattr(last, field),
         )
-
-
-def test_the_state_stays_where_the_layout_puts_it(ran):
     lies = jax.tree.map(lambda leaf: leaf.sharding.spec, ran.state)
     assert lies == jax.tree.map(lambda place: place.spec, ran.layout.state)
 
@@ -123,26 +120,16 @@ MOVES = ("all-gather", "all-to-all", "collective-permute")
 SUMS = ("all-reduce", "reduce-scatter")
 
 
-def test_images_are_never_sent(ran):
+def test_gradients_are_summed_and_split_parameters_gathered_but_no_images(ran, tiny):
     assert max(entries(ran.sent, *MOVES)) < IMAGE_SIZE**2 * 3
-
-
-def test_gradients_are_summed_over_the_devices(ran, tiny):
-    sums = set(entries(ran.sent, *SUMS))
     leaves = jax.tree.leaves(jax.eval_shape(tiny.state).params)
     kernels = {math.prod(leaf.shape) for leaf in leaves if leaf.ndim == 4}
-    assert kernels <= sums
-
-
-def test_parameters_are_gathered_where_they_are_split_and_nowhere_else(ran, tiny):
+    assert kernels <= set(entries(ran.sent, *SUMS))
     gathered = {one.shape for one in ran.sent if one.kind == "all-gather"}
+    places = jax.tree.leaves(ran.layout.state.params)
     split = {
         leaf.shape
-        for leaf, place in zip(
-            jax.tree.leaves(jax.eval_shape(tiny.state).params),
-            jax.tree.leaves(ran.layout.state.params),
-            strict=True,
-        )
+        for leaf, place in zip(leaves, places, strict=True)
         if place.spec != PartitionSpec()
     }
     if ran.layout.mesh.shape["fsdp"] > 1:
@@ -165,11 +152,6 @@ def test_a_sharded_queue_stays_where_it_is(tiny, queue):
     assert (f"f32[{length},{EMBEDDING}]" in program) == (queue == "replicated")
     # Neither the keys nor their logits are sent.
     assert max(entries(collectives(program), *MOVES)) <= BATCH * EMBEDDING * 4
-
-
-def test_a_process_reads_the_rows_of_its_devices(tiny):
-    layout = layout_of(tiny, 4, 2)
-    np.testing.assert_array_equal(mesh.local_rows(layout, 16), np.arange(16))
 
 
 def test_compiler_options_change_the_program_and_not_its_results(one_device):
