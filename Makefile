@@ -3,10 +3,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo check test test-all lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python main.py --mode=train --config=configs/synthetic.py --workdir=runs/demo
+
+# What compiles no model: for the time between two edits.
+FAST := tests/test_layers.py tests/test_configs.py tests/test_docs.py tests/test_extending_page.py \
+	tests/input_pipeline tests/kamcl_jax/config/test_fields.py tests/kamcl_jax/ranking \
+	tests/kamcl_jax/weights $(addprefix tests/kamcl_jax/step/test_, \
+	augmentation.py losses.py momentum.py schedule.py)
+
+check: lint
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(FAST)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder

@@ -113,10 +113,8 @@ class TimedOriginal:
     def step(self, batch: HostBatch, images: np.ndarray) -> Action:
         """Returns what takes one step as the original's training loop does.
 
-        Args:
-          batch: A batch of ours.
-          images: Its images f32[B, 256, 256, 3], augmented and normalised: the original does that
-            in its data loader.
+        The images f32[B, 256, 256, 3] of our batch are augmented and normalised: the original does
+        that in its data loader.
         """
         inputs = self._original.inputs({**batch, "image": images})
         labels = self._original.tensor(batch["image_concepts"])

@@ -4,6 +4,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from kamcl_jax.benchmark import (
     against_original,
-    input_and_retrieval,
     report,
     roofline,
     step_parts,
@@ -23,7 +23,13 @@ from kamcl_jax.benchmark import (
     trials,
 )
 from kamcl_jax.benchmark.against_original import TimedOriginal, TimedOriginalInput
-from kamcl_jax.benchmark.input_and_retrieval import SplitSample
+from kamcl_jax.benchmark.input_and_retrieval import (
+    RSICD_TEST,
+    BatchReader,
+    SplitSample,
+    first_captions,
+    random_scores,
+)
 from kamcl_jax.benchmark.report import ORIGINAL, Results
 from kamcl_jax.benchmark.step_parts import WHOLE, Steps
 from kamcl_jax.benchmark.subject import Subject
@@ -32,7 +38,7 @@ from kamcl_jax.config import build, data
 from kamcl_jax.errors import TorchOriginalError
 from kamcl_jax.inference import embed
 from kamcl_jax.parallel import hosts
-from kamcl_jax.ranking.ranks import rank_both_ways
+from kamcl_jax.ranking import ranks
 from kamcl_jax.runs import folder as run_folder
 from kamcl_jax.torch_release.checkout import check_checkout
 
@@ -114,9 +120,7 @@ def run(
 
 def _step_actions(timed: Subject, steps: Steps, theirs: TimedOriginal | None) -> dict[str, Action]:
     dtype = build.compute_dtype(timed.config) or jnp.float32
-    actions = {name: steps.action(name) for name in steps.variants}
-    actions |= {part: steps.alone(part) for part in step_parts.ALONE}
-    actions |= roofline.machine_actions(dtype)
+    actions = {**steps.actions(), **roofline.machine_actions(dtype)}
     if theirs is not None:
         augment = step_parts.augmenter(timed.settings, steps.layout)
         images = jax.device_get(augment(steps.variants[WHOLE].batch["image"]))
@@ -131,36 +135,33 @@ def _encoding(
         return None, {}
     size = timed.config.evaluation.batch_size
     captions = size if jax.default_backend() == "cpu" else 10 * size
-    sample = input_and_retrieval.first_captions(timed.data.test, captions, size)
+    sample = first_captions(timed.data.test, captions, size)
     dtype = build.compute_dtype(timed.config)
     encoders = embed.make_encoders(timed.model, steps.layout, dtype)
-    variables = steps.state.variables
-
-    def encode_images(images: np.ndarray) -> Action:
-        return lambda: embed.embed_images(encoders, variables, images, size)
-
+    embed_images = partial(embed.embed_images, encoders, steps.state.variables)
+    embed_texts = partial(embed.embed_texts, encoders, steps.state.variables)
     texts = sample.tokens, sample.lengths, sample.word_concepts
     actions: dict[str, Action] = {
-        report.IMAGES: encode_images(sample.images),
-        report.CAPTIONS: lambda: embed.embed_texts(encoders, variables, *texts, size),
+        report.IMAGES: partial(embed_images, sample.images, size),
+        report.CAPTIONS: partial(embed_texts, *texts, size),
     }
-    if theirs is not None:  # it encodes an image for every caption
-        actions[report.PAIRED_IMAGES] = encode_images(sample.images[sample.image_of_caption])
+    if theirs is not None:
+        # The original encodes an image for every caption.
+        paired = sample.images[sample.image_of_caption]
+        actions[report.PAIRED_IMAGES] = partial(embed_images, paired, size)
         actions[ORIGINAL] = theirs.encode(sample)
     return sample, trials.alternate(actions, budget)
 
 
 def _ranking(timed: Subject, theirs: TimedOriginal | None, budget: Budget) -> dict[str, Timing]:
-    images, captions = report.RSICD_TEST
-    scores = input_and_retrieval.random_scores(images, captions)
-    of_caption = np.arange(captions) // 5
-    actions: dict[str, Action] = {
-        report.RSICD_RANKING: lambda: rank_both_ways(scores, of_caption),
-    }
+    images, captions = RSICD_TEST
+    scores = random_scores(images, captions)
+    rank_rsicd = partial(ranks.rank_both_ways, scores, np.arange(captions) // 5)
+    actions: dict[str, Action] = {report.RSICD_RANKING: rank_rsicd}
     if timed.data is not None:
-        test = timed.data.test
-        own = input_and_retrieval.random_scores(len(test.images), len(test.captions))
-        actions[report.OWN_RANKING] = lambda: rank_both_ways(own, test.image_of_caption)
+        image_of_caption = timed.data.test.image_of_caption
+        own = random_scores(len(timed.data.test.images), len(image_of_caption))
+        actions[report.OWN_RANKING] = partial(ranks.rank_both_ways, own, image_of_caption)
     if theirs is not None:
         actions[ORIGINAL] = theirs.rank(scores)
     return trials.alternate(actions, budget)
@@ -173,7 +174,7 @@ def _input(
     if timed.data is None:
         return {}, {}
     config = timed.config
-    ours = input_and_retrieval.BatchReader(timed.data.train, config.seed, config.batch_size)
+    ours = BatchReader(timed.data.train, config.seed, config.batch_size)
     augment = step_parts.augmenter(timed.settings, steps.layout)
     actions = {
         report.READ: ours.read,

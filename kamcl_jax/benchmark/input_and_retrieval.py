@@ -15,6 +15,9 @@ from kamcl_jax.parallel.mesh import Layout
 
 IMAGES_A_TRIAL = 256
 
+RSICD_TEST = (1093, 5465)
+"""Images and captions of RSICD's test split, whose score matrix is ranked whatever the config."""
+
 
 class BatchReader:
     """Reads training batches in the order of a training; a trial reads `images` of them."""

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kamcl_jax.benchmark import roofline, step_parts
-from kamcl_jax.benchmark.input_and_retrieval import SplitSample
+from kamcl_jax.benchmark.input_and_retrieval import RSICD_TEST, SplitSample
 from kamcl_jax.benchmark.roofline import Roofline
 from kamcl_jax.benchmark.step_parts import PARTS, REST, WHOLE, Steps
 from kamcl_jax.benchmark.subject import Subject
@@ -20,9 +20,6 @@ from kamcl_jax.evaluate.tables import markdown_table
 
 Results = dict[str, Any]
 Timings = dict[str, Timing]
-
-RSICD_TEST = (1093, 5465)
-"""Images and captions of RSICD's test split, whose score matrix is ranked whatever the config."""
 
 IMAGES, CAPTIONS, PAIRED_IMAGES = "images", "captions", "an image a caption"
 RSICD_RANKING, OWN_RANKING = f"{RSICD_TEST[0]} x {RSICD_TEST[1]}", "the config's test split"

@@ -153,7 +153,8 @@ class Steps:
     def add(self, part: str) -> None:
         """Compiles the step without one of `LEFT_OUT`."""
         subject = self._subject
-        own = own_statistics(part, self.state, subject.num_concepts, subject.config.embedding_size)
+        sizes = (subject.num_concepts, subject.config.embedding_size)
+        own = own_statistics(part, self.state, *sizes)
         state = self.state.replace(**own)
         layout = build.make_layout(subject.config, subject.mesh, _abstract(state))
         own = {n: jax.device_put(value, getattr(layout.state, n)) for n, value in own.items()}
@@ -163,9 +164,14 @@ class Steps:
         batch = self.variants[WHOLE].batch
         self.variants[part] = Variant(_compile(step, state, batch, layout), batch, own)
 
-    def action(self, name: str) -> Action:
-        """Returns what takes a step of a variant and waits for its end."""
-        return partial(self._take, name)
+    def actions(self) -> dict[str, Action]:
+        """Returns what takes a step of each variant, and what does each of `ALONE`."""
+        return {
+            **{name: partial(self._take, name) for name in self.variants},
+            AUGMENTATION: self._augmentation(),
+            LOSSES: self._losses(),
+            UPDATE: self._update(),
+        }
 
     def _take(self, name: str) -> None:
         variant = self.variants[name]
@@ -173,11 +179,6 @@ class Steps:
         after, _ = variant.compiled(self.state.replace(**variant.own), variant.batch)
         variant.own = {field: getattr(after, field) for field in variant.own}
         self.state = jax.block_until_ready(after.replace(**shared))
-
-    def alone(self, part: str) -> Action:
-        """Returns what does one of `ALONE`, on the step's own arrays."""
-        made_by = {AUGMENTATION: self._augmentation, LOSSES: self._losses, UPDATE: self._update}
-        return made_by[part]()
 
     def _augmentation(self) -> Action:
         augment = augmenter(self._subject.settings, self.layout)
@@ -205,7 +206,6 @@ class Steps:
 
     def _update(self) -> Action:
         optimizer, settings = self._subject.optimizer, self._subject.settings
-
         batch = self.variants[WHOLE].batch
         masks = settings.contrast.mask_false_negatives
         ids = PairIds.of_batch(batch) if masks else None
@@ -254,12 +254,9 @@ def random_encodings(seed: int, batch: int, embedding_size: int, num_concepts: i
 
 
 def split(timings: dict[str, Timing]) -> dict[str, float]:
-    """Returns the seconds of each of `PARTS`, and the `REST` of the whole step.
+    """Returns the seconds of each of `PARTS`, and the `REST`; they add up to the whole step.
 
-    They add up to the whole. A part that is lost in the noise may come out negative.
-
-    Args:
-      timings: Those of `WHOLE`, of the step without each of `LEFT_OUT`, and of each of `ALONE`.
+    A part that is lost in the noise may come out negative; nothing is cut off.
     """
     whole = timings[WHOLE].median
     parts = {

@@ -60,13 +60,7 @@ def against_original(config: ml_collections.ConfigDict, checkout: Path) -> bool:
 
 
 def write_golden_file(path: Path, checkout: Path, run: GoldenRun) -> None:
-    """Runs the original, writes what it computes to a new file, and prints what was done.
-
-    Args:
-      path: The file, which must not exist.
-      checkout: The folder of a clone of the original.
-      run: What to run, from `golden_writer.plan`.
-    """
+    """Lets the original, a clone at `checkout`, compute what a run asks for, and writes it down."""
     golden_writer.check_target(path, checkout)
     epochs = ", ".join(map(str, run.epochs))
     modes = " and of the ".join(run.modes)

@@ -94,10 +94,8 @@ def check_target(path: Path, checkout: Path) -> None:
 def write(path: Path, checkout: Path, run: GoldenRun) -> tuple[str, ...]:
     """Runs the original in float64 and in float32 and writes the file.
 
-    The names of tensors and gradients come from the original.
-
-    Returns:
-      The third-party packages of the original that are not installed and were replaced.
+    The names of tensors and gradients come from the original. It returns the third-party packages
+    that are not installed and were replaced.
     """
     exact, stand_ins = _compute(checkout, run, np.float64)
     rounded, _ = _compute(checkout, run, np.float32)

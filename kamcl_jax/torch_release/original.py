@@ -136,10 +136,7 @@ class TorchOriginal:
     def take_step(self, epoch: int, inputs: Any, labels: Any) -> tuple[Any, Any]:
         """Takes one step on PyTorch's tensors, and returns the losses and the model's outputs.
 
-        Args:
-          epoch: The epoch, from 0; the loss depends on it.
-          inputs: The inputs of the model, from `inputs`.
-          labels: The images' concepts, f32[B, 512].
+        The inputs come from `inputs`, and the labels are the images' concepts, f32[B, 512].
         """
         self.model.train()
         with self.surroundings():

@@ -42,7 +42,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """ResNet-18 with the state_dict of torchvision's, randomly initialised."""
+    """The parts of torchvision's ResNet-18, which the original calls one by one; random weights."""
 
     def __init__(self):
         super().__init__()
@@ -58,15 +58,7 @@ class ResNet18(nn.Module):
             )
             self.add_module(f"layer{number}", nn.Sequential(first, second))
             channels_in = channels
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels_in, _CLASSES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Classifies f32[B, 3, H, W] -> f32[B, 1000], logits."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for number in range(1, len(_STAGES) + 1):
-            x = self.get_submodule(f"layer{number}")(x)
-        return self.fc(self.avgpool(x).flatten(1))
 
 
 GATES = ("r", "i", "n")

@@ -18,9 +18,8 @@ import optax
 
 from kamcl_jax.config import build
 from kamcl_jax.errors import PretrainedError
-from kamcl_jax.step import state as train_state
 from kamcl_jax.step.key_queue import KeyQueue, PairIds
-from kamcl_jax.step.state import TrainState
+from kamcl_jax.step.state import TrainState, step_rng
 from kamcl_jax.weights.release_layout import query_gradient_layout, state_layout
 from kamcl_jax.weights.torch_layout import (
     Layout,
@@ -76,7 +75,7 @@ def from_state_dict(
         opt_state=_after_steps(optimizer.init(params), step),
         image_queue=queue("image", "queue_ptr_im"),
         text_queue=queue("text", "queue_ptr_tx"),
-        rng=train_state.step_rng(config.seed),
+        rng=step_rng(config.seed),
     )
     return jax.tree.map(jnp.asarray, state)
 
@@ -100,10 +99,7 @@ def tensor_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Returns the names and shapes of the release's state_dict, in its order.
 
-    Args:
-      config: The config of the model and the queue.
-      num_tokens: Rows of the word embedding, padding included.
-      num_concepts: Rows of the concept heads.
+    The word embedding has `num_tokens` rows, padding included.
     """
     like = build.abstract_state(config, num_tokens, num_concepts)
     return torch_shapes(_layout(config), _as_tree(like))

@@ -60,11 +60,6 @@ class Spare:
     shape: tuple[int, ...]
     fill: float | int = 0.0
 
-    @property
-    def dtype(self) -> type:
-        """The tensor's NumPy type."""
-        return np.int64 if isinstance(self.fill, int) else np.float32
-
 
 @dataclasses.dataclass(frozen=True)
 class BatchCount:
@@ -159,7 +154,8 @@ def to_torch(variables: Tree, layout: Layout, batch_count: int = 0) -> StateDict
         if isinstance(entry, Place):
             tensors[name] = np.ascontiguousarray(entry.to_torch(leaves[entry.path]))
         elif isinstance(entry, Spare):
-            tensors[name] = np.full(entry.shape, entry.fill, entry.dtype)
+            dtype = np.int64 if isinstance(entry.fill, int) else np.float32
+            tensors[name] = np.full(entry.shape, entry.fill, dtype)
         else:
             tensors[name] = np.array(batch_count, np.int64)
     return tensors

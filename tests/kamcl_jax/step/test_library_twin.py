@@ -275,45 +275,28 @@ def test_a_gradient_that_is_off_by_a_thousandth_is_seen(monkeypatch):
         check(Case("image", BATCH, 64))
 
 
-IN_A_BATCH = [
-    *((batch, "float32") for batch in BATCHES),
-    *((BATCHES[1], dtype) for dtype in DTYPES if dtype != "float32"),
-]
+def matrix():
+    """Yields cases, precisions and numbers of devices, each varied while the others rest."""
+    some = [(96, dtype) for dtype in DTYPES if dtype != "float32"]
+    at_a_size = [*((size, "float32") for size in SIZES), *some]
+    in_a_batch = [*((batch, "float32") for batch in BATCHES), *((7, dtype) for _, dtype in some)]
+    for depth in DEPTHS:
+        for size in SIZES:
+            for batch, dtype in in_a_batch:
+                yield Case("image", batch, size, depth), dtype, 1
+        for size, dtype in at_a_size:
+            yield Case("image", BATCH, size, depth), dtype, 8
+    for dtype in DTYPES:
+        for batch in BATCHES:
+            yield Case("text", batch), dtype, 1
+        yield Case("text", BATCH), dtype, 8
+    for devices in (1, 8):
+        for size, dtype in at_a_size:
+            yield Case("step", BATCH, size), dtype, devices
+        yield Case("step", BATCH, 100, depth=50), "float32", devices
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("batch", "dtype"), IN_A_BATCH)
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("depth", DEPTHS)
-def test_the_image_tower_at_all_sizes(depth, size, batch, dtype):
-    check(Case("image", batch, size, depth), dtype)
-
-
-AT_A_SIZE = [
-    *((size, "float32") for size in SIZES),
-    *((SIZES[1], dtype) for dtype in DTYPES if dtype != "float32"),
-]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("size", "dtype"), AT_A_SIZE)
-@pytest.mark.parametrize("depth", DEPTHS)
-def test_the_image_tower_on_eight_devices(depth, size, dtype):
-    check(Case("image", BATCH, size, depth), dtype, devices=8)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("batch", "devices"), [*((batch, 1) for batch in BATCHES), (BATCH, 8)])
-def test_the_text_tower_at_all_sizes(batch, devices, dtype):
-    check(Case("text", batch), dtype, devices=devices)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("devices", [1, 8])
-@pytest.mark.parametrize(
-    ("size", "depth", "dtype"),
-    [*((size, 18, dtype) for size, dtype in AT_A_SIZE), (SIZES[2], 50, "float32")],
-)
-def test_the_step_at_all_sizes(size, depth, dtype, devices):
-    check(Case("step", BATCH, size, depth), dtype, devices=devices)
+@pytest.mark.parametrize(("case", "dtype", "devices"), matrix(), ids=str)
+def test_everything_at_all_sizes(case, dtype, devices):
+    check(case, dtype, devices=devices)

@@ -16,8 +16,3 @@ def test_captions_have_the_lengths_that_are_asked_for(caption_lengths):
     assert len({*lengths}) > 1 or shortest == longest
     np.testing.assert_array_equal((tokens > 0).sum(1), lengths)
     np.testing.assert_array_equal(np.sort(lengths)[::-1], lengths)
-
-
-def test_lengths_are_4_to_14_unless_told_otherwise():
-    for name, array in golden_inputs.draw_batch(1, 7, 4).items():
-        np.testing.assert_array_equal(array, golden_inputs.draw_batch(1, 7, 4, (4, 14))[name])
