@@ -22,19 +22,6 @@ def test_a_random_batch_has_the_shapes_of_a_training_batch(masks, longest):
     assert batch["tokens"].max() <= subject.WORDS
 
 
-def test_a_config_without_files_has_a_subject_of_noise(tmp_path):
-    config = tiny_config()
-    config.data.name = "rsicd"
-    config.data.dir = str(tmp_path / "nowhere")
-    assert not subject.has_data(config)
-    timed = subject.make(config)
-    assert timed.data is None
-    assert timed.num_concepts == config.num_concepts
-    assert timed.longest == timed.batch["lengths"].max()
-    (tmp_path / "nowhere").mkdir()
-    assert subject.has_data(config)  # whatever is in it: what is wrong will be told
-
-
 def split_of(lengths, images):
     count = len(lengths)
     return SimpleNamespace(

@@ -7,7 +7,6 @@ import pytest
 
 from kamcl_jax.models import gpo
 from kamcl_jax.models.gpo import GPO
-from kamcl_jax.step.encoding import cast_floats
 
 GENERATOR = np.random.default_rng(0)
 
@@ -47,15 +46,9 @@ def test_ranks_are_those_of_a_stable_sort_in_blocks_of_any_size(monkeypatch, siz
     np.testing.assert_array_equal(ranks, np.argsort(order, axis=-1))
 
 
-@pytest.fixture(scope="module")
-def made():
+def test_pooling_does_not_depend_on_order_padding_or_neighbours():
     module = GPO()
     variables = module.init(jax.random.key(0), jnp.zeros((1, 2, 3)))
-    return module, variables
-
-
-def test_pooling_does_not_depend_on_order_padding_or_neighbours(made):
-    module, variables = made
     x = GENERATOR.normal(size=(2, 4, 5)).astype(np.float32)
     alone = module.apply(variables, x)
     shuffled = module.apply(variables, x[..., ::-1])
@@ -67,16 +60,6 @@ def test_pooling_does_not_depend_on_order_padding_or_neighbours(made):
     valid[2] = True
     together = module.apply(variables, padded, valid)
     np.testing.assert_allclose(together[:2], alone, rtol=1e-5, atol=1e-6)
-
-
-def test_weights_of_bfloat16_parameters_are_computed_in_float32(made):
-    module, variables = made
-    rounded = cast_floats(variables, jnp.bfloat16)
-    counts = np.array([1, 2, 6, 11])
-    weights = module.apply(rounded, counts, 11, method="weights")
-    expected = module.apply(cast_floats(rounded, jnp.float32), counts, 11, method="weights")
-    assert weights.dtype == jnp.float32
-    np.testing.assert_allclose(weights, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("valid", [None, np.arange(200) < np.array([[150], [200]])])

@@ -8,7 +8,6 @@ import pytest
 from kamcl_jax.config.build import UNOPTIMISED
 from kamcl_jax.models.aggregator import upsample_to
 from kamcl_jax.models.towers import ConceptHead, ImageEncoder, TextEncoder
-from kamcl_jax.step.encoding import cast_floats
 
 ZERO_WORD = 10
 CAPTIONS = np.array([[3, 5, 2, 0, 0, 0, 0], [1, 2, 9, 4, 8, 0, 0]])
@@ -110,15 +109,3 @@ def test_upsampling_repeats_pixels_and_crops_to_odd_sizes():
     np.testing.assert_array_equal(
         large[0, :, :, 0], [[0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2], [3, 3, 4, 4, 5, 5]]
     )
-
-
-@pytest.mark.parametrize("num_concepts", [3, 11])
-def test_concepts_of_a_bfloat16_latent_are_computed_in_float32(num_concepts):
-    latent = jax.random.normal(jax.random.key(1), (2, 8)).astype(jnp.bfloat16)
-    head = ConceptHead(num_concepts)
-    params = cast_floats(head.init(jax.random.key(0), latent), jnp.bfloat16)
-    outputs = head.apply(params, latent)
-    expected = head.apply(cast_floats(params, jnp.float32), latent.astype(jnp.float32))
-    for got, wanted in zip(outputs, expected, strict=True):
-        assert got.dtype == jnp.float32
-        np.testing.assert_allclose(got, wanted, rtol=1e-6)

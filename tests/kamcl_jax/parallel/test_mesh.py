@@ -1,8 +1,8 @@
 """The mesh: where arrays lie, equal results on every mesh, and what is sent between devices."""
 
-import dataclasses
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,8 +13,7 @@ from tiny_model import BATCH, EMBEDDING, IMAGE_SIZE
 
 from kamcl_jax.models.layers import convolve
 from kamcl_jax.parallel import mesh
-from kamcl_jax.parallel.compilation import Collective, collectives, compile_step
-from kamcl_jax.step import state as train_state
+from kamcl_jax.parallel.compilation import collectives, compile_step
 from kamcl_jax.step.state import state_layout
 from kamcl_jax.step.train_step import make_train_step
 
@@ -34,18 +33,9 @@ def layout_of(tiny, data, fsdp, queue="replicated"):
     return state_layout(devices, abstract, fsdp_min_size=MIN_SIZE, queue=queue)
 
 
-@dataclasses.dataclass(frozen=True)
-class Ran:
-    """Four steps on a mesh."""
-
-    layout: mesh.Layout
-    sent: list[Collective]
-    state: train_state.TrainState
-    metrics: list
-
-
 @pytest.fixture(scope="module", params=MESHES)
 def ran(request, tiny):
+    """Four steps on a mesh: its layout, what was sent, and the last state and all metrics."""
     layout = layout_of(tiny, *request.param)
     step = make_train_step(tiny.model, tiny.optimizer, tiny.settings, layout)
     compiled = compile_step(step, jax.eval_shape(tiny.state), tiny.batch(), layout)
@@ -55,7 +45,8 @@ def ran(request, tiny):
         assert len(batch["image"].sharding.device_set) == 8
         state, measured = compiled(state, batch)
         metrics.append(jax.device_get(measured))
-    return Ran(layout, collectives(compiled.as_text()), state, metrics)
+    sent = collectives(compiled.as_text())
+    return SimpleNamespace(layout=layout, sent=sent, state=state, metrics=metrics)
 
 
 @pytest.mark.parametrize(

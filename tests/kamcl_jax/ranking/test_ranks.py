@@ -28,26 +28,15 @@ def release_place(scores, relevant):
 
 
 def matching(image_of_caption, texts, num_images):
-    """bool[N, M]: whether one of the image's captions says the same, pair by pair."""
-    return np.array(
-        [
-            [
-                any(texts[own] == text for own, of in enumerate(image_of_caption) if of == image)
-                for text in texts
-            ]
-            for image in range(num_images)
-        ]
-    )
+    """bool[N, M]: whether one of the image's captions says the same."""
+    of_image = [texts[image_of_caption == image] for image in range(num_images)]
+    return np.stack([np.isin(texts, own) for own in of_image])
 
 
 def assert_ranks_equal(found, expected):
     for way in WAYS:
-        for field in dataclasses.fields(Ranks):
-            np.testing.assert_array_equal(
-                getattr(found[way], field.name),
-                getattr(expected[way], field.name),
-                err_msg=f"{way} {field.name}",
-            )
+        counts = (dataclasses.astuple(ranks[way]) for ranks in (found, expected))
+        np.testing.assert_array_equal(*counts, err_msg=way)
 
 
 @pytest.mark.parametrize("greater", [0, 1, 3])

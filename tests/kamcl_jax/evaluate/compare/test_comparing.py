@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -80,11 +81,12 @@ def test_every_picture_is_there_and_shows_something(compared):
 def test_a_comparison_that_is_cut_short_leaves_the_one_before_and_gone_data_are_told(
     compared, stored_runs, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(finished_run, "open_data", _gone)
+    monkeypatch.setattr(finished_run, "open_data", Mock(side_effect=ConfigError("no such folder.")))
     out = shutil.copytree(compared.out, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with monkeypatch.context() as full:
-        full.setattr(report, "draw_curves", _full)
+        no_space = OSError(28, "No space left on device")
+        full.setattr(report, "draw_curves", Mock(side_effect=no_space))
         with pytest.raises(OSError, match="No space left"):
             command.compare([stored_runs.two, stored_runs.one], out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -93,14 +95,6 @@ def test_a_comparison_that_is_cut_short_leaves_the_one_before_and_gone_data_are_
     text = (out / "report.md").read_text()
     assert "Queries are not compared: the data of two cannot be opened (no such folder)." in text
     assert "differ most" not in text
-
-
-def _full(*_):
-    raise OSError(28, "No space left on device")
-
-
-def _gone(_):
-    raise ConfigError("no such folder.")
 
 
 def test_other_data_are_noticed(stored_runs, monkeypatch):
