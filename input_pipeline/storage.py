@@ -30,11 +30,7 @@ PART = ".part"
 def replaced(path: Path, suffix: str = UNFINISHED) -> Iterator[IO[bytes]]:
     """Yields a new file to write, which replaces `path` when the block ends without an error.
 
-    It replaces it only when it is safely on the disk.
-
-    Args:
-      path: The name that the file gets.
-      suffix: The suffix of the name that it has until then, `UNFINISHED` or `PART`.
+    It replaces it only when it is safely on the disk; until then its name ends in `suffix`.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
     try:
@@ -59,9 +55,7 @@ def write_text(path: Path, text: str) -> None:
 def written_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder to fill, which becomes `path` when the block ends without an error.
 
-    Args:
-      path: The name that the folder gets, which must not exist; the caller holds the lock of its
-        parent.
+    There must be no such folder yet, and the caller holds the lock of its parent.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent))
@@ -105,11 +99,8 @@ def lock(
     """Lets one process at a time write into a folder; the others wait and say so.
 
     The lock is the operating system's: it ends with the process, however that ends. What a killed
-    process left unfinished in the folder is removed.
-
-    Args:
-      folder: The folder, which is made if it is absent.
-      advice: What to do if files can't be written there, for the sentence of the error.
+    process left unfinished in the folder is removed. `advice` says what to do if files can't be
+    written there.
     """
     exclusive = FileLock(folder / ".lock")
     try:
@@ -131,11 +122,7 @@ def lock(
 
 @contextlib.contextmanager
 def damage_named(folder: Path) -> Iterator[None]:
-    """Turns whatever goes wrong with reading prepared files into a sentence that says what to do.
-
-    Args:
-      folder: The folder of the files, which can be made anew.
-    """
+    """Turns whatever goes wrong with reading prepared files into advice to make them anew."""
     try:
         yield
     except PermissionError:

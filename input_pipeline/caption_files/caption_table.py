@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,8 @@ def read(
 
 
 def _table_rows(text: str, delimiter: str, parser: EntryParser) -> Iterator[Row]:
-    numbered = _numbered_rows(text, delimiter, parser)
-    place, cells = next(numbered, ("line 1", [""]))  # there may be nothing but commas
+    rows = _rows_with_text(text, delimiter, parser)
+    place, cells = next(rows, ("line 1", [""]))  # there may be nothing but commas
     header = [name.strip().lower() for name in cells]
     if len(set(header)) != len(header):
         raise parser.error(place, "a column's name occurs twice")
@@ -77,25 +77,25 @@ def _table_rows(text: str, delimiter: str, parser: EntryParser) -> Iterator[Row]
         separator = "commas" if delimiter == "," else "tabs"
         raise parser.error(place, f"it has one cell; cells are parted by {separator}")
     # Better here than in the first row.
-    _key(dict.fromkeys(header), NAME_KEYS, parser, place)
+    _only_key(dict.fromkeys(header), NAME_KEYS, parser, place)
     _caption_keys(dict.fromkeys(header), parser, place)
-    for place, cells in numbered:
+    for place, cells in rows:
         if len(cells) != len(header):
             raise parser.error(place, f"it has {len(cells)} cells, the header {len(header)}")
         yield place, dict(zip(header, cells, strict=True))
 
 
-def _numbered_rows(
+def _rows_with_text(
     text: str, delimiter: str, parser: EntryParser
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yields the line that each row begins in, and its cells; empty rows are passed over."""
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    """Yields the line that each row begins in, and its cells."""
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     place = "line 1"
     try:
-        for cells in lines:
+        for cells in rows:
             if any(cell.strip() for cell in cells):
                 yield place, cells
-            place = f"line {lines.line_num + 1}"
+            place = f"line {rows.line_num + 1}"
     except csv.Error as error:
         raise parser.error(place, f"it is no row of a table ({error})") from None
 
@@ -109,13 +109,12 @@ def _json_lines(text: str, parser: EntryParser) -> Iterator[Row]:
 
 
 def _entries(rows: Iterator[Row], parser: EntryParser) -> list[Entry]:
-    """Gathers the rows of each image."""
     captions: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
     places: dict[str, str] = {}
     for place, row in rows:
         fields = parser.fields(row, place)
-        name = parser.name(fields[_key(fields, NAME_KEYS, parser, place)], place)
+        name = parser.name(fields[_only_key(fields, NAME_KEYS, parser, place)], place)
         split = parser.split(fields.get("split"), place)
         first = places.setdefault(name, place)
         if splits.setdefault(name, split) != split:
@@ -126,8 +125,7 @@ def _entries(rows: Iterator[Row], parser: EntryParser) -> list[Entry]:
     return parser.check(entries, places.values())
 
 
-def _key(fields: dict[str, Any], keys: tuple[str, ...], parser: EntryParser, place: str) -> str:
-    """Returns the one of the keys that the row has."""
+def _only_key(fields: dict[str, Any], keys: Sequence[str], parser: EntryParser, place: str) -> str:
     found = [key for key in keys if key in fields]
     if len(found) != 1:
         which = f"both '{found[0]}' and '{found[1]}'" if found else "none"
@@ -139,7 +137,7 @@ def _caption_keys(fields: dict[str, Any], parser: EntryParser, place: str) -> li
     """Returns the numbered keys in the order of their numbers, or the one other key."""
     numbered = sorted((int(m[1]), m[0]) for key in fields if (m := _NUMBERED.fullmatch(key)))
     if not numbered:
-        return [_key(fields, _UNNUMBERED, parser, place)]
+        return [_only_key(fields, _UNNUMBERED, parser, place)]
     other = next((key for key in _UNNUMBERED if key in fields), None)
     if other:
         raise parser.error(place, f"it has both '{other}' and '{numbered[0][1]}'")

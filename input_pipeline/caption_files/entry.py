@@ -12,18 +12,11 @@ from typing import Any
 from input_pipeline.errors import DataError
 
 SPLIT_NAMES = {
-    "train": "train",
-    "restval": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
+    **dict.fromkeys(("train", "restval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     "test": "test",
 }
 """What files call the splits."""
-
-_NAMED_PLACES = 10
-"""Of more empty captions, only so many places are named."""
 
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 # Control characters, and what some programs take for the end of a line.
@@ -145,17 +138,12 @@ class EntryParser:
             return
         if len(self.blank_at) == 1:
             raise self.error(self.blank_at[0], "a caption is empty")
-        named, more = self.blank_at[:_NAMED_PLACES], len(self.blank_at[_NAMED_PLACES:])
-        places = ", ".join(named) + (f" and {more} more" if more else "")
+        more = len(self.blank_at[10:])
+        places = ", ".join(self.blank_at[:10]) + (f" and {more} more" if more else "")
         raise DataError(f"{self.path}: {len(self.blank_at)} captions are empty: {places}.")
 
     def check(self, entries: Sequence[Entry], places: Iterable[str]) -> list[Entry]:
-        """Returns the entries if all of them together are as they must be.
-
-        Args:
-          entries: The entries of the file, one an image.
-          places: The place of each in the file.
-        """
+        """Returns the entries, each with its place, if together they are as they must be."""
         self.check_blank()
         if not entries:
             raise DataError(f"{self.path} lists no image.")

@@ -15,11 +15,7 @@ from input_pipeline.errors import DataError
 
 
 def read(path: Path, root: Path | None, blank_captions: bool = False) -> list[Entry]:
-    """Reads such a file; `caption_table.read` explains the arguments.
-
-    Returns:
-      The images in the order of the file.
-    """
+    """Reads the images in the order of such a file, see `caption_table.read`."""
     return entries_of(read_json(path, root), EntryParser(path, blank_captions))
 
 

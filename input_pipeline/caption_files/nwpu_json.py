@@ -17,11 +17,7 @@ _RAW = re.compile("raw(?:_([0-9]{1,6}))?")
 
 
 def read(path: Path, root: Path | None, blank_captions: bool = False) -> list[Entry]:
-    """Reads such a file; `caption_table.read` explains the arguments.
-
-    Returns:
-      The images in the order of the file; `folder` is the class.
-    """
+    """Reads the images in the order of such a file, see `caption_table.read`."""
     return entries_of(read_json(path, root), EntryParser(path, blank_captions))
 
 
@@ -35,8 +31,6 @@ def entries_of(content: Any, parser: EntryParser) -> list[Entry]:
     places: list[str] = []
     for name, images in content.items():
         folder = parser.name(name, "its keys")
-        if "/" in folder:
-            raise DataError(f"{parser.path}: the class {name!r} is not the name of one folder.")
         if not isinstance(images, list):
             raise parser.error(f"'{folder}'", f"it must be a list of images, not {kind(images)}")
         for index, image in enumerate(images):
@@ -49,8 +43,5 @@ def _entry(image: Any, folder: str, parser: EntryParser, place: str) -> Entry:
     fields = parser.fields(image, place)
     keys = sorted((int(m[1] or 0), m[0]) for key in fields if (m := _RAW.fullmatch(key)))
     captions = tuple(parser.caption(fields[key], f"{place}.{key}") for _, key in keys)
-    name, split = (
-        parser.name(fields.get("filename"), place),
-        parser.split(fields.get("split"), place),
-    )
-    return Entry(name, split, captions, folder)
+    name = parser.name(fields.get("filename"), place)
+    return Entry(name, parser.split(fields.get("split"), place), captions, folder)

@@ -14,8 +14,6 @@ from input_pipeline.caption_files.text_file import read_text
 from input_pipeline.errors import DataError
 
 CAPTIONS_AN_IMAGE = 5
-SPLITS = {"train": "train", "val": "validation", "test": "test"}
-"""Name in the files -> split."""
 
 
 def has_layout(folder: Path) -> bool:
@@ -28,25 +26,25 @@ def has_layout(folder: Path) -> bool:
 
 
 def read(folder: Path, blank_captions: bool = False) -> list[Entry]:
-    """Reads the captions and file names of all splits.
+    """Reads the training split, the validation split if there is one, and the test split.
 
     Args:
       folder: The folder of the text files; `val_caps.txt` and `val_filename.txt` may be missing,
         both.
       blank_captions: Whether an empty line is a caption. A line of punctuation alone always is.
-
-    Returns:
-      The images of the training split, of the validation split if there is one, and of the test
-      split, each in the order of its files.
     """
     entries: list[Entry] = []
     places: list[str] = []
-    for name, split in SPLITS.items():
+    for name, split in (("train", "train"), ("val", "validation"), ("test", "test")):
         captions_path, names_path = folder / f"{name}_caps.txt", folder / f"{name}_filename.txt"
         # A link to nowhere is an error, not a split that is not there.
         if split == "validation" and not any(map(os.path.lexists, (captions_path, names_path))):
             continue
-        captions, names = _captions(captions_path, blank_captions), _names(names_path)
+        parser = EntryParser(captions_path, blank_captions)
+        captions = [parser.caption(line, place) for place, line in _lines(captions_path)]
+        parser.check_blank()
+        name_of = EntryParser(names_path).name
+        names = [name_of(line, place) for place, line in _lines(names_path)]
         lines_a_name = _lines_a_name(names_path, names, len(captions), captions_path)
         for image, first in enumerate(range(0, len(captions), CAPTIONS_AN_IMAGE)):
             line = image * lines_a_name
@@ -54,18 +52,6 @@ def read(folder: Path, blank_captions: bool = False) -> list[Entry]:
             entries.append(Entry(names[line], split, own))
             places.append(f"{names_path.name} line {line + 1}")
     return EntryParser(folder).check(entries, places)
-
-
-def _captions(path: Path, blank_captions: bool) -> list[str]:
-    parser = EntryParser(path, blank_captions)
-    captions = [parser.caption(line, place) for place, line in _lines(path)]
-    parser.check_blank()
-    return captions
-
-
-def _names(path: Path) -> list[str]:
-    parser = EntryParser(path)
-    return [parser.name(line, place) for place, line in _lines(path)]
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:

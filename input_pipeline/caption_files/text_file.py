@@ -10,10 +10,10 @@ from typing import Any
 
 from input_pipeline.errors import DataError
 
-_NAME_IT = "write --config.data.options.captions={target}"
 
-
-def read_text(path: Path, root: Path | None, remedy: str = _NAME_IT) -> str:
+def read_text(
+    path: Path, root: Path | None, remedy: str = "write --config.data.options.captions={target}"
+) -> str:
     """Reads a UTF-8 file; a byte order mark is dropped, and every line ends with a line feed.
 
     Args:
@@ -57,12 +57,7 @@ def read_json(path: Path, root: Path | None) -> Any:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Reads a JSON text that repeats no key within an object.
-
-    Args:
-      text: The text.
-      where: Where it comes from, for the error's sentence.
-    """
+    """Reads a JSON text that repeats no key within an object; errors say `where` it comes from."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)

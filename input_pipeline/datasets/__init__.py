@@ -50,26 +50,16 @@ def open_prepared(
       bad_images: 'stop' refuses a data set with images that are missing or can't be read; 'skip'
         leaves them out, with their captions.
       **options: The data set's own, see its class.
-
-    Raises:
-      DataError: The name or an option is unknown, or something is wrong with the files.
     """
-    builder_class = _builder_class(name, source_dir, options)
-    places: dict[str, Any] = {
-        "source_dir": _expanded(source_dir),
-        "prepared_dir": _expanded(prepared_dir),
-    }
-    builder = builder_class(**places, **options)
-    return prepare(builder, bad_images)
+    builder_class: Any = _builder_class(name, source_dir, options)
+    source, folder = _expanded(source_dir), _expanded(prepared_dir)
+    return prepare(builder_class(source_dir=source, prepared_dir=folder, **options), bad_images)
 
 
 def read_texts(name: str, source_dir: str | Path | None, **options: Any) -> dict[str, Texts]:
-    """Reads the captions of a data set; its images need not be there, and nothing is written.
+    """Returns split -> its texts, 'train' first and 'test' last, from what `open_prepared` takes.
 
-    The arguments are those of `open_prepared`.
-
-    Returns:
-      Split -> its texts, 'train' first and 'test' last.
+    The images need not be there, and nothing is written.
     """
     builder_class = _builder_class(name, source_dir, options)
     return builder_class.read_texts(_expanded(source_dir), **options)

@@ -31,7 +31,7 @@ class CaptionedImage:
     Attributes:
       image: The encoded file, as a path or as bytes; it is copied without being decoded.
       file_name: The data set's name for it, unique over all splits.
-      image_id: Unique over all splits.
+      image_id: A number that is unique over all splits.
       captions: One or more; the published data sets have five.
     """
 
@@ -43,13 +43,7 @@ class CaptionedImage:
 
 @dataclass(frozen=True)
 class BadImage:
-    """An image that can't be used.
-
-    Attributes:
-      file_name: The data set's name for it.
-      reason: A few words, like 'missing' or 'it is truncated'.
-      split: The split that it is in.
-    """
+    """An image of a split that can't be used, for a reason like 'missing' or 'it is truncated'."""
 
     file_name: str
     reason: str

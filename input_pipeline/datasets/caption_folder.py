@@ -17,17 +17,10 @@ import numpy as np
 from input_pipeline.caption_files import Entry, caption_table
 from input_pipeline.datasets.base import BadImage, CaptionedImage, DatasetBuilder
 from input_pipeline.errors import DataError
-from input_pipeline.images.files import (
-    IMAGE_SUFFIXES,
-    FoundImage,
-    find_folder,
-    locate,
-    naming_advice,
-)
+from input_pipeline.images import files
+from input_pipeline.images.files import FoundImage
 from input_pipeline.images.reader import check_all
 from input_pipeline.language.texts import SPLITS, Texts
-
-_CAPTION_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
 
 
 @dataclass(frozen=True)
@@ -52,14 +45,10 @@ class Listing:
 
     def texts(self) -> dict[str, Texts]:
         """Returns split -> its texts."""
-        return {
-            split: Texts(
-                ids,
-                [self.entries[image_id].file_name for image_id in ids],
-                [list(self.entries[image_id].captions) for image_id in ids],
-            )
-            for split, ids in self.splits.items()
-        }
+        whole = Texts([], [], [])
+        for image_id, entry in enumerate(self.entries):
+            whole.append(image_id, entry.file_name, entry.captions)
+        return {split: whole.of(ids) for split, ids in self.splits.items()}
 
 
 class FolderBuilder(DatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -77,9 +66,9 @@ class FolderBuilder(DatasetBuilder, skip_registration=True):  # type: ignore[cal
         self, *, source_dir: Path, prepared_dir: Path, images: str = "", **options: Any
     ) -> None:
         self._listing = self._checked_listing(source_dir, images=images, **options)
-        self._folder = find_folder(source_dir, [images] if images else self.IMAGE_FOLDERS)
+        self._folder = files.find_folder(source_dir, [images] if images else self.IMAGE_FOLDERS)
         candidates = [self.candidates(entry) for entry in self._listing.entries]
-        self._found = locate(self._folder, candidates)
+        self._found = files.locate(self._folder, candidates)
         # The options decide nothing but what is listed here.
         super().__init__(prepared_dir, {}, self._inputs(source_dir))
 
@@ -148,18 +137,18 @@ class FolderBuilder(DatasetBuilder, skip_registration=True):  # type: ignore[cal
     def bad_images(self) -> list[BadImage]:
         """Reads every image and returns those that can't be used, in the order of the files."""
         paths = [found.path for found in self._found if isinstance(found, FoundImage)]
-        reasons = iter(check_all(paths, "checking images"))
-        bad = []
-        for entry, found in zip(self._listing.entries, self._found, strict=True):
-            reason = next(reasons) if isinstance(found, FoundImage) else found
-            if reason is not None:
-                bad.append(BadImage(entry.file_name, reason, entry.split))
-        return bad
+        checked = iter(check_all(paths, "checking images"))
+        reasons = [next(checked) if isinstance(f, FoundImage) else f for f in self._found]
+        return [
+            BadImage(entry.file_name, reason, entry.split)
+            for entry, reason in zip(self._listing.entries, reasons, strict=True)
+            if reason is not None
+        ]
 
     def naming_advice(self, bad: Sequence[BadImage]) -> str:
         """Says how missing images would be found under other names, or returns ''."""
         missing = [image.file_name for image in bad if image.reason == "missing"]
-        return naming_advice(self._folder, missing)
+        return files.naming_advice(self._folder, missing)
 
     def images_without_caption(self) -> list[str]:
         """Returns the names of the image files that no caption belongs to."""
@@ -168,7 +157,7 @@ class FolderBuilder(DatasetBuilder, skip_registration=True):  # type: ignore[cal
         return sorted(
             path.relative_to(self._folder).as_posix()
             for path in self._folder.rglob("[!.]*")
-            if path.suffix.lower() in IMAGE_SUFFIXES
+            if path.suffix.lower() in files.IMAGE_SUFFIXES
             and path not in captioned
             and prepared_dir not in path.parents
         )
@@ -193,20 +182,18 @@ class CaptionFolder(FolderBuilder):
         test_fraction: float = 0.2,
         split_seed: int = 0,
     ) -> Listing:
-        """Reads the caption file.
+        """Reads the caption file; the first options are those of the base class.
 
         Args:
           source_dir: The folder with the caption file.
           captions: The caption file's name within `source_dir`, or an absolute path; '' takes the
             only one.
-          images: The image folder, see the base class.
+          images: The image folder.
           blank_captions: Whether an empty caption is accepted.
           test_fraction: The share of the images in the test split of a file without splits, in
             (0, 1).
           split_seed: Another seed draws another test split.
         """
-        if not 0 < test_fraction < 1:
-            raise DataError(f"'test_fraction' must be between 0 and 1, not {test_fraction}.")
         file = source_dir / captions if captions else _only_caption_file(source_dir)
         root = None if os.path.isabs(captions) else source_dir
         folders = [source_dir / name for name in ([images] if images else cls.IMAGE_FOLDERS)]
@@ -220,11 +207,12 @@ class CaptionFolder(FolderBuilder):
 def _only_caption_file(folder: Path) -> Path:
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _CAPTION_SUFFIXES)
+    suffixes = (".csv", ".tsv", ".jsonl", ".json")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "no such file"
         raise DataError(
-            f"The folder {folder} must have one caption file ({', '.join(_CAPTION_SUFFIXES)}) or "
+            f"The folder {folder} must have one caption file ({', '.join(suffixes)}) or "
             f"the option 'captions' must name it; there is {names}."
         )
     return found[0]

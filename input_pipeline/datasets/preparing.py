@@ -31,16 +31,12 @@ from input_pipeline.language.texts import Texts
 RECORD = "prepared.json"
 TEXTS = "texts.json"
 
-_MOST_LISTED = 20
-"""How many of the images that can't be used an error lists."""
-
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared data set.
+    """A data set that `builder` has prepared.
 
     Attributes:
-      builder: The builder that made it.
       sizes: Split -> number of images.
       left_out: The images that could not be used.
     """
@@ -99,19 +95,13 @@ class Prepared:
 def prepare(builder: DatasetBuilder, bad_images: str = "stop") -> Prepared:
     """Prepares a data set unless it is prepared already, and opens it.
 
-    Args:
-      builder: The data set's builder.
-      bad_images: 'stop' refuses a data set with images that are missing or can't be read; 'skip'
-        leaves them out, with their captions.
-
-    Raises:
-      DataError: Images can't be used, and all of them are listed; or none of a split can.
+    Images that can't be used are listed in a `DataError`, or left out if `bad_images` is 'skip'.
     """
     record = builder.folder / RECORD
     if not record.is_file():
         # Before anything is written: a data set that is refused leaves no trace.
         found = builder.bad_images()
-        _check(builder, found, bad_images)
+        _refuse(builder, found, bad_images)
         with storage.lock(builder.folder.parent):
             if not record.is_file():  # another process may have been at it
                 _make(builder, found)
@@ -126,7 +116,7 @@ def prepare(builder: DatasetBuilder, bad_images: str = "stop") -> Prepared:
     return Prepared(builder, sizes, left_out)
 
 
-def _check(builder: DatasetBuilder, found: Sequence[BadImage], bad_images: str) -> None:
+def _refuse(builder: DatasetBuilder, found: Sequence[BadImage], bad_images: str) -> None:
     if found and bad_images == "stop":
         raise DataError(_sentence(builder, found))
     for split, size in builder.sizes().items():
@@ -147,9 +137,9 @@ def _sentence(builder: DatasetBuilder, found: Sequence[BadImage]) -> str:
     if not others:
         sentence = f"The image '{first.file_name}' of {where} can't be used: {first.reason}"
         return f"{sentence}; {option} it out. {advice}".rstrip()
-    lines = [f"{image.file_name}: {image.reason}" for image in found[:_MOST_LISTED]]
-    lines += [f"and {len(found) - _MOST_LISTED} more"] if len(found) > _MOST_LISTED else []
-    listed = "".join(f"\n  {line}" for line in [*lines, *([advice] if advice else [])])
+    lines = [f"{image.file_name}: {image.reason}" for image in found[:20]]
+    more = f"and {len(found) - 20} more" if len(found) > 20 else ""
+    listed = "".join(f"\n  {line}" for line in [*lines, more, advice] if line)
     return (
         f"{len(found)} images of {where} can't be used, '{first.file_name}' ({first.reason}) "
         f"and the others listed here; {option} them out:{listed}"

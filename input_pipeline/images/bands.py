@@ -1,26 +1,13 @@
 """Reads the bands of TIFF files: pictures, and satellites' files of more bands, or more bits.
 
-You can choose which bands become red, green and blue, and how. `pillow` reads other files.
-
-| in the TIFF file                 | in the image                                              |
-|----------------------------------|-----------------------------------------------------------|
-| many bands                       | the three chosen ones, as red, green and blue             |
-| one band, or one chosen          | repeated for red, green and blue                          |
-| one band and alpha               | the band, as if it were the only one                      |
-| two bands                        | refused, unless bands are chosen                          |
-| unsigned integers, 8 bits        | as they are; a stretch does not count for them            |
-| unsigned integers, fewer bits    | spread over 0 to 255; a stretch does not count for them   |
-| unsigned integers, more bits     | the highest 8 bits, or stretched                          |
-| signed integers, floating point  | stretched, or else refused: nothing says what is white    |
-| colours multiplied by alpha      | divided by it, unless they are stretched                  |
-| orientation                      | applied                                                   |
-| compressions whose strips say    | refused, as JPEG 2000; JPEG is read if its own header     |
-| their size themselves            | agrees with the tags                                      |
-| black and white, palette, CMYK,  | left to PIL; neither bands nor a stretch count            |
-| YCbCr, LAB                       |                                                           |
-
-A stretch maps two percentiles of each band to 0 and 255, and what lies beyond them to the same. It
+`reader` has the table of what becomes what. You can choose which bands become red, green and blue,
+and how pixels of more than 8 bits become levels: by their highest 8 bits, or by a stretch, which
+maps two percentiles of each band to 0 and 255, and what lies beyond them to the same. A stretch
 leaves out NaN, infinity and the value that GDAL has marked as no data, which become 0.
+
+Black and white, palettes, CMYK, YCbCr and LAB are left to PIL: neither bands nor a stretch count
+for them. Compressions whose strips say themselves how large they are, as JPEG 2000, are refused;
+JPEG is read if its own header agrees with the tags.
 """
 
 from __future__ import annotations
@@ -45,15 +32,11 @@ MAX_DECODED_BYTES = 2**30
 MEASURED_PIXELS = 2**22
 """Percentiles of larger images are taken of at most as many pixels, evenly spaced."""
 
-_PLAIN = (
-    tifffile.PHOTOMETRIC.MINISBLACK,
-    tifffile.PHOTOMETRIC.MINISWHITE,
-    tifffile.PHOTOMETRIC.RGB,
-)
+_PLAIN = ("MINISBLACK", "MINISWHITE", "RGB")
+# Compressions that are decoded into as many bytes as the tags say: none, LZW, Deflate, PackBits,
+# LZMA and Zstandard; and JPEG, which is as large as its own header says.
 _BOUNDED = (1, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013)
-"""The compressions that are decoded into as many bytes as the tags say: none, LZW, Deflate,
-PackBits, LZMA and Zstandard."""
-_JPEG = (6, 7, 33007, 34892)  # which are as large as their own headers say
+_JPEG = (6, 7, 33007, 34892)
 _STARTS_OF_FRAME = {*range(0xFFC0, 0xFFD0)} - {0xFFC4, 0xFFC8, 0xFFCC}  # of JPEG's markers
 _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
@@ -85,12 +68,7 @@ class BandChoice:
 
 
 def parse_choice(bands: Sequence[str] = (), stretch: Sequence[str] = ()) -> BandChoice:
-    """Reads a choice as it is written on the command line, or raises a `DataError`.
-
-    Args:
-      bands: Numbers, as `["4", "3", "2"]`; none for the default.
-      stretch: Two percentiles, or none.
-    """
+    """Reads a choice as the command line has it: `["4", "3", "2"]` and `["2", "98"]`, or none."""
     try:
         numbers = tuple(int(band) for band in bands)
     except ValueError as error:
@@ -103,7 +81,7 @@ def parse_choice(bands: Sequence[str] = (), stretch: Sequence[str] = ()) -> Band
 
 
 def read_levels(encoded: bytes, page_number: int, choice: BandChoice) -> np.ndarray | None:
-    """Decodes the bands of a TIFF file.
+    """Decodes the bands of a TIFF file, or raises an `UnreadableImageError` that says why not.
 
     Args:
       encoded: The file's bytes.
@@ -112,20 +90,16 @@ def read_levels(encoded: bytes, page_number: int, choice: BandChoice) -> np.ndar
 
     Returns:
       u8[height, width, 3] of red, green and blue, or None if the colours are for PIL to convert.
-
-    Raises:
-      UnreadableImageError: The file is damaged, too large or of an unknown kind, or it does not
-        have the bands.
     """
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
             page = file.pages[page_number].aspage()
-            if page.photometric not in _PLAIN:
+            if getattr(page.photometric, "name", "") not in _PLAIN:
                 return None
-            numbers = _chosen_of(page, choice.bands)
+            numbers = _red_green_blue(page, choice.bands)
             if page.bitspersample == page.samplesperpixel == 1:
                 return None  # black and white, mostly in the codes of fax machines
-            _check(page)
+            _refuse_before_decoding(page)
             levels = _levels(_decode(page), numbers, page, choice.stretch)
             return np.ascontiguousarray(_upright(levels, page.tags.valueof("Orientation")))
     except (UnreadableImageError, MemoryError):
@@ -137,8 +111,8 @@ def read_levels(encoded: bytes, page_number: int, choice: BandChoice) -> np.ndar
         ) from error
 
 
-def _chosen_of(page: tifffile.TiffPage, bands: tuple[int, ...]) -> list[int]:
-    """Returns which bands are red, green and blue, from 0."""
+def _red_green_blue(page: tifffile.TiffPage, bands: tuple[int, ...]) -> list[int]:
+    """Returns the numbers of the bands, from 0."""
     num_bands = page.samplesperpixel
     has_alpha = any(extra in _ALPHA for extra in page.extrasamples)
     if not bands and num_bands == 2 and not has_alpha:
@@ -150,8 +124,7 @@ def _chosen_of(page: tifffile.TiffPage, bands: tuple[int, ...]) -> list[int]:
     return [band - 1 for band in (wanted * 3)[:3]]
 
 
-def _check(page: tifffile.TiffPage) -> None:
-    """Refuses what would take too much memory, or cannot be decoded, before it is."""
+def _refuse_before_decoding(page: tifffile.TiffPage) -> None:
     if page.compression not in (*_BOUNDED, *_JPEG):
         name = getattr(page.compression, "name", page.compression)
         raise UnreadableImageError(f"TIFF files of the compression {name} are not read")
@@ -173,15 +146,14 @@ def _check(page: tifffile.TiffPage) -> None:
         file, (rows, columns) = page.parent.filehandle, page.chunks[:2]
         for offset, count in places:
             file.seek(offset)
-            height, width = _size_of_jpeg((page.jpegheader or b"") + file.read(count))
+            height, width = _height_and_width_of_jpeg((page.jpegheader or b"") + file.read(count))
             # An encoder may have filled the last blocks of 8 or 16 pixels up.
             if height > rows + 15 or width > columns + 15:
                 raise UnreadableImageError("its strips or tiles are larger than it says")
 
 
-def _size_of_jpeg(encoded: bytes) -> tuple[int, int]:
-    """Returns the (height, width) of the first frame of a JPEG."""
-    place = 2
+def _height_and_width_of_jpeg(encoded: bytes) -> tuple[int, int]:
+    place = 2  # behind the mark of a JPEG
     while place + 9 <= len(encoded):
         marker, length, height, width = struct.unpack_from(">HHxHH", encoded, place)
         if marker in _STARTS_OF_FRAME:
@@ -203,7 +175,6 @@ def _levels(
     page: tifffile.TiffPage,
     stretch: tuple[float, float] | None,
 ) -> np.ndarray:
-    """Turns [height, width, bands] into u8[height, width, 3]."""
     is_zero_white = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
     # Unsigned numbers of 8 bits reach from black to white already.
     if stretch is not None and (pixels.dtype.kind != "u" or page.bitspersample > 8):

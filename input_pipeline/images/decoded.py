@@ -39,13 +39,7 @@ class EncodedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """The images of a data set at one size.
-
-    Attributes:
-      folder: The folder of the arrays of all sizes.
-      size: The pixels a side.
-      num_images: The number of images of the whole data set.
-    """
+    """All images of a data set at one size; the arrays of all sizes lie in one folder."""
 
     folder: Path
     size: int
@@ -95,14 +89,11 @@ def decode(
     Args:
       images: Where the array is, or will be.
       rows: i64[n], the images that must be there.
-      read: A function that returns a row's encoded image.
+      read: Returns a row's encoded image; one that can't be decoded is a `DataError`.
       progress: The label of the progress bar on stderr.
 
     Returns:
       u8[num_images, size, size, 3], memory-mapped and read-only; the other rows may be zeros.
-
-    Raises:
-      DataError: An image can't be read; the sentence names it.
     """
     if not images.filled()[rows].all():
         with storage.lock(images.folder):
@@ -135,7 +126,6 @@ def _write(
 
 
 def _make_empty(images: DecodedImages) -> None:
-    """Makes an array of zeros, and says that no row of it is filled."""
     images.filled_path.unlink(missing_ok=True)
     with storage.replaced(images.path) as unfinished:
         header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
@@ -144,8 +134,7 @@ def _make_empty(images: DecodedImages) -> None:
 
 
 def _resized(encoded: Iterator[EncodedImage], size: int) -> Iterator[np.ndarray]:
-    """Resizes in threads, in order; PIL works outside of Python's lock."""
-    threads = os.cpu_count() or 1
+    threads = os.cpu_count() or 1  # PIL works outside of Python's lock
 
     def resized(image: EncodedImage) -> np.ndarray:
         try:

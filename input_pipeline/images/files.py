@@ -22,10 +22,12 @@ MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 2**30
 """Larger files are not read."""
 
-_COMMON = (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
-_OTHERS = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx")
-
-IMAGE_SUFFIXES = frozenset((*_COMMON, *_OTHERS))
+IMAGE_SUFFIXES = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx"),
+    )
+)
 """The suffixes of files that are taken for images, in small letters."""
 
 _MISSING = "missing"
@@ -43,13 +45,7 @@ def one_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class FoundImage:
-    """An image file that is there.
-
-    Attributes:
-      path: The path of the file.
-      num_bytes: The file's size.
-      modified_ns: When the file was last modified, in ns.
-    """
+    """An image file that is there, its size and when it was last modified."""
 
     path: Path
     num_bytes: int
@@ -59,10 +55,7 @@ class FoundImage:
 def image_bar(label: str, total: int, images: Iterable[Any] | None = None) -> tqdm:
     """Returns a progress bar on stderr, which appears when the work takes more than a second.
 
-    Args:
-      label: What is done.
-      total: The number of images.
-      images: The images to go through; None where you call `update` instead.
+    It goes through `images`, or counts what you `update` it with.
     """
     return tqdm(images, label, total, unit="image", mininterval=1.0, delay=1.0)
 
@@ -132,7 +125,6 @@ def _look(folder: Path, name: str, leads_out: Callable[[str], bool]) -> FoundIma
 
 
 def _reason(error: OSError | ValueError) -> str:
-    """Says in a few words why a file can't be read."""
     if not isinstance(error, OSError):
         return "not a file name"  # it has a zero byte or half a surrogate pair
     known = {
@@ -148,10 +140,6 @@ def _reason(error: OSError | ValueError) -> str:
 
 def naming_advice(folder: Path, missing: Sequence[str]) -> str:
     """Says how the names of missing images would have to be written for the images to be found.
-
-    Args:
-      folder: The image folder.
-      missing: The names of images that are not there.
 
     Returns:
       A sentence like "60 of the 60 missing images would be found without 'images/'.", or '' where

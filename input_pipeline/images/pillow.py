@@ -22,28 +22,16 @@ _NO_WHITE_IN_PIL = (
 )
 
 # Tags of TIFF.
-_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _PREDICTOR = 258, 259, 262, 284, 317
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR = 258, 259, 262, 284
 _SAMPLES_PER_PIXEL, _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 277, 322, 323, 339
 
-_UNSIGNED = 1
-_PACKBITS = 32773
-_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
-"""Modes whose colours are multiplied by alpha, and those to which PIL divides them."""
 
 # What matters of what PIL warns of leads to an error as well.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(encoded: bytes, page: int) -> Image.Image:
-    """Decodes an image file.
-
-    Args:
-      encoded: The file's bytes.
-      page: Which page or frame to take, from 0.
-
-    Returns:
-      The image as 8-bit RGB. Damaged files lead PIL to exceptions of any type.
-    """
+    """Decodes a page of an image file, from 0; damage leads PIL to exceptions of any type."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             image.seek(page)
@@ -62,32 +50,25 @@ def _unidentified(encoded: bytes) -> str:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts what PIL has opened to 8-bit RGB.
-
-    Raises:
-      UnreadableImageError: PIL reads it wrongly, or it is too large.
-    """
-    refusal = _refusal(image)
-    if refusal is not None:
-        raise UnreadableImageError(refusal)
+    """Converts what PIL has opened to 8-bit RGB, unless PIL reads it wrongly or it is too large."""
+    reason = _reason_to_refuse(image)
+    if reason is not None:
+        raise UnreadableImageError(reason)
     # PIL's own conversion of more than 8 bits clips at 255: nearly all would become white.
     if image.mode.startswith("I"):
         return Image.fromarray(_highest_bits(image)).convert("RGB")
-    if image.mode in _PREMULTIPLIED:
-        image = image.convert(_PREMULTIPLIED[image.mode])
+    if image.mode in ("La", "RGBa"):  # the colours are multiplied by alpha: PIL divides them
+        image = image.convert(image.mode.upper())
     return image.convert("RGB")
 
 
-def _refusal(image: Image.Image) -> str | None:
-    """Says in a few words why an image must not be used, or returns None."""
+def _reason_to_refuse(image: Image.Image) -> str | None:
     tags = _tiff_tags(image)
-    # PIL takes signed bytes for unsigned ones, and the first of two bands for grey.
-    if set(tags.get(_SAMPLE_FORMAT, ())) - {_UNSIGNED}:
+    # PIL takes signed bytes for unsigned ones (1), and the first of two bands for grey.
+    if set(tags.get(_SAMPLE_FORMAT, ())) - {1}:
         return NO_WHITE
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         return _NO_WHITE_IN_PIL
-    if tags.get(_PREDICTOR, 1) != 1 and tags.get(_COMPRESSION) == _PACKBITS:
-        return "PIL takes differences of its pixels for the pixels"
     if image.mode == "L" and tags.get(_SAMPLES_PER_PIXEL) == 2:
         return TWO_BANDS
     if image.width * image.height > MAX_PIXELS:

@@ -36,34 +36,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from input_pipeline.images import bands, pillow
+from input_pipeline.images import bands, files, pillow
 from input_pipeline.images.bands import BandChoice
-from input_pipeline.images.files import (
-    MAX_PIXELS,
-    UnreadableImageError,
-    image_bar,
-    one_line,
-    read_bytes,
-)
+from input_pipeline.images.files import UnreadableImageError
 
 _FIRST_BANDS = BandChoice()
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def read_rgb(source: bytes | Image.Image, choice: BandChoice = _FIRST_BANDS) -> Image.Image:
-    """Decodes a whole image.
+    """Decodes a whole image to 8-bit RGB, or raises an `UnreadableImageError` that says why not.
 
     Args:
       source: A file's bytes, or what PIL has opened. A TIFF whose pixels PIL has not read yet is
         read from its file; for any other image PIL's pixels count, and `choice` does not.
       choice: Which bands of a TIFF file to take.
-
-    Returns:
-      The image as 8-bit RGB.
-
-    Raises:
-      UnreadableImageError: The image is damaged, too large or of a kind that is not read, or it
-        does not have the bands.
     """
     try:
         if isinstance(source, bytes):
@@ -80,15 +67,10 @@ def read_rgb(source: bytes | Image.Image, choice: BandChoice = _FIRST_BANDS) -> 
 
 
 def resize(source: bytes | Image.Image, size: int, choice: BandChoice = _FIRST_BANDS) -> np.ndarray:
-    """Decodes an image and resizes it as the release's `Resize((size, size))` does.
-
-    Args:
-      source: A file's bytes, or what PIL has opened, as for `read_rgb`.
-      size: The pixels a side; the proportions are not kept.
-      choice: Which bands of a TIFF file to take.
+    """Reads an image as `read_rgb` does and resizes it as the release's `Resize((size, size))`.
 
     Returns:
-      u8[size, size, 3], resized by PIL's bilinear filter.
+      u8[size, size, 3], by PIL's bilinear filter; the proportions are not kept.
     """
     image = read_rgb(source, choice)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
@@ -97,22 +79,17 @@ def resize(source: bytes | Image.Image, size: int, choice: BandChoice = _FIRST_B
 def check(path: Path) -> str | None:
     """Decodes an image file and says in a few words why it can't be used, or returns None."""
     try:
-        read_rgb(read_bytes(path))
+        read_rgb(files.read_bytes(path))
     except UnreadableImageError as error:
         return str(error)
     return None
 
 
 def check_all(paths: Sequence[Path], progress: str) -> list[str | None]:
-    """Checks image files in threads, see `check`; PIL works outside of Python's lock.
-
-    Args:
-      paths: The files.
-      progress: The label of the progress bar on stderr.
-    """
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    """Checks image files, see `check`; `progress` is the label of the progress bar on stderr."""
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)  # PIL works outside of Python's lock
     try:
-        return list(image_bar(progress, len(paths), pool.map(check, paths)))
+        return list(files.image_bar(progress, len(paths), pool.map(check, paths)))
     finally:
         pool.shutdown(cancel_futures=True)  # an interruption does not wait for all the others
 
@@ -142,11 +119,11 @@ def _file_of(image: Image.Image) -> bytes:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
-        return f"it has more than {MAX_PIXELS} pixels"
+        return f"it has more than {files.MAX_PIXELS} pixels"
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
     if "truncated" in str(error).lower():
         return "it is truncated"
     if "closed image" in str(error):
         return "it has been closed"
-    return f"it is damaged ({one_line(error)})"
+    return f"it is damaged ({files.one_line(error)})"

@@ -22,10 +22,10 @@ _NOT_ALPHANUMERIC = re.compile("[^A-Za-z0-9]")
 def count_words(
     captions: Iterable[str], min_repeats: int = 2, form: Callable[[str], str] = unchanged
 ) -> dict[str, int]:
-    """Counts the words that an image's captions repeat (knowledge construction).
+    """Counts the words that the captions of one image repeat (knowledge construction).
 
     Args:
-      captions: The captions of one image.
+      captions: The image's captions.
       min_repeats: Words counted less often are dropped; this is the paper's threshold plus one.
       form: Returns what is counted instead of a word, such as its lemma; see `word_form`.
 
@@ -65,10 +65,7 @@ class Concepts:
         return len(self.words)
 
     def image_labels(self, captions_by_image: Sequence[Sequence[str]]) -> np.ndarray:
-        """Labels images with what their own captions repeat.
-
-        Args:
-          captions_by_image: The captions of each of N images.
+        """Labels N images with what their own captions repeat.
 
         Returns:
           f32[N, C] in [0, 1]: the word's count over the largest count of the image. Stop words
@@ -84,14 +81,7 @@ class Concepts:
         return labels
 
     def columns_of(self, tokens: Iterable[str]) -> list[int]:
-        """Finds the concepts that a caption names.
-
-        Args:
-          tokens: The caption's, from `tokenize`.
-
-        Returns:
-          Indices into `words`; a word named twice is there twice.
-        """
+        """Returns the concepts that a caption's tokens name, one named twice twice, by index."""
         forms = (self.form(token) for token in tokens)
         return [self._columns[form] for form in forms if form in self._columns]
 
@@ -113,7 +103,7 @@ def find_concepts(
       candidates: The words that may become concepts, without stop words.
       size: The most concepts to keep; there are fewer when the captions repeat fewer words.
       min_repeats: How often an image's captions must repeat a word.
-      form: See `count_words`.
+      form: What is counted instead of a word, see `count_words`.
     """
     totals: Counter[str] = Counter()
     for captions in captions_by_image:

@@ -16,13 +16,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Texts:
-    """The captions of N images.
-
-    Attributes:
-      image_ids: N ids.
-      file_names: N names.
-      captions: One or more for each image.
-    """
+    """The ids, the file names and the captions of N images, one caption or more for each."""
 
     image_ids: list[int]
     file_names: list[str]
@@ -79,9 +73,6 @@ def equal_text_ids(captions: Iterable[str]) -> np.ndarray:
     Two texts are equal if they are the same characters once each run of white space is a single
     space and there is none at either end. Case and punctuation count.
 
-    Args:
-      captions: M texts.
-
     Returns:
       i64[M], from 0 in the order in which the texts first appear.
     """
@@ -91,25 +82,17 @@ def equal_text_ids(captions: Iterable[str]) -> np.ndarray:
 
 
 def images_with_text(text_of_caption: np.ndarray, image_of_caption: np.ndarray) -> np.ndarray:
-    """Returns how many images have a caption of each text.
+    """Returns how many images have a caption of each of T texts, i64[T], at least 1.
 
     Args:
-      text_of_caption: int[M], from `equal_text_ids`, of T different texts.
+      text_of_caption: int[M], from `equal_text_ids`.
       image_of_caption: int[M].
-
-    Returns:
-      i64[T], at least 1.
     """
     pairs = np.unique(np.stack([text_of_caption, image_of_caption]), axis=1)
     return np.bincount(pairs[0])
 
 
 def num_shared_captions(text_of_caption: np.ndarray, image_of_caption: np.ndarray) -> int:
-    """Returns how many captions have a text that a caption of another image has too.
-
-    Args:
-      text_of_caption: int[M], from `equal_text_ids`.
-      image_of_caption: int[M].
-    """
+    """Returns how many captions have a text that a caption of another image has too."""
     images = images_with_text(text_of_caption, image_of_caption)
     return int(np.count_nonzero(images[text_of_caption] > 1))

@@ -104,14 +104,10 @@ def _sentences(text: str) -> list[str]:
 
 
 def tokenize(caption: str) -> list[str]:
-    """Splits a caption into lower-case tokens without punctuation.
+    """Splits a caption, of one sentence or several, into lower-case tokens without punctuation.
 
-    Args:
-      caption: one line, one sentence or several.
-
-    Returns:
-      The tokens; stop words are still among them. Equal to NLTK's `word_tokenize` of the
-      lower-cased caption, minus the tokens `, . : ; ? ( ) [ ] & ! * @ # $ %`.
+    The tokens are those of NLTK's `word_tokenize` of the lower-cased caption, stop words among
+    them, minus `, . : ; ? ( ) [ ] & ! * @ # $ %`.
     """
     text = caption.lower()
     if _PLAIN.fullmatch(text) and not _RULED.search(text):

@@ -36,9 +36,8 @@ def unchanged(word: str) -> str:
 def word_form(lemmatize: bool) -> Callable[[str], str]:
     """Returns a function from a lower-case word to the form that counts instead of it.
 
-    Args:
-      lemmatize: Whether that is the base form (`planes` -> `plane`), from the optional library
-        simplemma, a dictionary and rules for endings. Otherwise a word is unchanged.
+    With `lemmatize` that is the base form (`planes` -> `plane`), from the optional library
+    simplemma, a dictionary and rules for endings. Otherwise a word is unchanged.
     """
     if not lemmatize:
         return unchanged
@@ -80,14 +79,9 @@ class Vocabulary:
 
     @classmethod
     def from_tokens(cls, token_lists: Iterable[Sequence[str]], min_count: int = 5) -> Vocabulary:
-        """Collects the words of tokenised captions.
+        """Collects the words of tokenised captions that are seen at least `min_count` times.
 
-        Args:
-          token_lists: The tokens of each caption, from `tokenize`.
-          min_count: Words seen less often than this are left out.
-
-        Returns:
-          The vocabulary, in the order in which the words were first seen, without stop words.
+        They are in the order in which they were first seen, without stop words.
         """
         counts = Counter(token for tokens in token_lists for token in tokens)
         ignored = stop_words()
@@ -106,13 +100,9 @@ class Vocabulary:
         return len(self.words)
 
     def encode(self, tokens: Sequence[str]) -> np.ndarray:
-        """Turns the tokens of a caption into ids.
+        """Turns the tokens of a caption into ids i32[length], every one in 1..len(self).
 
-        Args:
-          tokens: From `tokenize`; stop words become `<unk>`, as in the release.
-
-        Returns:
-          i32[length], every entry in 1..len(self).
+        Stop words become `<unk>`, as in the release.
         """
         return np.array([self._ids.get(token, self.unknown_id) for token in tokens], np.int32)
 

@@ -47,10 +47,6 @@ def place(splits: Mapping[str, Texts], settings: DataSettings) -> Placement:
       splits: The published splits, 'train' and 'test' and perhaps 'validation'; the rows of the
         whole data set go through them in this order.
       settings: They say how the validation split is made.
-
-    Raises:
-      DataError: There is no published validation split where one is asked for, or no image for
-        one of the parts.
     """
     texts = Texts.joined(splits.values())
     starts = np.cumsum([0, *(len(texts) for texts in splits.values())])
@@ -89,21 +85,15 @@ def learn(placement: Placement, settings: DataSettings) -> tuple[Vocabulary, Con
         candidates = [
             word for word, n in counts.items() if n >= settings.min_count and word not in refused
         ]
-    concepts = find_concepts(
-        known.captions,
-        candidates,
-        settings.num_concepts,
-        settings.min_repeats,
-        word_form(settings.lemmatize),
-    )
-    return vocabulary, concepts
+    form = word_form(settings.lemmatize)
+    size, repeats = settings.num_concepts, settings.min_repeats
+    return vocabulary, find_concepts(known.captions, candidates, size, repeats, form)
 
 
 def caption_arrays(
     texts: Texts,
     vocabulary: Vocabulary,
     concepts: Concepts,
-    *,
     max_tokens: int,
     length: int,
     width: int,
@@ -116,7 +106,7 @@ def caption_arrays(
 
     Args:
       texts: The texts of N images with M captions.
-      vocabulary: The words that have token ids.
+      vocabulary: Gives the words token ids.
       concepts: The concepts that captions may name.
       max_tokens: Longer captions are cut to this length; 0 keeps them whole.
       length: The columns of the tokens, at least as many as `longest_caption` says.

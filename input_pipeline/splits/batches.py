@@ -29,14 +29,8 @@ def batch_captions(seed: int, step: int, num_captions: int, batch_size: int) -> 
     Every epoch takes the captions in its own order and leaves out those that do not fill a last
     batch. Nothing but the arguments matters, so a resumed run goes on as if never stopped.
 
-    Args:
-      seed: Another seed makes another order.
-      step: The number of batches before this one.
-      num_captions: The number of training captions.
-      batch_size: The captions of a batch over all hosts, at most `num_captions`.
-
     Returns:
-      int64[batch_size].
+      int64[batch_size]; the batch is that of all hosts.
     """
     epoch, position = divmod(step, num_captions // batch_size)
     order = caption_order(seed, epoch, num_captions)

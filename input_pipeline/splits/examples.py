@@ -18,15 +18,9 @@ from input_pipeline.language.vocabulary import Vocabulary
 
 
 class SelectedRows:
-    """Chosen rows of a memory-mapped array, as if they were an array of their own.
-
-    Attributes:
-      shape: The shape of the chosen rows, `[n, ...]`.
-      dtype: The dtype of the array.
-    """
+    """Chosen rows i64[n] of a memory-mapped array `[N, ...]`, as an array `[n, ...]` of its own."""
 
     def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
-        """Takes the rows i64[n] of an array `[N, ...]`, which is not copied."""
         self._array = array
         self._rows = rows
         self.shape = (len(rows), *array.shape[1:])
@@ -46,7 +40,6 @@ class SelectedRows:
         return chosen
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Reads all rows into memory."""
         del copy  # reading is copying
         return np.asarray(self._array[self._rows], dtype)
 
@@ -55,7 +48,6 @@ class StoredTexts(Sequence[str]):
     """Texts in a file, one a line, with the start of each in a second file."""
 
     def __init__(self, path: Path) -> None:
-        """Opens the text file that `write` wrote."""
         self._bytes = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else None
         self._starts = np.load(_starts_path(path), mmap_mode="r")
 
@@ -119,8 +111,8 @@ class RetrievalData:
 
     Attributes:
       train: The training split at `train_size` pixels, with soft labels.
-      validation: The validation split at `image_size` pixels.
-      test: The test split at `image_size` pixels.
+      validation: The validation split at `image_size` pixels, as the test split.
+      test: The test split.
       vocabulary: The words of the text encoder.
       concepts: What captions and images are labelled with.
       training_captions: The SHA-256 of the names and captions of the training images, in order.

@@ -18,8 +18,8 @@ class Findings:
     Attributes:
       images: The number of images.
       captions: The number of captions.
-      fewest: The number of captions of the image that has the fewest.
-      most: The number of captions of the image that has the most.
+      fewest: How many captions the image with the fewest has.
+      most: How many captions the image with the most has.
       repeated_within: How many captions equal an earlier caption of the same image.
       shared_texts: How many different texts captions of several images have.
       shared_captions: How many captions have such a text.
@@ -54,11 +54,7 @@ def examine(texts: Texts) -> Findings:
 
 
 def histogram(lengths: np.ndarray, width: int = 5) -> list[tuple[int, int, int]]:
-    """Counts lengths in bins.
-
-    Args:
-      lengths: i32[n], not negative.
-      width: The width of a bin; the length 0 has a bin of its own, where it occurs.
+    """Counts lengths i32[n] in bins; the length 0 has a bin of its own, where it occurs.
 
     Returns:
       (first length, last length, count) for each bin up to the longest.
@@ -74,10 +70,7 @@ def histogram(lengths: np.ndarray, width: int = 5) -> list[tuple[int, int, int]]
 def count_and_name(images: Collection[str], what: str, most: int = 3) -> str:
     """Says how many images are something, and which, as in "2 images left out (a.jpg, b.jpg)".
 
-    Args:
-      images: Their names, at least one.
-      what: What they are, as in 'left out'.
-      most: How many names are written at most.
+    After `most` names come three dots.
     """
     names = [*list(images)[:most], *(["..."] if len(images) > most else [])]
     return f"{len(images)} image{'' if len(images) == 1 else 's'} {what} ({', '.join(names)})"

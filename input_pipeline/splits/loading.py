@@ -47,15 +47,7 @@ _ARRAYS = ("image_ids", "image_of_caption", "tokens", "lengths", "word_concepts"
 def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
     """Returns the three splits of an experiment.
 
-    Args:
-      prepared: The data set, from `datasets.open_prepared`.
-      settings: They say how splits, words and sizes are chosen.
-
-    Returns:
-      The data. The first call decodes and tokenises; from then on files are opened.
-
-    Raises:
-      DataError: The splits can't be made, or what is prepared is damaged.
+    The first call decodes and tokenises; from then on files are opened.
     """
     key = _key(prepared.fingerprint, settings)
     folder = prepared.folder / "examples" / key
@@ -63,7 +55,7 @@ def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
         with storage.lock(folder.parent):
             if not folder.is_dir():  # another process may have been at it
                 with storage.written_folder(folder) as unfinished:
-                    _write(unfinished, prepared.texts(), settings)
+                    _write_all_but_pixels(unfinished, prepared.texts(), settings)
     with storage.damage_named(folder):
         rows = {part: np.load(folder / part / "rows.npy") for part in SPLITS}
     images = _decoded(prepared, settings, rows)
@@ -96,8 +88,9 @@ def _code_version() -> str:
     return hashlib.sha256(code).hexdigest()
 
 
-def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) -> None:
-    """Writes everything of an experiment's data but the pixels."""
+def _write_all_but_pixels(
+    folder: Path, splits: Mapping[str, Texts], settings: DataSettings
+) -> None:
     placement = assembly.place(splits, settings)
     parts = placement.parts
     vocabulary, concepts = assembly.learn(placement, settings)
@@ -108,7 +101,8 @@ def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) ->
     digest = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
     (folder / TRAINING_CAPTIONS).write_text(digest)
 
-    length = assembly.longest_caption(parts.values(), settings.max_tokens)
+    max_tokens = settings.max_tokens
+    length = assembly.longest_caption(parts.values(), max_tokens)
     width = settings.num_concepts if settings.pad_concepts else len(concepts)
     labels = concepts.image_labels(placement.texts.of(placement.label_rows).captions)
     for split, part in parts.items():
@@ -120,14 +114,7 @@ def _write(folder: Path, splits: Mapping[str, Texts], settings: DataSettings) ->
             "rows": rows,
             "image_ids": np.array(part.image_ids, np.int64),
             "image_concepts": image_concepts,
-            **assembly.caption_arrays(
-                part,
-                vocabulary,
-                concepts,
-                max_tokens=settings.max_tokens,
-                length=length,
-                width=width,
-            ),
+            **assembly.caption_arrays(part, vocabulary, concepts, max_tokens, length, width),
         }
         (folder / split).mkdir()
         for name, array in arrays.items():

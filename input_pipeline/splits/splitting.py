@@ -19,14 +19,11 @@ def shuffled_rows(
     Args:
       num_images: The number of images.
       validation_fraction: The share to validate with, in (0, 1).
-      seed: Another seed draws another split.
+      seed: The seed that the split is drawn by.
       fold: The number of the split, from 0; each is drawn independently of the others.
 
     Returns:
       i64[n_train] and i64[n_validation], disjoint, in shuffled order, together 0..num_images-1.
-
-    Raises:
-      DataError: One of the parts would be empty.
     """
     # The release keeps the whole part of 80 % (a hair is added: 0.7 * 10 is 6.999...).
     num_train = math.floor((1 - validation_fraction) * num_images + 1e-9)

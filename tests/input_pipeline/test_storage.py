@@ -1,9 +1,10 @@
-"""Files and folders appear whole or not at all, and one process at a time writes."""
+"""Files and folders appear whole or not at all, and a lock ends with its process."""
 
 import multiprocessing
 import os
-import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -34,32 +35,27 @@ def interrupt(path):
 
 
 def test_what_fails_midway_changes_nothing(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
+    (tmp_path / "a.txt").write_text("old")
     with pytest.raises(KeyboardInterrupt):
-        interrupt(path)
-    assert path.read_text() == "old"
+        interrupt(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def append_slowly(folder, letter):
-    with storage.lock(folder):
-        for _ in range(20):
-            with (folder / "log").open("a") as log:
-                log.write(letter)
-            time.sleep(0.005)
+def test_who_waits_for_a_lock_says_so(tmp_path, capfd):
+    held = threading.Event()
 
+    def hold_shortly():
+        with storage.lock(tmp_path):
+            held.set()
+            time.sleep(0.2)
 
-def test_one_process_at_a_time(tmp_path, capfd):
-    spawn = multiprocessing.get_context("spawn")
-    writers = [spawn.Process(target=append_slowly, args=(tmp_path, letter)) for letter in "abc"]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    written = (tmp_path / "log").read_text()
-    assert sorted(written[i : i + 20] for i in (0, 20, 40)) == ["a" * 20, "b" * 20, "c" * 20]
-    assert "waiting for another process" in capfd.readouterr().err
+    with ThreadPoolExecutor() as pool:
+        pool.submit(hold_shortly)
+        assert held.wait(30)
+        with storage.lock(tmp_path):
+            pass
+    assert f"waiting for another process that writes into {tmp_path}" in capfd.readouterr().err
 
 
 def hold(folder, held):
@@ -77,7 +73,7 @@ def test_a_killed_process_leaves_no_lock_and_nothing_to_trust(tmp_path):
     holder.start()
     assert held.wait(30)
     assert len(os.listdir(tmp_path)) == 3  # the lock and two things unfinished
-    os.kill(holder.pid, signal.SIGKILL)
+    holder.kill()
     holder.join()
     with storage.lock(tmp_path):
         assert [name for name in os.listdir(tmp_path) if name != ".lock"] == []

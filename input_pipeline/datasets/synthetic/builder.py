@@ -14,9 +14,6 @@ from input_pipeline.datasets.synthetic.scenes import captions_of_scene, draw, fa
 from input_pipeline.errors import DataError
 from input_pipeline.language.texts import Texts
 
-_LEAST = {"train": 1, "validation": 1, "test": 1, "size": 32, "seed": 0}
-_MAX_SIZE = 512
-
 
 @dataclass(frozen=True)
 class SceneSplits:
@@ -29,16 +26,12 @@ class SceneSplits:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
+        limits = {"train": 1, "validation": 1, "test": 1, "size": 32, "seed": 0}
+        for name, least in limits.items():
             value = getattr(self, name)
-            if value < least:
-                raise DataError(
-                    f"The synthetic data set's '{name}' must be at least {least}, not {value}."
-                )
-        if self.size > _MAX_SIZE:
-            raise DataError(
-                f"The synthetic data set's 'size' must be at most {_MAX_SIZE}, not {self.size}."
-            )
+            if value < least or (name == "size" and value > 512):
+                bound = f"at least {least}" if value < least else "at most 512"
+                raise DataError(f"The synthetic data set's '{name}' must be {bound}, not {value}.")
 
     @property
     def counts(self) -> dict[str, int]:

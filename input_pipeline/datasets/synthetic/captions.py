@@ -16,15 +16,8 @@ from input_pipeline.datasets.synthetic.kinds import KINDS, Facts, pick
 
 CAPTIONS_PER_IMAGE = 5
 
-MANY = 8
-"""Counts from this number on are told as "many", smaller ones by their number."""
-
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")
-"""The word of each count below `MANY`."""
-
-_MANY_WORDS = ("many", "lots of", "many")
-
-_NEAR = ("near", "near", "beside", "next to", "close to")
+"""The words for counts; larger ones are told as "many"."""
 
 # Phrases of each neighbour, and whether they are plural.
 _NEIGHBOURS: dict[str, tuple[bool, tuple[str, ...]]] = {
@@ -264,15 +257,7 @@ _WITHOUT_NEIGHBOUR: tuple[str, ...] = (
 
 
 def compose(facts: Facts, generator: Generator) -> tuple[str, ...]:
-    """Words five different captions of a scene.
-
-    Args:
-      facts: What the captions tell.
-      generator: Picks templates, synonyms and the facts that are left out.
-
-    Returns:
-      Five lower-case captions of one or two sentences, each ending in " .".
-    """
+    """Words five different captions of a scene, in lower case, each ending in " ."."""
     templates = _WITH_NEIGHBOUR
     if facts.neighbour == "trees" and KINDS[facts.kind].open_sides:
         templates = _SURROUNDED + templates[:6]
@@ -291,32 +276,32 @@ def compose(facts: Facts, generator: Generator) -> tuple[str, ...]:
 def _fill(
     template: str, facts: Facts, generator: Generator, without_count: bool, without_colour: bool
 ) -> str:
-    """Returns a template with its phrases put in."""
     wording = _WORDINGS[facts.kind]
     singular = (facts.count if wording.number is None else wording.number) == 1
     neighbour_plural, neighbours = _NEIGHBOURS[facts.neighbour]
     place = pick(wording.places, generator)
     return template.format(
-        objects=_objects(facts, generator, without_count, without_colour),
+        objects=_phrase_of_objects(facts, generator, without_count, without_colour),
         place=place,
         in_place=f"{wording.preposition} {place}",
         act=_inflect(pick(wording.verbs, generator), singular),
         be="is" if singular else "are",
         next="are" if neighbour_plural else "is",
-        near=pick(_NEAR, generator),
+        near=pick(("near", "near", "beside", "next to", "close to"), generator),
         neighbour=pick(neighbours, generator),
         extra=pick(wording.extras, generator),
     )
 
 
-def _objects(facts: Facts, generator: Generator, without_count: bool, without_colour: bool) -> str:
-    """Returns the phrase of the scene's objects, such as "four white storage tanks"."""
+def _phrase_of_objects(
+    facts: Facts, generator: Generator, without_count: bool, without_colour: bool
+) -> str:
     pattern = pick(_WORDINGS[facts.kind].objects, generator)
     if "{" not in pattern:
         pattern = f"{{count}} {{colour}} {pattern}"
     pattern = re.sub(r"\[.*?\]" if without_colour else r"[\[\]]", "", pattern)
-    if facts.count >= MANY:
-        number = pick(_MANY_WORDS, generator)
+    if facts.count >= len(NUMBERS):
+        number = pick(("many", "lots of", "many"), generator)
     elif not without_count:
         number = NUMBERS[facts.count]
     else:

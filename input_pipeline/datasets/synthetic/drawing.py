@@ -210,27 +210,19 @@ def grow(shape: Sequence[Point], centre: Point, margin: float) -> list[Point]:
     return grown
 
 
-TREE_GREENS: tuple[Colour, ...] = ((44, 92, 44), (56, 108, 50), (38, 80, 46), (70, 118, 56))
-
-
 def tree(canvas: Canvas, centre: Point, radius: float, colour: Colour) -> None:
     """Draws a crown lit from one side, with its shadow."""
     canvas.circle(centre, radius, shade(colour, 0.8), height=radius * 0.6)
     canvas.circle(centre, radius * 0.62, shade(colour, 1.22), lift=radius * 0.25)
 
 
-def trees(
-    canvas: Canvas,
-    region: Region,
-    count: int,
-    generator: Generator,
-    radius: float = 0.036,
-) -> None:
+def trees(canvas: Canvas, region: Region, count: int, generator: Generator, radius: float) -> None:
     """Scatters green trees over a region."""
     left, near, right, far = region
+    greens = ((44, 92, 44), (56, 108, 50), (38, 80, 46), (70, 118, 56))
     for u, v, size, tone in generator.random((count, 4)).tolist():
         centre = (left + u * (right - left), near + v * (far - near))
-        tree(canvas, centre, radius * (0.7 + 0.6 * size), TREE_GREENS[int(tone * 4)])
+        tree(canvas, centre, radius * (0.7 + 0.6 * size), greens[int(tone * 4)])
 
 
 def house(

@@ -33,10 +33,9 @@ def _baseball_field(canvas: Canvas, count: int, colour: Colour, generator: Gener
         # Neighbouring fields turn their home plates to one another, as in real clusters.
         angle = turn + number * math.pi / 2
         home = drawing.place([(-0.5, 0.0)], centre, size, angle)[0]
-        canvas.polygon(drawing.place(_sector(1.04), home, size, angle), (206, 196, 160))
-        canvas.polygon(drawing.place(_sector(1.0), home, size, angle), (86, 156, 72))
-        canvas.polygon(drawing.place(_sector(0.8), home, size, angle), (100, 170, 82))
-        canvas.polygon(drawing.place(_sector(0.62), home, size, angle), colour)
+        lawns = ((1.04, (206, 196, 160)), (1.0, (86, 156, 72)), (0.8, (100, 170, 82)))
+        for reach, tint in (*lawns, (0.62, colour)):
+            canvas.polygon(drawing.place(_sector(reach), home, size, angle), tint)
         diamond = ((0.08, 0.0), (0.28, 0.2), (0.48, 0.0), (0.28, -0.2))
         canvas.polygon(drawing.place(diamond, home, size, angle), (92, 160, 76))
         mound = drawing.place([(0.27, 0.0)], home, size, angle)[0]
@@ -67,12 +66,9 @@ def _tennis_courts(canvas: Canvas, count: int, colour: Colour, generator: Genera
         for side in (-0.5, -0.36, 0.36, 0.5):
             x = u + side * across
             canvas.line([(x, v - along / 2), (x, v + along / 2)], _WHITE, thick)
-        for end in (-0.5, 0.5):
+        for end, half in ((-0.5, 0.5), (0.5, 0.5), (-0.27, 0.36), (0.27, 0.36)):
             y = v + end * along
-            canvas.line([(u - across / 2, y), (u + across / 2, y)], _WHITE, thick)
-        for end in (-0.27, 0.27):
-            y = v + end * along
-            canvas.line([(u - across * 0.36, y), (u + across * 0.36, y)], _WHITE, thick)
+            canvas.line([(u - across * half, y), (u + across * half, y)], _WHITE, thick)
         canvas.line([(u, v - along * 0.27), (u, v + along * 0.27)], _WHITE, thick)
         canvas.line([(u - across * 0.58, v), (u + across * 0.58, v)], (50, 54, 60), 0.013)
 

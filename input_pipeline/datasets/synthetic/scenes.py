@@ -19,9 +19,6 @@ from input_pipeline.datasets.synthetic.drawing import Canvas
 from input_pipeline.datasets.synthetic.kinds import KINDS, PALETTE, Facts, Kind, pick
 from input_pipeline.datasets.synthetic.surroundings import GROUNDS, NEIGHBOURS, surround_with_trees
 
-TWIN_SHARE = 0.5
-"""The probability that the scenes of a pair are twins."""
-
 # The last word of a seed keeps the streams of random numbers apart.
 _ORDER, _FACTS, _PICTURE, _CAPTIONS = range(4)
 
@@ -44,13 +41,8 @@ class Scene:
 def draw(seed: int, index: int, size: int = 96) -> Scene:
     """Draws one scene of the data set of a seed.
 
-    The same arguments give the same bytes, whatever was drawn before. Another size shows the same
-    scene in another resolution.
-
-    Args:
-      seed: Says which data set, from 0.
-      index: Says which of its scenes, from 0.
-      size: The side of the image in pixels, 32 to 512.
+    The same arguments give the same bytes, whatever was drawn before. Another size, of 32 to 512
+    pixels a side, shows the same scene in another resolution.
     """
     facts = facts_of_scene(seed, index)
     image = paint(facts, _generator(seed, index, _PICTURE), size)
@@ -71,7 +63,7 @@ def facts_of_scene(seed: int, index: int) -> Facts:
     if not second:
         return facts
     # The second scene replays the draws of the first, so it need not have been drawn.
-    if generator.random() < TWIN_SHARE:
+    if generator.random() < 0.5:
         return kind.change_one(facts, generator)
     return _kind_of(seed, pair, 1).draw_facts(generator)
 
@@ -94,7 +86,7 @@ def paint(facts: Facts, generator: Generator, size: int) -> np.ndarray:
 
 
 def _kind_of(seed: int, pair: int, member: int) -> Kind:
-    """Returns the kind of a pair's scene: kinds are dealt in shuffled rounds, all equally often."""
+    # Kinds are dealt in shuffled rounds, all equally often.
     turn, place = divmod(pair, len(KINDS))
     order = _generator(seed, turn, member, _ORDER).permutation(len(KINDS))
     return KINDS[sorted(KINDS)[int(order[place])]]

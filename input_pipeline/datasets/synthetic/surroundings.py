@@ -22,13 +22,9 @@ GROUNDS: dict[str, Colour] = {
 
 WATER: Colour = (66, 118, 134)
 
-STRIP = 0.8
-"""Height v in the layout at which the neighbour's strip begins."""
 
-
-def _cover(canvas: Canvas, colour: Colour, generator: Generator) -> None:
-    """Fills the strip with another ground, its edge a little wavy."""
-    edge = drawing.wavy(STRIP + 0.02, 0.008, generator)
+def _cover_strip(canvas: Canvas, colour: Colour, generator: Generator) -> None:
+    edge = drawing.wavy(0.8 + 0.02, 0.008, generator)  # the strip begins at 0.8
     canvas.polygon([*edge, (1.3, 1.4), (-0.3, 1.4)], colour)
 
 
@@ -52,7 +48,7 @@ def _river(canvas: Canvas, generator: Generator) -> None:
 
 
 def _houses(canvas: Canvas, generator: Generator) -> None:
-    _cover(canvas, drawing.vary((150, 152, 120), generator), generator)
+    _cover_strip(canvas, drawing.vary((150, 152, 120), generator), generator)
     for column in range(9):
         for v in (0.89, 1.04):
             roof = drawing.vary((164, 108, 78), generator, 9.0)
@@ -61,7 +57,7 @@ def _houses(canvas: Canvas, generator: Generator) -> None:
 
 
 def _buildings(canvas: Canvas, generator: Generator) -> None:
-    _cover(canvas, drawing.vary((178, 178, 172), generator), generator)
+    _cover_strip(canvas, drawing.vary((178, 178, 172), generator), generator)
     for column in range(6):
         centre = (-0.12 + column * 0.25 + generator.uniform(-0.02, 0.02), 0.93)
         roof = drawing.vary((150, 152, 158), generator)
@@ -83,7 +79,7 @@ def _parking(canvas: Canvas, generator: Generator) -> None:
 
 def _meadow(canvas: Canvas, generator: Generator) -> None:
     green = drawing.vary((126, 176, 80), generator)
-    _cover(canvas, green, generator)
+    _cover_strip(canvas, green, generator)
     for u, v, size, tone in generator.random((45, 4)).tolist():
         patch = drawing.shade(green, 0.9 + 0.2 * tone)
         canvas.circle((-0.15 + 1.3 * u, 0.85 + 0.25 * v), 0.01 + 0.018 * size, patch)
@@ -91,7 +87,7 @@ def _meadow(canvas: Canvas, generator: Generator) -> None:
 
 def _bare_land(canvas: Canvas, generator: Generator) -> None:
     soil = drawing.vary((184, 148, 108), generator)
-    _cover(canvas, soil, generator)
+    _cover_strip(canvas, soil, generator)
     for u, v, size, tone in generator.random((40, 4)).tolist():
         centre = (-0.15 + 1.3 * u, 0.85 + 0.25 * v)
         patch = drawing.ellipse(centre, 0.02 + 0.04 * size, 0.008, 10)

@@ -5,7 +5,7 @@ import codecs
 import pytest
 from refusals import refusal
 
-from input_pipeline.caption_files.text_file import parse_json, read_json, read_text
+from input_pipeline.caption_files.text_file import parse_json, read_text
 
 HALF_A_LETTER = "飛".encode()[:2]
 
@@ -34,12 +34,9 @@ def test_bom_and_line_ends_are_those_of_plain_text(folder, content, text):
 @pytest.mark.parametrize(
     ("content", "end"),
     [
-        (b"", " is empty."),
         (codecs.BOM_UTF8, " is empty."),
         (b" \r\n", " is empty."),
         ("a plane".encode("utf-16"), " is UTF-16 text: save it as UTF-8."),
-        (codecs.BOM_UTF16_BE + "a plane".encode("utf-16-be"), " is UTF-16 text: save it as UTF-8."),
-        ("a\nb".encode("utf-16-le"), " has a NUL byte in line 1: save it as UTF-8 text."),
         (b"a\r\nb\rc\0d", " has a NUL byte in line 3: save it as UTF-8 text."),
         ("a\r\nb\rc\ngröße".encode("latin-1"), " is not UTF-8 text: see line 4."),
         (codecs.BOM_UTF8 + b"a\n" + HALF_A_LETTER, " is not UTF-8 text: see line 2."),
@@ -47,22 +44,9 @@ def test_bom_and_line_ends_are_those_of_plain_text(folder, content, text):
 )
 def test_what_is_not_utf8_text_is_refused(folder, content, end):
     path = folder / "a.txt"
+    assert refusal(read_text, path, folder).endswith("can't be read: No such file or directory.")
     path.write_bytes(content)
     assert refusal(read_text, path, folder) == f"The file {path}{end}"
-
-
-def test_what_cannot_be_read_is_refused(folder):
-    (folder / "dangling").symlink_to(folder / "nowhere")
-    (folder / "circle").symlink_to(folder / "circle")
-    (folder / "folder").mkdir()
-    for name, reason in [
-        ("missing", "No such file or directory"),
-        ("dangling", "No such file or directory"),
-        ("circle", "Too many levels of symbolic links"),
-        ("folder", "Is a directory"),
-    ]:
-        sentence = f"The file {folder / name} can't be read: {reason}."
-        assert refusal(read_text, folder / name, folder) == sentence
 
 
 def test_nothing_outside_of_the_data_folder_is_read_unless_it_is_named(folder, tmp_path):
@@ -74,26 +58,15 @@ def test_nothing_outside_of_the_data_folder_is_read_unless_it_is_named(folder, t
     for name in ("a.txt", "linked/outside.txt", "../data_2/outside.txt"):
         path = folder / name
         start = f"The file {path} leads to {target}, outside of {folder}. If you mean that file, "
-        assert (
-            refusal(read_text, path, folder)
-            == f"{start}write --config.data.options.captions={target}."
-        )
-        assert refusal(read_text, path, folder, remedy="copy it there") == f"{start}copy it there."
+        end = f"write --config.data.options.captions={target}."
+        assert refusal(read_text, path, folder) == start + end
         assert read_text(path, None) == "a secret"
-
-
-def test_links_within_the_folder_and_a_folder_that_is_a_link_are_followed(folder, tmp_path):
-    (folder / "a.txt").write_text("a plane")
-    (folder / "b.txt").symlink_to("a.txt")
-    root = tmp_path / "linked"
+    # Links within the folder are followed, and so is a folder that is one.
+    (folder / "b.txt").write_text("a plane")
+    (folder / "c.txt").symlink_to("b.txt")
+    root = tmp_path / "root"
     root.symlink_to(folder)
-    assert read_text(root / "b.txt", root) == "a plane"
-    assert read_text(folder / "b.txt", root) == "a plane"
-
-
-def test_json_is_read(folder):
-    (folder / "a.json").write_bytes(codecs.BOM_UTF8 + b'{"a": [1, 2.5, null, "\\u98db"]}\r\n')
-    assert read_json(folder / "a.json", folder) == {"a": [1, 2.5, None, "飛"]}
+    assert read_text(root / "c.txt", root) == read_text(folder / "c.txt", root) == "a plane"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +75,6 @@ def test_json_is_read(folder):
         ('{"a": 1', "is not JSON: Expecting ',' delimiter at column 8."),
         ('{\n"a": "x\n', "is not JSON: Invalid control character at line 2, column 8."),
         ('["x', "is not JSON: Unterminated string starting at column 2."),
-        ("[1] 2", "is not JSON: Extra data at column 5."),
         ('{"a": {"b": 1, "c": 2, "b": 3}}', "has the key 'b' twice in one object."),
         ('{"\\ud800": 1, "\\ud800": 2}', r"has the key '\ud800' twice in one object."),
     ],

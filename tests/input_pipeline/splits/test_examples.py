@@ -1,5 +1,6 @@
 """Rows and texts are read from the disk as if they were in memory."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ def test_selected_rows_are_an_array_of_their_own():
     for index in (0, -1, slice(1, 3), np.array([3, 0, 0]), [2], slice(None, None, -1)):
         np.testing.assert_array_equal(selected[index], plain[index])
     np.testing.assert_array_equal(np.asarray(selected), plain)
-    assert np.asarray(selected, np.float32).dtype == np.float32
     with pytest.raises(IndexError):
         selected[4]
 
@@ -26,19 +26,14 @@ def test_texts_come_back(tmp_path, texts):
     StoredTexts.write(tmp_path / "captions.txt", texts)
     stored = StoredTexts(tmp_path / "captions.txt")
     assert list(stored) == texts
-    assert stored[1:] == texts[1:]
     assert stored[-1:] == texts[-1:]
     with pytest.raises(IndexError):
         stored[len(texts)]
 
 
 def resident_file_bytes():
-    (line,) = (
-        line
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("RssFile:")
-    )
-    return 1024 * int(line.split()[1])
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"RssFile:\s+(\d+)", status)[1])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own figures")

@@ -1,8 +1,8 @@
-"""Counts of a few captions, by hand."""
+"""Which captions count as the same text, and counts of a few captions, by hand."""
 
 import numpy as np
 
-from input_pipeline.language.texts import Texts
+from input_pipeline.language.texts import Texts, equal_text_ids, num_shared_captions
 from input_pipeline.splits import findings
 
 TEXTS = Texts(
@@ -16,12 +16,18 @@ TEXTS = Texts(
 )
 
 
+def test_texts_are_equal_up_to_white_space_alone():
+    captions = ["a port .", " a\t port\n. ", "A port .", "a port.", "", " \n", "a port ."]
+    assert equal_text_ids(iter(captions)).tolist() == [0, 0, 1, 2, 3, 3, 0]
+
+
 def test_counts_and_repetitions():
     found = findings.examine(TEXTS)
     assert (found.images, found.captions, found.fewest, found.most) == (3, 9, 2, 4)
     assert found.repeated_within == 2  # white space makes no difference
     # "a pond ." in images 0 and 2, "a barn by a pond" in 0 and 1, "a silo" in 1 and 2
     assert (found.shared_texts, found.shared_captions) == (3, 8)
+    assert num_shared_captions(equal_text_ids(TEXTS.all_captions), TEXTS.image_of_caption) == 8
     assert found.token_lengths.tolist() == [2, 2, 5, 5, 2, 2, 2, 2, 0]
 
 
