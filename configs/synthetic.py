@@ -7,6 +7,7 @@ nothing to download, for `--mode=benchmark`.
 import ml_collections
 
 from configs import base
+from configs.variants import SMALL
 
 VARIANTS = ("small", "full")
 
@@ -44,24 +45,8 @@ def _draw(config: ml_collections.ConfigDict, folder: str, **options: int) -> Non
 
 
 def _small() -> ml_collections.ConfigDict:
-    """A narrow model and a short schedule with both of its steps."""
+    """The small model of the other configs too, on scenes of 96 pixels."""
     config = base.get_config()
-    config.num_epochs = 8
-    config.batch_size = 50
-    config.image_size = 64
-    config.embedding_size = 128
-    config.num_concepts = 128
-    config.queue_length = 1000
-    config.momentum = 0.99  # a thousand steps are too few for 0.999
-
-    # pixels of the drawn scenes, and images of each split
+    config.update_from_flattened_dict(SMALL)
     _draw(config, "data/synthetic", size=96, train=1000, validation=200, test=200)
-
-    config.image_encoder.width = 16
-    config.text_encoder.word_width = 64
-    config.text_encoder.hidden_width = 128
-
-    config.schedule.alignment_from_epoch = 4
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.decay_every_epochs = 6
     return config

@@ -83,6 +83,6 @@ def test_an_unknown_variant_is_refused_with_the_known_ones(name):
     with pytest.raises(
         ValueError,
         match=rf"^configs/{name}.py has the variants resnet18, resnet34, resnet50, resnet101, "
-        r"release, not 'resnet19'$",
+        r"small, release, not 'resnet19'$",
     ):
         load(name, "resnet19")
