@@ -60,7 +60,7 @@ def to_torch(config: ml_collections.ConfigDict, workdir: Path, target: Path) -> 
     """
     _check_towers(config)
     checks.check_config(config)
-    tensor_files.check_writable(target)
+    tensor_files.check_format(target)
     with open_checkpoints(workdir) as checkpoints:
         best = checkpoints.best_or_latest
         record = checkpoints.record(best)

@@ -75,7 +75,7 @@ def check_resnet_file(path: str | Path, depth: int) -> None:
             f"https://download.pytorch.org/models/{PUBLISHED[depth]}, or as model.safetensors of "
             f"timm/resnet{depth}.tv_in1k from Hugging Face"
         )
-    tensor_files.check_readable(path)
+    tensor_files.check_format(Path(path))
 
 
 def resnet_variables(path: str | Path, depth: int, width: int, like: Tree) -> Tree:

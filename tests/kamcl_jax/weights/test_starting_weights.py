@@ -1,10 +1,18 @@
+import re
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from published_weights import HIDDEN, LINES, WIDTH, encoder_arrays, random, random_like, shapes_of
+from published_weights import (
+    HIDDEN,
+    WIDTH,
+    encoder_arrays,
+    random_like,
+    shapes_of,
+    write_skip_thoughts,
+)
 from tiny_model import tiny_config
 
 from kamcl_jax.errors import PretrainedError
@@ -25,25 +33,6 @@ def config():
 
 
 @pytest.fixture
-def variables():
-    """A model's variables, all zero."""
-    resnet = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes_of(18))
-    text = {
-        "embedding": np.zeros((len(WORDS) + 1, WIDTH)),
-        "input_kernel": np.zeros((3, WIDTH, HIDDEN)),
-        "input_bias": np.zeros((3, HIDDEN)),
-        "recurrent_kernel": np.zeros((3, HIDDEN, HIDDEN)),
-    }
-    return {
-        "params": {
-            "image": {"resnet": resnet["params"], "head": np.zeros(2)},
-            "text": {"skip_thoughts": jax.tree.map(jnp.asarray, text), "head": np.zeros(3)},
-        },
-        "batch_stats": {"image": {"resnet": resnet["batch_stats"], "other": np.zeros(4)}},
-    }
-
-
-@pytest.fixture
 def resnet(tmp_path, config):
     """Writes a ResNet, names it in the config and returns its variables."""
     path = tmp_path / "resnet18.safetensors"
@@ -56,32 +45,28 @@ def resnet(tmp_path, config):
 @pytest.fixture
 def table(tmp_path, config):
     """Writes skip-thoughts' files, names their folder and returns the words' vectors."""
-    folder = tmp_path / "skip-thoughts"
-    folder.mkdir()
-    (folder / "dictionary.txt").write_text("\n".join(LINES), "utf-8")
-    np.save(folder / "utable.npy", random(len(LINES), WIDTH))
-    np.savez(folder / "uni_skip.npz", **encoder_arrays())
+    folder = write_skip_thoughts(tmp_path / "skip-thoughts")
     config.text_encoder.pretrained = str(folder)
-    return random(len(LINES), WIDTH)
-
-
-def test_without_files_everything_is_left_as_it_is(config, variables, state):
-    starting_weights.check_weight_files(config)
-    assert starting_weights.starting_variables(config, variables, WORDS) is variables
-    started = starting_weights.starting_state(config, state, WORDS)
-    jax.tree.map(np.testing.assert_array_equal, started, state)
-
-
-def test_one_encoder_alone_can_start_from_a_file(config, variables, resnet):
-    started = starting_weights.starting_variables(config, variables, WORDS)
-    kernel = started["params"]["image"]["resnet"]["conv1"]["kernel"]
-    np.testing.assert_array_equal(kernel, resnet["params"]["conv1"]["kernel"])
-    assert started["params"]["text"] is variables["params"]["text"]
+    return np.load(folder / "utable.npy")
 
 
 @pytest.fixture
-def state(variables):
+def state():
     """Query encoders of zeros, key encoders of ones."""
+    resnet = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes_of(18))
+    text = {
+        "embedding": np.zeros((len(WORDS) + 1, WIDTH)),
+        "input_kernel": np.zeros((3, WIDTH, HIDDEN)),
+        "input_bias": np.zeros((3, HIDDEN)),
+        "recurrent_kernel": np.zeros((3, HIDDEN, HIDDEN)),
+    }
+    variables = {
+        "params": {
+            "image": {"resnet": resnet["params"], "head": np.zeros(2)},
+            "text": {"skip_thoughts": jax.tree.map(jnp.asarray, text), "head": np.zeros(3)},
+        },
+        "batch_stats": {"image": {"resnet": resnet["batch_stats"], "other": np.zeros(4)}},
+    }
     ones = jax.tree.map(np.ones_like, variables)
     return TrainState(
         step=np.array(0),
@@ -95,6 +80,19 @@ def state(variables):
         text_queue=KeyQueue(np.full((2, 3), 0.2), np.array(1)),
         rng=np.array([6, 7]),
     )
+
+
+def test_without_files_everything_is_left_as_it_is(config, state):
+    starting_weights.check_weight_files(config)
+    started = starting_weights.starting_state(config, state, WORDS)
+    jax.tree.map(np.testing.assert_array_equal, started, state)
+
+
+def test_one_encoder_alone_can_start_from_a_file(config, state, resnet):
+    started = starting_weights.starting_state(config, state, WORDS)
+    kernel = started.params["image"]["resnet"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(kernel, resnet["params"]["conv1"]["kernel"])
+    assert started.params["text"] is state.params["text"]
 
 
 def test_query_and_key_encoders_take_their_parts_and_nothing_else_changes(
@@ -133,8 +131,18 @@ def test_missing_files_are_told_before_anything_is_read(config, table, tmp_path,
     config.text_encoder.pretrained = "~/skip-thoughts"
     starting_weights.check_weight_files(config)
     config.text_encoder.pretrained = "~/nowhere"
-    with pytest.raises(PretrainedError, match=rf"cannot read {tmp_path}/nowhere/dictionary.txt: "):
+    sentence = (
+        f"cannot read {tmp_path}/nowhere/dictionary.txt: No such file or directory; download "
+        "dictionary.txt, utable.npy, uni_skip.npz from http://www.cs.toronto.edu/~rkiros/models/ "
+        f"into {tmp_path}/nowhere"
+    )
+    with pytest.raises(PretrainedError, match=f"^{re.escape(sentence)}$"):
         starting_weights.check_weight_files(config)
     config.image_encoder.pretrained = str(tmp_path / "resnet18.pth")
-    with pytest.raises(PretrainedError, match=r"there is no file .*resnet18.pth; download it as"):
+    sentence = (
+        f"there is no file {tmp_path}/resnet18.pth; download it as https://download.pytorch.org/"
+        "models/resnet18-f37072fd.pth, or as model.safetensors of timm/resnet18.tv_in1k from "
+        "Hugging Face"
+    )
+    with pytest.raises(PretrainedError, match=f"^{re.escape(sentence)}$"):
         starting_weights.check_weight_files(config)

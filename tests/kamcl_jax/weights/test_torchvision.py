@@ -63,28 +63,9 @@ def test_every_tensor_comes_to_its_place(tmp_path, depth, suffix, is_old):
     jax.tree.map(np.testing.assert_array_equal, read_back, variables)
 
 
-def test_a_missing_file_is_told_with_where_to_get_it(tmp_path):
-    path = tmp_path / "none.pth"
-    with pytest.raises(PretrainedError) as error:
-        torchvision.resnet_variables(path, 50, WIDTH, {})
-    assert str(error.value) == (
-        f"there is no file {path}; download it as https://download.pytorch.org/models/"
-        "resnet50-0676ba61.pth, or as model.safetensors of timm/resnet50.tv_in1k from Hugging Face"
-    )
-
-
-@pytest.mark.parametrize(
-    ("stored", "wanted", "absent"),
-    [(34, 18, ["fc.weight", "fc.bias"]), (18, 50, []), (50, 101, [])],
-)
+@pytest.mark.parametrize(("stored", "wanted", "absent"), [(34, 18, ["fc.bias"]), (18, 50, [])])
 def test_another_depth_is_told(tmp_path, stored, wanted, absent):
     path = write(tmp_path / "resnet.safetensors", random_like(shapes_of(stored)), stored, absent)
     sentence = rf"resnet.safetensors holds ResNet-{stored}; config.image_encoder.depth is {wanted}"
     with pytest.raises(PretrainedError, match=sentence):
         torchvision.resnet_variables(path, wanted, WIDTH, {})
-
-
-def test_a_tensor_that_does_not_fit_is_named_with_its_file(tmp_path):
-    path = write(tmp_path / "resnet.safetensors", random_like(shapes_of(18)), absent=["bn1.bias"])
-    with pytest.raises(PretrainedError, match=f"{path} lacks the tensor bn1.bias"):
-        torchvision.resnet_variables(path, 18, WIDTH, shapes_of(18, WIDTH))
