@@ -36,7 +36,7 @@ from kamcl_jax.torch_release.checkout import (
     load_modules,
     surroundings,
 )
-from kamcl_jax.torch_release.original import load_original
+from kamcl_jax.torch_release.original import TorchOriginal
 
 DROPOUT, LEARNING_RATE = 0.25, 2e-4
 """What the original's option files say."""
@@ -103,13 +103,13 @@ class TimedOriginal:
     """
 
     def __init__(self, checkout: Path, num_tokens: int, queue_length: int):
-        """Builds the model out of a clone of the original; see `checkout.load_model`."""
+        """Builds the model out of a clone of the original; see `TorchOriginal`."""
         check_checkout(checkout)
         import torch
 
         self._on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
         torch.set_num_threads(os.cpu_count() or 1)
-        self._original = load_original(
+        self._original = TorchOriginal(
             checkout, num_tokens - 1, queue_length, np.float32, DROPOUT, on_gpu=self._on_gpu
         )
         self._original.start_adam(LEARNING_RATE)

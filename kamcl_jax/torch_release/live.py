@@ -13,7 +13,7 @@ import numpy as np
 
 from kamcl_jax.torch_release import golden_inputs
 from kamcl_jax.torch_release.golden_file import GoldenRun, Quantities
-from kamcl_jax.torch_release.original import load_original
+from kamcl_jax.torch_release.original import TorchOriginal
 from kamcl_jax.torch_release.our_program import OurProgram
 from kamcl_jax.torch_release.quantities import OUTPUTS, Program
 from kamcl_jax.torch_release.tolerances import Row, compare, merge
@@ -37,7 +37,7 @@ def run_both(
       original that are not installed and were replaced.
     """
     words = golden_inputs.VOCABULARY_SIZE
-    original = load_original(checkout, words, config.queue_length, np.float64)
+    original = TorchOriginal(checkout, words, config.queue_length, np.float64)
     run = GoldenRun(
         seed=seed,
         batch_size=BATCH_SIZE,

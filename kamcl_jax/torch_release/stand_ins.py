@@ -69,12 +69,11 @@ class GRUCell(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__()
-        self.weight_ir = nn.Linear(input_size, hidden_size)
-        self.weight_ii = nn.Linear(input_size, hidden_size)
-        self.weight_in = nn.Linear(input_size, hidden_size)
-        self.weight_hr = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.weight_hi = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.weight_hn = nn.Linear(hidden_size, hidden_size, bias=False)
+        # In the package's order, which the original's momentum goes by.
+        for gate in GATES:
+            self.add_module(f"weight_i{gate}", nn.Linear(input_size, hidden_size))
+        for gate in GATES:
+            self.add_module(f"weight_h{gate}", nn.Linear(hidden_size, hidden_size, bias=False))
 
     def forward(
         self, x: torch.Tensor, state: torch.Tensor, masks: dict[str, torch.Tensor] | None = None
