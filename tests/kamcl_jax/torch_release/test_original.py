@@ -148,21 +148,3 @@ def test_stand_in_gru_drops_the_same_entries_in_all_steps():
     assert not torch.equal(dropping, gru(x)[0])  # another sequence, another mask
     gru.eval()
     torch.testing.assert_close(gru(x)[0], gru(x)[0])
-
-
-def test_stand_in_encoder_agrees_with_the_real_package(monkeypatch):
-    torch = pytest.importorskip("torch")
-    real = pytest.importorskip("skipthoughts").BayesianUniSkip
-    from kamcl_jax.torch_release import stand_ins as torch_stand_ins
-
-    for name, loader in torch_stand_ins.SKIP_THOUGHTS_LOADERS.items():
-        monkeypatch.setattr(real, name, loader)
-    words = [str(number) for number in range(WORDS)]
-    theirs = real("", words, dropout=0)
-    ours = torch_stand_ins.BayesianUniSkip("", words, dropout=0)
-    theirs.load_state_dict(ours.state_dict())
-    tokens = torch.tensor(make_batch()["tokens"], dtype=torch.int64)
-    assert [int(n) for n in theirs._process_lengths(tokens)] == ours._process_lengths(tokens)
-    with torch.no_grad():
-        outputs = [model.rnn(model.embedding(tokens), max_length=3)[0] for model in (theirs, ours)]
-    np.testing.assert_allclose(*outputs, atol=1e-6)

@@ -140,10 +140,9 @@ def test_a_table_of_pickled_vectors_is_read_as_published(folder, python2, width)
     np.testing.assert_array_equal(params["embedding"][1:], table[[6, 4, 2, 3, 2]])
 
 
-@pytest.mark.parametrize("python2", [True, False])
-def test_a_pickled_table_is_never_executed(folder, tmp_path, python2):
+def test_a_pickled_table_is_never_executed(folder, tmp_path):
     vectors = [*random(len(LINES) - 1, WIDTH), Malicious(tmp_path / "created")]
-    save_pickled(folder / "utable.npy", vectors, python2)
+    save_pickled(folder / "utable.npy", vectors)
     assert "utable.npy is no table of 6 f32 numbers a word" in refusal(folder)
     assert not (tmp_path / "created").exists()
     np.load(folder / "utable.npy", allow_pickle=True, encoding="latin1")
@@ -177,22 +176,8 @@ def test_a_large_table_is_not_held_in_memory(folder, pickled):
     np.testing.assert_array_equal(embedding[1], np.full(width, 0 if pickled else 3))
 
 
-def cut(folder, name):
-    path = folder / name
+def cut(path):
     path.write_bytes(path.read_bytes()[:-30])
-
-
-def store_table(folder, table):
-    np.save(folder / "utable.npy", table)
-
-
-def store_encoder(folder, **arrays):
-    np.savez(folder / "uni_skip.npz", **{**encoder_arrays(), **arrays})
-
-
-def lengthen(folder, lines):
-    with (folder / "dictionary.txt").open("a") as file:
-        file.write(lines)
 
 
 SINGULAR = np.full((len(LINES), WIDTH), np.inf, np.float32)
@@ -203,24 +188,26 @@ NO_TABLE = "{}/utable.npy is no table of 6 f32 numbers a word (config.text_encod
     ("damage", "sentence"),
     [
         (lambda f: (f / "utable.npy").unlink(), "cannot read {}/utable.npy: No such file or dir"),
-        (lambda f: cut(f, "utable.npy"), "{}/utable.npy is damaged, or no file of NumPy arrays"),
-        (lambda f: cut(f, "uni_skip.npz"), "{}/uni_skip.npz is damaged, or no file of NumPy arra"),
-        (lambda f: lengthen(f, "more\n\n"), "dictionary.txt has 8 words, but {}/utable.npy only 7"),
+        (lambda f: cut(f / "utable.npy"), "{}/utable.npy is damaged, or no file of NumPy arrays"),
+        (lambda f: cut(f / "uni_skip.npz"), "{}/uni_skip.npz is damaged, or no file of NumPy arr"),
         (lambda f: (f / "dictionary.txt").write_text("sea\n"), "{}/dictionary.txt has no line UNK"),
-        (lambda f: store_table(f, random(len(LINES), WIDTH + 1)), NO_TABLE),
-        (lambda f: save_pickled(f / "utable.npy", list(random(7, WIDTH + 1))), NO_TABLE),
-        (lambda f: save_pickled(f / "utable.npy", list(random(7, WIDTH).astype("f8"))), NO_TABLE),
-        (lambda f: store_table(f, SINGULAR), "of {}/utable.npy holds values that are not finite"),
         (
-            lambda f: np.savez(f / "uni_skip.npz", encoder_W=encoder_arrays()["encoder_W"]),
-            "{}/uni_skip.npz lacks the array encoder_Wx",
+            lambda f: np.save(f / "utable.npy", random(3, WIDTH)),
+            "{}/dictionary.txt has 7 words, but {}/utable.npy only 3 rows",
         ),
+        (lambda f: np.save(f / "utable.npy", random(7, WIDTH + 1)), NO_TABLE),
+        (lambda f: save_pickled(f / "utable.npy", list(random(7, WIDTH).astype("f8"))), NO_TABLE),
         (
-            lambda f: store_encoder(f, encoder_Ux=np.ones((4, 5), "f")),
-            "encoder_Ux of {}/uni_skip.npz has the shape [4, 5]; the config's model needs [5, 5]",
+            lambda f: np.save(f / "utable.npy", SINGULAR),
+            "of {}/utable.npy holds values that are no",
+        ),
+        (lambda f: np.savez(f / "uni_skip.npz"), "{}/uni_skip.npz lacks the array encoder_W"),
+        (
+            lambda f: np.savez(f / "uni_skip.npz", encoder_W=np.ones((4, 10), "f")),
+            "encoder_W of {}/uni_skip.npz has the shape [4, 10]; the config's model needs [6, 10]",
         ),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(folder, damage, sentence):
     damage(folder)
-    assert sentence.format(folder) in refusal(folder)
+    assert sentence.replace("{}", str(folder)) in refusal(folder)

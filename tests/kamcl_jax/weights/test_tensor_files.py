@@ -160,13 +160,8 @@ def test_plain_and_nested_state_dicts_are_read_in_either_format(tmp_path, torch,
 def test_parameters_and_short_floats_become_f32(tmp_path, torch):
     path = tmp_path / "model.bin"
     parameter = torch.nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T)
-    short = torch.tensor([0.25, 3.0])
-    torch.save({"p": parameter, "b": short.bfloat16(), "h": short.half()}, path)
-    expected = {
-        "p": np.float32([[1, 3], [2, 4]]),
-        "b": np.float32([0.25, 3]),
-        "h": np.float32([0.25, 3]),
-    }
+    torch.save({"p": parameter, "b": torch.tensor([0.25, 3.0]).bfloat16()}, path)
+    expected = {"p": np.float32([[1, 3], [2, 4]]), "b": np.float32([0.25, 3])}
     assert_same(tensor_files.read(path).tensors, expected)
 
 

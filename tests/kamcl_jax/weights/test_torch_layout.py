@@ -11,7 +11,7 @@ from flax import linen as nn
 from kamcl_jax.errors import PretrainedError
 from kamcl_jax.models.layers import BatchNorm, Convolution
 from kamcl_jax.weights import torch_layout
-from kamcl_jax.weights.torch_layout import BatchCount, Place, Spare, from_torch, named, to_torch
+from kamcl_jax.weights.torch_layout import Place, from_torch, named, to_torch
 
 
 def test_convolution_batch_norm_and_linear_compute_what_pytorchs_do():
@@ -54,23 +54,9 @@ def test_convolution_batch_norm_and_linear_compute_what_pytorchs_do():
 LAYOUT = {
     "a.weight": Place(("params", "gates"), (1, 0), 0),
     "b.weight": Place(("params", "gates"), (1, 0), 1),
-    "unused": Spare((3,), 1.0),
-    "count": BatchCount(),
 }
 LIKE = {"params": {"gates": jax.ShapeDtypeStruct((2, 3, 4), jnp.float32)}}
 TENSORS = {"a.weight": np.zeros((4, 3)), "b.weight": np.arange(12.0).reshape(4, 3)}
-
-
-def test_rows_of_a_stacked_leaf_come_from_several_tensors_and_spares_may_be_absent():
-    variables = from_torch(TENSORS, LAYOUT, LIKE, "it")
-    expected = np.stack([np.zeros((3, 4)), np.arange(12.0).reshape(4, 3).T])
-    np.testing.assert_array_equal(variables["params"]["gates"], expected)
-    assert variables["params"]["gates"].dtype == np.float32
-    tensors = to_torch(variables, LAYOUT)
-    np.testing.assert_array_equal(tensors["b.weight"], TENSORS["b.weight"])
-    np.testing.assert_array_equal(tensors["unused"], np.ones(3))
-    shapes = torch_layout.torch_shapes(LAYOUT, LIKE)
-    assert shapes == {name: tensor.shape for name, tensor in tensors.items()}
 
 
 @pytest.mark.parametrize(
