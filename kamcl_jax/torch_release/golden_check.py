@@ -59,10 +59,8 @@ def compare_all(
 def shared_noise(golden: np.ndarray, noise: np.ndarray, tensors: Sequence[str]) -> np.ndarray:
     """Gives all tensors of an encoder the largest relative noise among them.
 
-    Args:
-      golden: f64[N] or f64[N, M], a quantity of N tensors.
-      noise: f64[N], absolute, as is what is returned.
-      tensors: Their N names.
+    `golden` is a quantity of N tensors, f64[N] or f64[N, M]; `noise` and what is returned are
+    absolute, f64[N].
     """
     magnitude = np.abs(golden).reshape(len(noise), -1).max(axis=1)
     relative = noise / np.where(magnitude > 0, magnitude, np.inf)

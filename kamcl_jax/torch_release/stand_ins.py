@@ -16,7 +16,6 @@ from torch import nn
 WORD_WIDTH, HIDDEN_WIDTH = 620, 2400
 """The widths of the published skip-thoughts model."""
 
-_CLASSES = 1000
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels, stride
 
 
@@ -52,13 +51,12 @@ class ResNet18(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         channels_in = 64
         for number, (channels, stride) in enumerate(_STAGES, start=1):
-            first, second = (
-                BasicBlock(channels_in, channels, stride),
-                BasicBlock(channels, channels, 1),
+            first = BasicBlock(channels_in, channels, stride)
+            self.add_module(
+                f"layer{number}", nn.Sequential(first, BasicBlock(channels, channels, 1))
             )
-            self.add_module(f"layer{number}", nn.Sequential(first, second))
             channels_in = channels
-        self.fc = nn.Linear(channels_in, _CLASSES)
+        self.fc = nn.Linear(channels_in, 1000)
 
 
 GATES = ("r", "i", "n")
@@ -107,10 +105,9 @@ class GRU(nn.Module):
     def forward(
         self, x: torch.Tensor, max_length: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Runs over f32[B, T, input_size], for `max_length` steps if that is given.
+        """Returns all states of f32[B, T, input_size] as f32[B, steps, hidden_size], and the last.
 
-        Returns:
-          All states f32[B, steps, hidden_size], and the last one f32[B, hidden_size].
+        It takes `max_length` steps if that is given.
         """
         steps = x.shape[1] if max_length is None else int(max_length)
         state = x.new_zeros(x.shape[0], self.hidden_size)

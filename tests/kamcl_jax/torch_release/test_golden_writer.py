@@ -11,6 +11,7 @@ from fake_checkout import MODEL, write
 
 from kamcl_jax.errors import GoldenFileError
 from kamcl_jax.torch_release import command, golden_file, golden_inputs, golden_writer
+from kamcl_jax.torch_release.original import TorchOriginal
 
 CHECKOUT = os.environ.get("KAMCL_TORCH_CHECKOUT")
 GOLDEN_FILE = Path(__file__).parents[2] / "golden" / "parity_seed0.npz"
@@ -25,12 +26,15 @@ def plan(seed=SEED, batch_size=BATCH, caption_lengths=("2", "5"), epochs=EPOCHS,
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """A file of the fake original, written and read as users' files are."""
+def checkout(tmp_path_factory):
     pytest.importorskip("torch")
-    folder = tmp_path_factory.mktemp("golden")
-    path = folder / "below" / "golden.npz"
-    checkout = write(folder / "checkout", MODEL)
+    return write(tmp_path_factory.mktemp("checkout"), MODEL)
+
+
+@pytest.fixture(scope="module")
+def written(checkout, tmp_path_factory):
+    """A file of the fake original, written and read as users' files are."""
+    path = tmp_path_factory.mktemp("golden") / "below" / "golden.npz"
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         command.write_golden_file(path, checkout, plan())
     assert f"python main.py --mode=parity --golden={path}" in printed.getvalue()
@@ -38,8 +42,12 @@ def written(tmp_path_factory):
     return golden_file.read(path)
 
 
-def start(name, shape):
-    return golden_inputs.draw_tensor(name, shape, SEED)
+@pytest.fixture(scope="module")
+def start(checkout):
+    """Name -> the tensor that both modes start from."""
+    shapes = TorchOriginal(checkout, golden_inputs.VOCABULARY_SIZE).tensor_shapes()
+    drawn = {name: golden_inputs.draw_tensor(name, shapes[name], SEED) for name in shapes}
+    return {name: tensor.astype(np.float64) for name, tensor in drawn.items()}
 
 
 def test_the_file_says_what_it_was_made_from(written):
@@ -73,67 +81,48 @@ def test_every_quantity_has_its_noise_but_the_counts(written):
     assert written["noise/eval/final"].shape == ()
 
 
-def test_stages_and_weights_are_those_of_the_modules(written):
+def test_stages_and_weights_are_those_of_the_modules(written, start):
     for name in ("final", "low", "high", "sentence", "visual", "text"):
         assert written[f"eval/{name}"].shape == (BATCH, 8)
-    tokens = plan().batch(0)["tokens"]
-    embedding = start("textmodelQ.text_feature.seq2vec.weight", (1226, 8)).astype(np.float64)
-    np.testing.assert_allclose(written["eval/skipthoughts_head"], embedding[tokens], rtol=1e-12)
-    np.testing.assert_allclose(written["eval/sentence"], embedding[tokens].mean(1), rtol=1e-12)
-    low = start("visualmodelQ.low_module.weight", (8, 8)).astype(np.float64)
-    expected = written["eval/final"] @ low.T + start("visualmodelQ.low_module.bias", (8,))
-    np.testing.assert_allclose(written["eval/low"], expected, rtol=1e-10)
-    weight = float(start("visualmodelQ.gpo.linear.weight", (1, 1))[0, 0])
+    words = start["textmodelQ.text_feature.seq2vec.weight"][plan().batch(0)["tokens"]]
+    np.testing.assert_allclose(written["eval/skipthoughts_head"], words, rtol=1e-12)
+    np.testing.assert_allclose(written["eval/sentence"], words.mean(1), rtol=1e-12)
+    low, bias = (start[f"visualmodelQ.low_module.{kind}"] for kind in ("weight", "bias"))
+    np.testing.assert_allclose(
+        written["eval/low"], written["eval/final"] @ low.T + bias, rtol=1e-10
+    )
     for length in golden_writer.POOL_LENGTHS:
-        expected = np.exp(weight * np.linspace(0, 1, length))
-        np.testing.assert_allclose(
-            written[f"eval/pool_weights_{length}"], expected / expected.sum(), rtol=1e-10
-        )
+        expected = np.exp(start["visualmodelQ.gpo.linear.weight"][0] * np.linspace(0, 1, length))
+        weights = written[f"eval/pool_weights_{length}"]
+        np.testing.assert_allclose(weights, expected / expected.sum(), rtol=1e-10)
 
 
 @pytest.mark.parametrize(("mode", "reached"), [("release", REACHED), ("paper", 8)])
-def test_the_momentum_reaches_as_much_as_the_mode_says(written, mode, reached):
+def test_the_momentum_reaches_as_much_as_the_mode_says(written, start, mode, reached):
     names = [str(name) for name in written["tensor_names"]]
     after = dict(zip(names, written[f"{mode}/after1/mean"], strict=True))
     images = [name for name in names if name.startswith("visualmodelK.")]
     texts = [name for name in names if name.startswith("textmodelK.")]
     assert (len(images), len(texts)) == (8, REACHED)
     for name in images + texts:
-        shape = next(shape for end, shape in SHAPES.items() if name.endswith(end))
-        key, query = (
-            start(n, shape).mean(dtype=np.float64) for n in (name, name.replace("K.", "Q."))
-        )
+        key, query = start[name].mean(), start[name.replace("K.", "Q.")].mean()
         moved = name not in images[reached:]
         expected = KEPT * key + (1 - KEPT) * query if moved else key
         assert after[name] == pytest.approx(expected, rel=1e-9)
         assert (after[name] != key) == moved
 
 
-SHAPES = {
-    "gpo.linear.weight": (1, 1),
-    "gpo.linear.bias": (1,),
-    "module.weight": (8, 8),
-    "seq2vec.weight": (1226, 8),
-    "linear.weight": (8, 512),
-    "bias": (8,),
-}
-"""End of a name -> shape; of two ends that fit, the first counts."""
-
-
 @pytest.mark.parametrize("mode", MODES)
-def test_the_queues_have_each_steps_keys_and_one_batch_that_nobody_wrote(written, mode):
+def test_the_queues_have_each_steps_keys_and_one_batch_that_nobody_wrote(written, start, mode):
     for steps in (1, 3):
+        end = steps * BATCH
         for short, long in (("im", "image"), ("tx", "text")):
             queue = written[f"{mode}/after{steps}/queue_{long}"]
-            before = start(f"queue_{short}", (8, 8000))
-            written_columns = steps * BATCH
-            assert queue.dtype == np.float32
-            assert queue.shape == (8, written_columns + BATCH)
-            assert (queue[:, :written_columns] != before[:, :written_columns]).all()
-            np.testing.assert_array_equal(
-                queue[:, written_columns:], before[:, written_columns : queue.shape[1]]
-            )
-        assert [*written[f"{mode}/after{steps}/queue_pointer"]] == [steps * BATCH] * 2
+            before = start[f"queue_{short}"][:, : end + BATCH]
+            assert (queue.dtype, queue.shape) == (np.float32, before.shape)
+            assert (queue[:, :end] != before[:, :end]).all()
+            np.testing.assert_array_equal(queue[:, end:], before[:, end:])
+        assert [*written[f"{mode}/after{steps}/queue_pointer"]] == [end] * 2
 
 
 @pytest.mark.parametrize(
