@@ -147,7 +147,7 @@ def _encoding(
     texts = sample.tokens, sample.lengths, sample.word_concepts
     actions: dict[str, Action] = {
         report.IMAGES: partial(embed_images, sample.images, size),
-        report.CAPTIONS: partial(embed_texts, *texts, size),
+        report.CAPTIONS: partial(embed_texts, texts, size),
     }
     if theirs is not None:
         # The original encodes an image for every caption.

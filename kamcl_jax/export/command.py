@@ -29,11 +29,12 @@ def export(
 ) -> None:
     """Writes the best checkpoint of a run as a model folder, and its encoders as StableHLO.
 
-    Custom encoders that cannot be exported for inputs of any size are left out, with a note.
+    Custom encoders that cannot be exported for inputs of any size are left out, with a note. What
+    an export has written into the folder before is replaced, or removed.
 
     Args:
       workdir: The run's folder.
-      out: The folder to write to; what an export has written there before is replaced, or removed.
+      out: The folder to write to.
       split: One of `finished_run.SPLITS`, whose embeddings and concept probabilities are written
         too; this needs the data.
       config: The run's config, where its data lie elsewhere by now; if None, the checkpoint's.

@@ -43,8 +43,6 @@ from kamcl_jax.inference.model import TrainedModel
 ROWS_AT_ONCE = 2**14
 """How many rows a group of a Parquet file has, which are in memory at once."""
 
-_VECTOR = pa.list_(pa.float32())
-
 
 def file_names(split: str) -> tuple[str, str]:
     """Returns the names of both files of a split."""
@@ -52,18 +50,11 @@ def file_names(split: str) -> tuple[str, str]:
 
 
 def write(folder: Path, split: str, model: TrainedModel, examples: Examples) -> None:
-    """Encodes a split and writes both files.
-
-    Args:
-      folder: Where to write to.
-      split: The name of the split.
-      model: A model that was trained with the split's data.
-      examples: The split, with images at the model's size.
-    """
+    """Encodes a split, whose images have the model's size, and writes both files."""
     encoders, batch_size = (model.encoders, model.variables), model.config.evaluation.batch_size
     images = embed.encode_images(*encoders, examples.images, batch_size)
-    words = (examples.tokens, examples.lengths, examples.word_concepts)
-    captions = embed.encode_texts(*encoders, *words, batch_size)
+    texts = (examples.tokens, examples.lengths, examples.word_concepts)
+    captions = embed.encode_texts(*encoders, texts, batch_size)
     known = list(model.concepts.words)
     arrays: dict[str, Any] = {
         "image_embeddings": images.embeddings,
@@ -82,13 +73,14 @@ def write(folder: Path, split: str, model: TrainedModel, examples: Examples) -> 
 
 
 def _write_rows(file: IO[bytes], arrays: dict[str, Any]) -> None:
+    vector = pa.list_(pa.float32())
     schema = pa.schema(
         {
             "kind": pa.string(),
             "file_name": pa.string(),
             "caption": pa.string(),
-            "embedding": _VECTOR,
-            "concepts": _VECTOR,
+            "embedding": vector,
+            "concepts": vector,
         },
         metadata={
             "concept_words": json.dumps(arrays["concept_words"].tolist()),
@@ -115,6 +107,5 @@ def _write_rows(file: IO[bytes], arrays: dict[str, Any]) -> None:
 
 
 def _lists(values: np.ndarray) -> pa.Array:
-    """Turns f32[R, W] into R lists."""
     ends = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
     return pa.ListArray.from_arrays(ends, values.reshape(-1))

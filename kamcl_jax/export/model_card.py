@@ -35,7 +35,6 @@ FIELDS_SHOWN = (
 )
 """The fields of the config that are shown, where they are set to something."""
 
-NOTHING = ("''", "False", "None")
 OURS = {"image_encoder": "image_encoder.depth", "text_encoder": "text_encoder.hidden_width"}
 """Tower -> the field among those shown that a custom encoder does not read."""
 
@@ -103,7 +102,7 @@ def _fields(model: TrainedModel) -> str:
     rows = [
         [f"`{name}`", f"`{fields[name]!r}`".replace("|", "\\|")]
         for name in (*FIELDS_SHOWN, *free)
-        if name not in unread and repr(fields[name]) not in NOTHING
+        if name not in unread and repr(fields[name]) not in ("''", "False", "None")  # 0 is shown
     ]
     return tables.markdown_table(("field of the config", "value"), rows, left=2)
 

@@ -37,17 +37,13 @@ FILES = CONFIG, WEIGHTS, VOCABULARY, CARD = (
 )
 MODEL_TYPE, FORMAT = "kamcl", 1
 FIELDS_OF_A_MACHINE = (
-    "data.dir",
-    "data.prepared_dir",
-    "data.options.captions",
-    "data.options.images",
+    *("data.dir", "data.prepared_dir"),
+    *("data.options.captions", "data.options.images"),
 )
 """Fields of a config that mean nothing elsewhere, and are not written."""
 
 FIELDS_WITH_A_FILE = (
-    "concepts.stop_words",
-    "image_encoder.pretrained",
-    "text_encoder.pretrained",
+    *("concepts.stop_words", "image_encoder.pretrained", "text_encoder.pretrained"),
 )
 """Fields of a config that may name a file: its folder is not written."""
 
@@ -65,9 +61,7 @@ def published_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def write_file(path: Path, write_content: Callable[[IO[bytes]], object]) -> None:
     """Writes a file that appears under its name, in place of one before, only when it is whole.
 
-    Args:
-      path: The file, whose folder is made if it is absent.
-      write_content: Writes into the open file.
+    The file's folder is made if it is absent.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,16 +77,7 @@ def write_bytes(path: Path, content: bytes | bytearray) -> None:
 
 
 def write(folder: Path, model: TrainedModel, card: str) -> None:
-    """Writes a model; files of these names are replaced, and others stay.
-
-    Args:
-      folder: Where to write to; it is made if it is absent.
-      model: The model.
-      card: The model card, in Markdown.
-
-    Raises:
-      ExportError: A file cannot be written; what was there before is still there.
-    """
+    """Writes a model and its card, which is Markdown; files of other names stay as they are."""
     words = model.words
     tensors = {
         name: np.asarray(tensor, order="C")
@@ -124,15 +109,8 @@ def _json(value: Any) -> bytes:
 def read(folder: Path, untrusted: Path | None = None) -> TrainedModel:
     """Reads what `write` has written.
 
-    Encoders that the config names by import path are imported, but never from the folder itself.
-
-    Args:
-      folder: The folder of the model.
-      untrusted: A folder around it that came with it: nothing is imported from there either.
-
-    Raises:
-      ExportError: A file is missing, damaged, or of another model than the config describes, or
-        the model brings code.
+    Encoders that the config names by import path are imported, but never from the folder itself,
+    nor from an `untrusted` folder around it that came with it.
     """
     config, vocabulary = _read_json(folder / CONFIG), _read_json(folder / VOCABULARY)
     if config.get("model_type") != MODEL_TYPE or config.get("format") != FORMAT:

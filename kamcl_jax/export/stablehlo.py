@@ -76,8 +76,7 @@ def text_encoder(model: TrainedModel) -> bytearray:
 
 
 def _functions(model: TrainedModel) -> tuple[embed.EncodeImages, embed.EncodeTexts]:
-    num_tokens = len(model.vocabulary) + 1
-    towers = build.make_model(model.config, num_tokens, model.concept_width)
+    towers = build.make_model(model.config, model.words.num_tokens, model.concept_width)
     return embed.encoder_functions(towers, build.compute_dtype(model.config))
 
 

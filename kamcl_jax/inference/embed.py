@@ -34,6 +34,9 @@ class Rows(Protocol):
 Variables = dict[str, Any]
 """The `params` and `batch_stats` of a model."""
 
+Captions = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""The tokens i32[M, T], lengths i32[M] and word concepts [M, N] of M captions."""
+
 
 class Encoded(NamedTuple):
     """What a model says of B images or captions.
@@ -99,13 +102,7 @@ def encoder_functions(
 
 
 def make_encoders(model: nn.Module, layout: Layout, dtype: DTypeLike | None = None) -> Encoders:
-    """Returns jitted encoders of a `DualEncoder` in evaluation mode.
-
-    Args:
-      model: The `DualEncoder`.
-      layout: Where its variables lie.
-      dtype: The type that weights and activations are cast to; None leaves them.
-    """
+    """Returns the jitted `encoder_functions` of a model whose variables lie as `layout` says."""
     images, texts = encoder_functions(model, dtype, layout.gathered)
     split = layout.batch
     compiled = partial(
@@ -122,8 +119,7 @@ def make_encoders(model: nn.Module, layout: Layout, dtype: DTypeLike | None = No
 
 def encode_images(encoders: Encoders, variables: Any, images: Rows, batch_size: int) -> Encoded:
     """Encodes u8[N, S, S, 3], which may be read lazily; the result is on the host."""
-    encode = partial(encoders.images, variables)
-    return _in_batches(encode, (images,), batch_size, encoders.layout)
+    return _in_batches(partial(encoders.images, variables), (images,), batch_size, encoders.layout)
 
 
 def embed_images(encoders: Encoders, variables: Any, images: Rows, batch_size: int) -> np.ndarray:
@@ -136,47 +132,29 @@ def embed_images(encoders: Encoders, variables: Any, images: Rows, batch_size: i
 
 
 def encode_texts(
-    encoders: Encoders,
-    variables: Any,
-    tokens: np.ndarray,
-    lengths: np.ndarray,
-    word_concepts: np.ndarray,
-    batch_size: int,
+    encoders: Encoders, variables: Any, captions: Captions, batch_size: int
 ) -> Encoded:
-    """Encodes captions i32[M, T], i32[M] and [M, N]; the result is on the host."""
-    encode = partial(encoders.texts, variables)
-    return _in_batches(encode, (tokens, lengths, word_concepts), batch_size, encoders.layout)
+    """Encodes M captions; the result is on the host."""
+    return _in_batches(partial(encoders.texts, variables), captions, batch_size, encoders.layout)
 
 
 def embed_texts(
-    encoders: Encoders,
-    variables: Any,
-    tokens: np.ndarray,
-    lengths: np.ndarray,
-    word_concepts: np.ndarray,
-    batch_size: int,
+    encoders: Encoders, variables: Any, captions: Captions, batch_size: int
 ) -> np.ndarray:
     """Encodes as `encode_texts` does, but fetches the embeddings alone, f32[M, E]."""
 
     def embed(*inputs):
         return encoders.texts(variables, *inputs).embeddings
 
-    return _in_batches(embed, (tokens, lengths, word_concepts), batch_size, encoders.layout)
+    return _in_batches(embed, captions, batch_size, encoders.layout)
 
 
 def embed(encoders: Encoders, variables: Any, examples: Examples, batch_size: int) -> Embeddings:
-    """Embeds the images and captions of a split.
-
-    Args:
-      encoders: The compiled encoders, from `make_encoders`.
-      variables: The variables of the model.
-      examples: The split.
-      batch_size: How many are encoded at once.
-    """
-    texts = (examples.tokens, examples.lengths, examples.word_concepts)
+    """Embeds the images and captions of a split, `batch_size` at once."""
+    captions = (examples.tokens, examples.lengths, examples.word_concepts)
     return Embeddings(
         images=embed_images(encoders, variables, examples.images, batch_size),
-        captions=embed_texts(encoders, variables, *texts, batch_size),
+        captions=embed_texts(encoders, variables, captions, batch_size),
     )
 
 

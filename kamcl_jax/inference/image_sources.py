@@ -45,14 +45,9 @@ class LazyImages:
 
 
 def pixels(source: ImageSource, size: int) -> np.ndarray:
-    """Reads an image, converts it to RGB and resizes it with PIL's bilinear filter.
+    """Reads an image as RGB and resizes it with PIL's bilinear filter -> u8[size, size, 3].
 
-    Args:
-      source: The image.
-      size: The pixels a side; the proportions are not kept, as in the release.
-
-    Returns:
-      u8[size, size, 3].
+    The proportions are not kept, as in the release.
 
     Raises:
       UnreadableImageError: The source is missing, damaged or of a kind that is not read.

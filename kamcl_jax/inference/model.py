@@ -45,6 +45,11 @@ class Words:
     concepts: list[str]
     concept_width: int
 
+    @property
+    def num_tokens(self) -> int:
+        """The rows of the text encoder's embedding; row 0 is the padding."""
+        return len(self.vocabulary) + 1
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
@@ -84,14 +89,10 @@ class TrainedModel:
           captions: M sentences. Words that the model does not know count as one unknown word, and
             a sentence is cut where the training cut its captions (`config.data.max_tokens`).
           batch_size: How many are encoded at once; None means `config.evaluation.batch_size`.
-
-        Raises:
-          DataError: There is no sentence, or one has no word.
         """
-        arrays = self._caption_arrays(captions)
+        arrays, size = self._caption_arrays(captions), self._batch_size(batch_size)
         inputs = (arrays["tokens"], arrays["lengths"], arrays["word_concepts"])
-        size = self._batch_size(batch_size)
-        return embed.embed_texts(self.encoders, self.variables, *inputs, size)
+        return embed.embed_texts(self.encoders, self.variables, inputs, size)
 
     def encode_images(
         self, images: np.ndarray | Sequence[ImageSource], batch_size: int | None = None
@@ -102,20 +103,13 @@ class TrainedModel:
           images: N files, arrays or PIL images of any size, or one array u8[N, S, S, 3] of the
             config's image size. Files are read batch by batch.
           batch_size: How many are encoded at once; None means `config.evaluation.batch_size`.
-
-        Raises:
-          DataError: There is no image, or one cannot be read.
         """
         return np.asarray(self.encode_images_with_concepts(images, batch_size).embeddings)
 
     def encode_images_with_concepts(
         self, images: np.ndarray | Sequence[ImageSource], batch_size: int | None = None
     ) -> Encoded:
-        """Embeds images as `encode_images` does, and says which concepts the model sees in them.
-
-        Returns:
-          The embeddings f32[N, E] and a probability for each of `concepts.words`, f32[N, C].
-        """
+        """Embeds images as `encode_images` does, with a probability f32[N, C] for each concept."""
         rows, size = self._rows(images), self._batch_size(batch_size)
         encoded = embed.encode_images(self.encoders, self.variables, rows, size)
         return Encoded(encoded.embeddings, encoded.concepts[:, : len(self.concepts)])
@@ -193,10 +187,7 @@ class TrainedModel:
 def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
     """Opens a run's checkpoint; no data set is needed.
 
-    Args:
-      workdir: The run's folder.
-      step: The step of the checkpoint; if None, the one with the best validation is taken, or the
-        latest if none was validated.
+    Without a step it is the one with the best validation, or the latest if none was validated.
     """
     # Imported here, since orbax comes with it, which an exported model does not need.
     from kamcl_jax.runs.checkpoints import open_checkpoints
@@ -222,23 +213,15 @@ def abstract_variables(config: ml_collections.ConfigDict, words: Words) -> Varia
 def assemble(
     step: int, config: ml_collections.ConfigDict, words: Words, variables: Variables
 ) -> TrainedModel:
-    """Makes a trained model of its parts, on the devices of this process.
-
-    Args:
-      step: The training step after which the variables were saved.
-      config: The config of the training.
-      words: The words that it was trained with.
-      variables: The variables, as `abstract_variables` describes them.
-    """
+    """Makes a trained model, whose variables are as `abstract_variables` says, on these devices."""
     config = build.on_these_devices(config)
-    mesh = build.check_with_devices(config, trains=False)
-    layout = replicated(mesh)
+    layout = replicated(build.check_with_devices(config, trains=False))
     form = word_form(config.concepts.lemmatize)
     return TrainedModel(
         step=step,
         config=config,
         encoders=embed.make_encoders(
-            build.make_model(config, _num_tokens(words), words.concept_width),
+            build.make_model(config, words.num_tokens, words.concept_width),
             layout,
             build.compute_dtype(config),
         ),
@@ -250,8 +233,4 @@ def assemble(
 
 
 def _abstract_state(config: ml_collections.ConfigDict, words: Words) -> TrainState:
-    return build.abstract_state(config, _num_tokens(words), words.concept_width)
-
-
-def _num_tokens(words: Words) -> int:
-    return len(words.vocabulary) + 1  # row 0 is the padding
+    return build.abstract_state(config, words.num_tokens, words.concept_width)

@@ -1,15 +1,15 @@
 """Checkpoints of the train state: the latest one to go on from, the best one to use."""
 
 import contextlib
-import dataclasses
 import errno
 import itertools
 import json
+import operator
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -30,6 +30,7 @@ DAMAGED = "damaged_checkpoints"
 """The folder beside the checkpoints that takes those that cannot be read."""
 
 Record = dict[str, Any]
+"""What travels with a state, of JSON's types."""
 
 _OF_THE_MACHINE = (
     *(errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
@@ -43,17 +44,9 @@ def folder_of(workdir: Path) -> Path:
     return workdir / FOLDER
 
 
-@dataclasses.dataclass(frozen=True)
-class Restored:
-    """What a checkpoint holds.
+class Restored(NamedTuple):
+    """What a checkpoint holds: the state of training, and what else travels with it."""
 
-    Attributes:
-      step: The step that it was written after.
-      state: The state of training.
-      record: What else travels with it, of JSON's types.
-    """
-
-    step: int
     state: TrainState
     record: Record
 
@@ -72,24 +65,12 @@ class Checkpoints:
           directory: The folder.
           keep: How many of the latest checkpoints are kept besides the best.
           read_only: Leaves everything as it is, even what a killed process has not finished.
-
-        Raises:
-          DamagedCheckpointError: The metrics of a checkpoint cannot be read, and `read_only` keeps
-            it from being set aside.
         """
-        policy = managers.AnyPreservationPolicy(
-            [
-                managers.LatestN(keep),
-                managers.BestN(
-                    get_metric_fn=lambda metrics: metrics[BEST_METRIC],
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
+        score = operator.itemgetter(BEST_METRIC)
+        best = managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            best_fn=lambda metrics: metrics[BEST_METRIC],
+            preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(keep), best]),
+            best_fn=score,
             best_mode="max",
             read_only=read_only,
             cleanup_tmp_directories=not read_only,  # which a killed process has left
@@ -117,10 +98,7 @@ class Checkpoints:
         Args:
           state: The state, which may be donated as soon as this returns.
           metrics: The metrics of validation, if there was one at this step.
-          record: What travels with the state, of JSON's types.
-
-        Raises:
-          CheckpointError: This or the last checkpoint cannot be written.
+          record: What travels with the state.
         """
         stored = {"record": record, "checksums": sums_of_bits(state)}
         with self._failure_of_writing():
@@ -144,23 +122,13 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     @property
-    def best(self) -> int | None:
-        """The step of the highest validation mR, or None where none was validated."""
-        self.wait()
-        return self._manager.best_step()
-
-    @property
     def best_or_latest(self) -> int:
         """The step of the best checkpoint, or of the latest where none was validated."""
-        best = self.best
-        step = self.latest if best is None else best
-        if step is None:
-            raise CheckpointError(f"{self._directory} holds no checkpoint")
-        return step
+        return self.best_first[0]
 
     @property
     def best_first(self) -> list[int]:
-        """The steps of all checkpoints: the validated ones, the best first, then the others."""
+        """The steps of all checkpoints: the best first, then those not validated."""
         self.wait()
         scores = {step: self.score(step) for step in self.steps}
         validated = [step for step, score in scores.items() if score is not None]
@@ -199,8 +167,7 @@ class Checkpoints:
           DamagedCheckpointError: It cannot be read, its shapes are not those of `like`, or it is
             not what was written.
         """
-        state, record = self._restore(step, _target(like, sharding))
-        return Restored(step, state, record)
+        return Restored(*self._restore(step, _target(like, sharding)))
 
     def restore_fields(
         self, step: int, like: TrainState, sharding: Any, fields: Sequence[str]
@@ -213,7 +180,6 @@ class Checkpoints:
         return self._restore(step, {field: getattr(target, field) for field in fields})[0]
 
     def _restore(self, step: int, target: Any) -> tuple[Any, Record]:
-        """Reads what `target` has of the state, and the record."""
         stored = self._stored(step)
         arguments = ocp.args.PyTreeRestore(
             target,
@@ -277,9 +243,7 @@ class Checkpoints:
     def _stored(self, step: int) -> Record:
         with self._failure_of_reading(step):
             arguments = ocp.args.Composite(record=ocp.args.JsonRestore())
-            stored = self._manager.restore(step, args=arguments).record
-            if not isinstance(stored, dict):
-                raise TypeError("its record is of another shape")
+            stored: Record = self._manager.restore(step, args=arguments).record
         if "checksums" not in stored:
             raise CheckpointError(
                 f"{self._name_of(step)} was written by an earlier version of this program"
@@ -342,11 +306,7 @@ def first_readable(
     read: Callable[[int], T],
     tell: Callable[[DamagedCheckpointError], None] = lambda error: None,
 ) -> T:
-    """Reads the first of one or more checkpoints that is not damaged.
-
-    Raises:
-      DamagedCheckpointError: The last of them is damaged, too.
-    """
+    """Reads the first of one or more checkpoints that is not damaged, and tells of those before."""
     *others, last = steps
     for step in others:
         try:
@@ -377,9 +337,8 @@ def _readable_metrics(path: Path) -> bool:
 
 
 def _target(like: TrainState, sharding: Any) -> TrainState:
-    places = sharding
-    if not isinstance(sharding, TrainState):
-        places = jax.tree.map(lambda _: sharding, like)
+    is_tree = isinstance(sharding, TrainState)
+    places = sharding if is_tree else jax.tree.map(lambda _: sharding, like)
     return jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), like, places
     )

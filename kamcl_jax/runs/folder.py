@@ -52,9 +52,6 @@ def lock(workdir: Path) -> Iterator[None]:
 
     The lock is the operating system's, so it ends with the process, however that ends. Of several
     processes that train together, process 0 holds it.
-
-    Raises:
-      ConfigError: Another training holds the lock, or the folder cannot be written.
     """
     if not hosts.is_first():
         yield

@@ -84,7 +84,6 @@ def check_same_run(experiment: Experiment, record: dict[str, Any]) -> None:
 
 
 def _lost_images(experiment: Experiment, record: dict[str, Any]) -> str:
-    """Names the images that were used when the checkpoint was written, but can't be used now."""
     before = record.get(LEFT_OUT, ())
     lost = [name for name in experiment.data.left_out if name not in before]
     what = "used at that time can't be used now"
@@ -92,7 +91,6 @@ def _lost_images(experiment: Experiment, record: dict[str, Any]) -> str:
 
 
 def _what_steps_depend_on(experiment: Experiment) -> dict[str, Any]:
-    """Returns the words, and what decides which pairs a step shows."""
     data = experiment.data
     return {
         "vocabulary": list(data.vocabulary.words),
@@ -130,10 +128,7 @@ def sums_of_bits(state: TrainState | dict[str, Any]) -> dict[str, int]:
 
     Each word counts an odd number of times that depends on its place, so that a change of any one
     is found, and two that changed places are. The sum depends neither on the order of summation
-    nor on the devices.
-
-    Args:
-      state: The whole state, or some of its fields by name.
+    nor on the devices. The state may be whole, or some of its fields by name.
     """
     fields = state if isinstance(state, dict) else vars(state)
     leaves = jax.tree_util.tree_leaves_with_path(dict(fields))

@@ -36,7 +36,6 @@ QUERIES_AT_ONCE = 1024
 MOST_NAMED = 5
 """How many suffixes or files are named where the number of all tells enough."""
 
-CSV_COLUMNS = ("line", "query", "rank", "score", "file")
 _FORMULA = ("=", "+", "-", "@", "\t")  # what a spreadsheet takes for the start of a formula
 
 
@@ -254,7 +253,7 @@ def results_file(path: Path) -> Iterator[Callable[[Line, Sequence[Found]], None]
         text = io.TextIOWrapper(file, "utf-8", errors="backslashreplace", newline="")
         try:
             if path.suffix.lower() == ".csv":
-                csv.writer(text).writerow(CSV_COLUMNS)
+                csv.writer(text).writerow(("line", "query", "rank", "score", "file"))
                 yield lambda line, found: _write_csv(text, line, found)
             else:
                 yield lambda line, found: _write_jsonl(text, line, found)

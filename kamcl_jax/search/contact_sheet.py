@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image, ImageOps
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:  # it takes half a second to import: only who draws waits for 
 COLUMNS, MOST_IMAGES, MOST_CAPTIONS = 5, 50, 10
 DOTS_PER_INCH = 110
 CELL, LABEL, GAP, LINE = 1.9, 0.62, 0.2, 0.2  # inches
-NAME_LETTERS, CAPTION_LETTERS, QUERY_LETTERS = 27, 95, 110
-TITLE_LINES = 3
 BACKGROUND = "#f2f2f2"
 THUMBNAIL = (2 * DOTS_PER_INCH, 2 * DOTS_PER_INCH)
 """The width and height in pixels that images are drawn with."""
@@ -36,8 +33,7 @@ _FONTS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class FoundImage:
+class FoundImage(NamedTuple):
     """An image of a contact sheet; `image` is None where it cannot be read any more."""
 
     image: Image.Image | None
@@ -45,14 +41,10 @@ class FoundImage:
     score: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Query:
-    """What was asked.
+class Query(NamedTuple):
+    """What was asked: a sentence, or an image and its file's name.
 
-    Attributes:
-      text: The sentence, or the name of the image's file.
-      image: The image, if it was one.
-      captions: Captions that fit the image, the best first, with their scores.
+    The captions are those that fit an image, the best first, with their scores.
     """
 
     text: str
@@ -69,7 +61,7 @@ def draw(path: Path, query: Query, found: Sequence[FoundImage]) -> None:
 
     found = found[:MOST_IMAGES]
     rows = -(-len(found) // COLUMNS)
-    title = _lines(query.text, QUERY_LETTERS, TITLE_LINES)
+    title = _lines(query.text, letters=110, lines=3)
     head = GAP + LINE * (1 + title.count("\n")) + (CELL + GAP if query.image else 0)
     height = head + GAP + rows * (CELL + LABEL)
     figure = Figure(figsize=(GAP + COLUMNS * (CELL + GAP), height))
@@ -85,24 +77,22 @@ def draw(path: Path, query: Query, found: Sequence[FoundImage]) -> None:
             _draw_image(figure, left, top, one.image)
             score = f"{place + 1}:  {one.score:.3f}"
             _write(figure, left, top - CELL - 0.05, score, fontsize=8, weight="bold")
-            name = _lines(one.name, NAME_LETTERS, 2, keep_end=True)
+            name = _lines(one.name, letters=27, lines=2, keep_end=True)
             _write(figure, left, top - CELL - 0.21, name, fontsize=7)
         with storage.replaced(path, storage.PART) as file:
             figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
 
 
 def _draw_query(figure: Figure, query: Query, top: float) -> None:
-    """Draws the image that was asked with, and the captions that fit it beside it."""
     _draw_image(figure, GAP, top, query.image)
     lines = [
-        f"{score:.3f}  {_lines(text, CAPTION_LETTERS, 1)}"
+        f"{score:.3f}  {_lines(text, letters=95, lines=1)}"
         for text, score in query.captions[:MOST_CAPTIONS]
     ]
     _write(figure, 2 * GAP + CELL, top, "\n".join(lines), fontsize=9)
 
 
 def _draw_image(figure: Figure, left: float, top: float, image: Image.Image | None) -> None:
-    """Draws an image into a square, whole and in its proportions."""
     width, height = figure.get_size_inches()
     place = (left / width, (top - CELL) / height, CELL / width, CELL / height)
     axis = figure.add_axes(place, facecolor=BACKGROUND, xticks=[], yticks=[])

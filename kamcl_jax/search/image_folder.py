@@ -46,11 +46,8 @@ def find_images(root: Path, without: Path) -> FoundFiles:
     """Looks for images in a folder and the folders in it, without opening them.
 
     Hidden files and folders are left out, and so are folders that hold an index: the pictures in
-    them show what was found. Links to files are followed within the folder.
-
-    Args:
-      root: The folder, absolute.
-      without: An absolute folder that is not looked into.
+    them show what was found. Links to files are followed within the folder. Both paths are
+    absolute; `without` is a folder that is not looked into.
     """
     found = FoundFiles({}, {}, Counter(), 0)
     names, linked_folders = [], 0

@@ -75,13 +75,7 @@ class IndexSettings:
 
 
 class IndexRows(NamedTuple):
-    """The rows of N images.
-
-    Attributes:
-      states: The N files.
-      embeddings: f32[N, E], mapped from the file, read-only.
-      concepts: f16[N, C], likewise.
-    """
+    """The files of N images, and their rows f32[N, E] and f16[N, C], mapped from the disk."""
 
     states: Sequence[FileState]
     embeddings: np.ndarray
@@ -136,19 +130,11 @@ class ImageIndex:
         return found.path
 
     def read_image(self, row: int) -> Image.Image:
-        """Returns the image of a row as the model saw it, as 8-bit RGB of its own size.
-
-        Raises:
-          DataError: It is gone, or cannot be read.
-        """
+        """Returns the image of a row as the model saw it, as 8-bit RGB of its own size."""
         return self.read_file(self.path_of(row))
 
     def read_file(self, path: Path) -> Image.Image:
-        """Returns the image in any file, read as those of the index are.
-
-        Raises:
-          DataError: It cannot be read.
-        """
+        """Returns the image in any file, read as those of the index are."""
         try:
             return reader.read_rgb(image_files.read_bytes(path), self.settings.choice)
         except image_files.UnreadableImageError as error:
@@ -158,13 +144,7 @@ class ImageIndex:
 def open_index(folder: Path, *, with_model: bool = False) -> ImageIndex:
     """Opens an index that `--mode=index` has written, even if it has not finished.
 
-    Args:
-      folder: The folder of the index.
-      with_model: Whether to read the model now, so that an indexing cannot take it away any more.
-
-    Raises:
-      DataError: There is no index, or it cannot be read.
-      ExportError: Its model cannot be read.
+    `with_model` reads the model now, so that an indexing cannot take it away any more.
     """
     number, images_root = read_pointer(folder)
     try:
@@ -192,11 +172,7 @@ def _open(folder: Path, number: int, images_root: Path) -> ImageIndex:
 
 
 def read_pointer(folder: Path) -> tuple[int, Path]:
-    """Returns the number of the current generation, and the folder of the images.
-
-    Raises:
-      DataError: There is no index, or its pointer is damaged.
-    """
+    """Returns the number of the current generation, and the folder of the images."""
     path = folder / POINTER
     if not path.is_file():
         raise DataError(f"{folder} is no index of images: --mode=index makes one.")
@@ -219,13 +195,8 @@ def generation_of(folder: Path, number: int) -> Path:
 
 def settings_as_json(settings: IndexSettings) -> str:
     """Returns what `read_settings` reads."""
-    stored = {
-        "image_encoder": settings.image_encoder,
-        "text_encoder": settings.text_encoder,
-        "bands": settings.choice.bands,
-        "stretch": settings.choice.stretch,
-        "widths": settings.widths,
-    }
+    stored = dataclasses.asdict(settings)
+    stored |= stored.pop("choice")
     return json.dumps(stored) + "\n"
 
 

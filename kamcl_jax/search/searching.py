@@ -1,9 +1,9 @@
 """Searches an index, exactly or through FAISS.
 
-Through FAISS the embeddings are grouped around `num_groups` centres, and a query is compared with
-the groups of the nearest centres only. That is quicker for more than a million images. The groups
-lie in `faiss.index` beside the rows, and take as much of the disk as the embeddings. FAISS is
-optional: `pip install faiss-cpu`.
+Through FAISS the embeddings of N images are grouped around 4 sqrt(N) centres, and a query is
+compared with the groups of the nearest centres only. That is quicker for more than a million
+images. The groups lie in `faiss.index` beside the rows, and take as much of the disk as the
+embeddings. FAISS is optional: `pip install faiss-cpu`.
 """
 
 import math
@@ -28,7 +28,6 @@ FAISS_FILE = "faiss.index"
 ROWS_A_GROUP = 40
 """At least as many rows are in a group on average, and place its centre; FAISS warns of fewer."""
 
-SHARE_OF_GROUPS = 1 / 32
 ADDED_AT_ONCE = 2**16
 
 
@@ -59,9 +58,6 @@ def search(
 
     Returns:
       For each query its images, the nearest first.
-
-    Raises:
-      DataError: FAISS is asked for, and is not installed.
     """
     if approximate:
         scores, rows = faiss_top_k(index, queries, k)
@@ -93,13 +89,8 @@ def query_notes(model: TrainedModel, query: str) -> list[str]:
     return notes
 
 
-def num_groups(num_rows: int) -> int:
-    """Returns how many groups FAISS puts embeddings into: 4 sqrt(N), fewer if N is small."""
-    return max(1, min(int(4 * math.sqrt(num_rows)), num_rows // ROWS_A_GROUP))
-
-
 def faiss_top_k(
-    index: ImageIndex, queries: np.ndarray, k: int, *, share: float = SHARE_OF_GROUPS
+    index: ImageIndex, queries: np.ndarray, k: int, *, share: float = 1 / 32
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds most of the k nearest images of each query.
 
@@ -107,17 +98,10 @@ def faiss_top_k(
     and beyond twice as many rows they are made anew. If they cannot be written, that is said on
     stderr, and the next search makes them again.
 
-    Args:
-      index: The index to search.
-      queries: f32[Q, E], unit vectors.
-      k: How many images a query finds, at least 1.
-      share: The share of the groups that a query is compared with.
+    A query is compared with a `share` of the groups; the other arguments are those of `search`.
 
     Returns:
       Scores f32[Q, K], descending, and rows i64[Q, K], where K = min(k, N); a row of -1 is none.
-
-    Raises:
-      DataError: FAISS is not installed.
     """
     try:
         import faiss
@@ -131,7 +115,6 @@ def faiss_top_k(
 
 
 def _groups_of_all_rows(faiss: ModuleType, index: ImageIndex) -> Any:
-    """Reads the groups from their file if it has all rows, and else writes them there."""
     path, total = index.generation / FAISS_FILE, len(index.embeddings)
     groups = _read_groups(faiss, path, faiss.IO_FLAG_MMAP)
     if groups is not None and groups.ntotal == total:
@@ -163,7 +146,7 @@ def _read_groups(faiss: ModuleType, path: Path, flags: int) -> Any:
 
 def _groups_without_rows(faiss: ModuleType, embeddings: np.ndarray) -> Any:
     total, width = embeddings.shape
-    count = num_groups(total)
+    count = max(1, min(int(4 * math.sqrt(total)), total // ROWS_A_GROUP))
     groups = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, count, faiss.METRIC_INNER_PRODUCT)
     sampled = np.linspace(0, total - 1, min(total, ROWS_A_GROUP * count)).astype(np.int64)
     print(f"grouping {total} embeddings around {count} centres", file=sys.stderr, flush=True)

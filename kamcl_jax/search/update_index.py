@@ -81,9 +81,6 @@ def index_images(
       images: The folder of the images; those in folders below it count, too.
       folder: The folder of the index, made if absent.
       choice: The bands of TIFF files.
-
-    Raises:
-      DataError: There are no images, or the index cannot be read or written.
     """
     root, folder, choice = images.resolve(), folder.resolve(), choice or BandChoice()
     found = find_images(root, without=folder)
@@ -96,11 +93,7 @@ def index_images(
 
 
 def check_folders(images: Path, folder: Path) -> None:
-    """Refuses folders that cannot be indexed, before the user has waited for a model.
-
-    Raises:
-      DataError: There are no images, or the index is damaged or one of another folder.
-    """
+    """Refuses folders that cannot be indexed, before the user has waited for a model."""
     if not images.is_dir():
         raise DataError(f"There is no folder {images} of images.")
     if folder.exists() and not folder.is_dir():
@@ -113,7 +106,6 @@ def check_folders(images: Path, folder: Path) -> None:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with storage.lock(folder, advice="name another --index"):
             yield
     except OSError as error:
@@ -151,7 +143,6 @@ def _update(
 
 
 def _names_before(folder: Path, settings: IndexSettings) -> list[str]:
-    """Returns the images in the index; says so if it was made with other settings."""
     if not (folder / index.POINTER).exists():
         return []
     before = index.open_index(folder)
@@ -177,7 +168,6 @@ def _embed(
     append: Append,
     done: Indexed,
 ) -> None:
-    """Embeds images and appends their rows, batch by batch; `done` tells of each."""
     batch_size = min(model.config.evaluation.batch_size, len(states))
     reading = read_images(root, states, done.image_size, choice, BATCHES_AHEAD * batch_size)
     with contextlib.closing(reading), image_bar("embedding", len(states)) as bar:

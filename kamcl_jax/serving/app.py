@@ -15,9 +15,6 @@ from kamcl_jax.serving.limits import Limits
 from kamcl_jax.serving.pictures import Pictures, Uploads
 from kamcl_jax.serving.views import Views
 
-FORM_BYTES = 2**16
-"""What the other fields of an upload's form may take."""
-
 
 class RowConverter(BaseConverter):
     """A row of an index in an address."""
@@ -29,27 +26,19 @@ class RowConverter(BaseConverter):
         return int(value)
 
 
-class TokenConverter(BaseConverter):
-    """The name of an upload in an address."""
-
-    regex = "[A-Za-z0-9_-]{1,64}"
-
-
 def make_app(index: ImageIndex, limits: Limits, *, only_this_machine: bool) -> Flask:
     """Makes the application; everything that its first visitor needs is compiled when it returns.
 
-    Args:
-      index: The index to search.
-      limits: What visitors can ask for.
-      only_this_machine: Whether to refuse requests whose Host header names another machine, see
-        `guards.names_this_machine`.
+    With `only_this_machine` it refuses requests whose Host header names another machine, see
+    `guards.names_this_machine`.
     """
     engine = Engine(index, limits.most_results)
     engine.warm_up(limits.query_tokens)
     pictures = Pictures(index, limits)
     uploads = Uploads(engine, pictures.decoders, limits)
     app = Flask(__name__)
-    app.config.update(MAX_CONTENT_LENGTH=limits.upload_bytes + FORM_BYTES, MAX_FORM_PARTS=8)
+    form_bytes = 2**16  # for the other fields of an upload's form
+    app.config.update(MAX_CONTENT_LENGTH=limits.upload_bytes + form_bytes, MAX_FORM_PARTS=8)
     app.jinja_env.filters["printable"] = printable
     app.jinja_env.globals.update(index=index, limits=limits, scores_note=searching.SCORES_NOTE)
     _add_guards(app, only_this_machine)
@@ -60,15 +49,15 @@ def make_app(index: ImageIndex, limits: Limits, *, only_this_machine: bool) -> F
 
 def _add_addresses(app: Flask, views: Views) -> None:
     app.url_map.merge_slashes = False
-    app.url_map.converters.update(row=RowConverter, token=TokenConverter)
+    app.url_map.converters.update(row=RowConverter)
     for address, view in (
         ("/", views.home),
         ("/search", views.search),
         ("/image/<row:row>", views.image),
         ("/image/<row:row>/thumbnail.jpg", views.thumbnail),
         ("/image/<row:row>/view.jpg", views.view),
-        ("/upload/<token:token>", views.uploaded),
-        ("/upload/<token:token>/view.jpg", views.uploaded_view),
+        ("/upload/<token>", views.uploaded),
+        ("/upload/<token>/view.jpg", views.uploaded_view),
     ):
         app.add_url_rule(address, view_func=view)
     app.add_url_rule("/upload", view_func=views.upload, methods=["POST"])

@@ -7,13 +7,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from input_pipeline.errors import DataError
 from input_pipeline.images import reader
 from kamcl_jax.search.index import ImageIndex
 from kamcl_jax.serving.engine import Engine
@@ -89,30 +87,18 @@ class Pictures:
         return picture
 
     def _tag(self, row: int, side: int) -> str:
-        path = self._index.path_of(row)
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise DataError(f"The image {path} cannot be read: {error.strerror}.") from error
+        status = self._index.path_of(row).stat()
         state = f"{self._index.files[row]!r} {status.st_size} {status.st_mtime_ns} {side}"
         return hashlib.sha256(state.encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True)
-class Upload:
-    """An uploaded image.
-
-    Attributes:
-      name: The file's name on the visitor's machine.
-      jpeg: A picture of it.
-      embedding: f32[E], a unit vector.
-      concepts: f32[C], the probabilities of the model's concepts.
-    """
+class Upload(NamedTuple):
+    """An uploaded image: its embedding f32[E], and its probabilities f32[C] of concepts."""
 
     name: str
-    jpeg: bytes = field(repr=False)
-    embedding: np.ndarray = field(repr=False)
-    concepts: np.ndarray = field(repr=False)
+    jpeg: bytes
+    embedding: np.ndarray
+    concepts: np.ndarray
 
 
 class Uploads:

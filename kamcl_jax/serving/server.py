@@ -22,13 +22,10 @@ MAX_CONNECTIONS = 512
 
 
 def serve(folder: Path, host: str, port: int) -> None:
-    """Serves the page for an index.
+    """Serves the page for the index in a folder; port 0 is a free one.
 
-    Args:
-      folder: The folder of the index.
-      host: The name or address to listen at. Unless it is of this machine only, everyone who
-        reaches it sees the images.
-      port: The port to listen at; 0 takes a free one.
+    Unless the host, a name or an address, is of this machine only, everyone who reaches it sees the
+    images.
     """
     index = open_index(folder, with_model=True)
     if not index.files:
@@ -48,11 +45,7 @@ def serve(folder: Path, host: str, port: int) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens at a host name or address; port 0 is a free one.
-
-    Raises:
-      ConfigError: That is not possible; the sentence says why.
-    """
+    """Returns a socket that listens at a host name or address; port 0 is a free one."""
     try:
         family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -16,7 +16,7 @@ from kamcl_jax.config import build, plugins
 from kamcl_jax.config.plugins import import_named, refuse_code_inside
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.models.towers import ImageEncoder, TextEncoder
-from kamcl_jax.parallel import mesh as sharding
+from kamcl_jax.parallel.mesh import make_mesh, put_batch
 from kamcl_jax.step import objective
 from kamcl_jax.step.key_queue import KeyQueue
 from kamcl_jax.step.objective import ContrastSettings
@@ -232,11 +232,11 @@ def test_without_statistics_a_step_is_shared_out_and_computes_in_bfloat16(tiny):
         step = make_train_step(model, tiny.optimizer, settings, layout)
         state = jax.jit(make, out_shardings=layout.state)()
         for number in range(2):
-            state, metrics = step(state, sharding.put_batch(layout, tiny.batch(number)))
+            state, metrics = step(state, put_batch(layout, tiny.batch(number)))
         return jax.device_get({n: metrics[n] for n in ("triplet", "contrastive", "alignment")})
 
-    expected = losses(sharding.make_mesh(devices=jax.devices()[:1]))
-    others = losses(sharding.make_mesh(2, 2), dtype="bfloat16", gradient_accumulation=2)
+    expected = losses(make_mesh(devices=jax.devices()[:1]))
+    others = losses(make_mesh(2, 2), dtype="bfloat16", gradient_accumulation=2)
     for name, value in others.items():
         np.testing.assert_allclose(value, expected[name], rtol=0.03, err_msg=name)
 

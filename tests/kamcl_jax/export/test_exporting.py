@@ -12,17 +12,23 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from stored_runs import run_config, save
 from tiny_index import noise
 
 import kamcl_jax
 from input_pipeline.errors import DataError
+from kamcl_jax.config import build
 from kamcl_jax.errors import ConfigError, ExportError
 from kamcl_jax.evaluate import evaluate, finished_run
 from kamcl_jax.export import command, model_folder, stablehlo
+from kamcl_jax.inference import embed
+from kamcl_jax.search import update_index
+from kamcl_jax.search.index import open_index
 
 FILES = {
     *("README.md", "config.json", "model.safetensors", "vocabulary.json"),
@@ -49,17 +55,27 @@ import kamcl_jax
 
 assert not {"jax", "numpy"} & sys.modules.keys()
 for folder in sys.argv[1:]:
-    embedding = kamcl_jax.load(folder).encode_texts(["two planes near a terminal"])
-    print(embedding.shape, sorted({name.split(".")[0] for name in sys.modules}))
+    print(kamcl_jax.load(folder).encode_texts(["two planes near a terminal"]).shape)
+    print(*{name.split(".")[0] for name in sys.modules})
+import kamcl_jax.search.command
+print(*{name.split(".")[0] for name in sys.modules})
 """
-HEAVY = ("flask", "lancedb", "matplotlib", "nltk", "pandas", "tensorflow_datasets", "torch")
+HEAVY = {"flask", "lancedb", "matplotlib", "nltk", "pandas", "tensorflow_datasets", "torch"}
 
 
 @pytest.fixture(scope="module")
-def exported(stored_runs, tmp_path_factory):
-    """The folder of the first run, with images of the names that the card uses."""
+def run(tmp_path_factory):
+    """A run of KAMCL's own encoders."""
+    folder = tmp_path_factory.mktemp("run")
+    save(build.build(run_config(folder)), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """The folder of the run's model, with images of the names that the card uses."""
     folder = tmp_path_factory.mktemp("exported")
-    command.export(stored_runs.one, folder / "model", split="test")
+    command.export(run, folder / "model", split="test")
     for number, name in enumerate(IMAGES):
         noise(number, 90, 70).save(folder / name)
     return folder / "model"
@@ -84,15 +100,14 @@ def snippets(folder):
     return re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
 
 
-def test_the_folder_is_the_model_of_the_run(exported, model, stored_runs):
+def test_the_folder_is_the_model_of_the_run_and_the_cards_lines_load_it(
+    in_folder, exported, model, run
+):
     assert {path.name for path in exported.iterdir()} == FILES
-    expected = kamcl_jax.load(stored_runs.one)
+    expected = kamcl_jax.load(run)
     assert model.step == expected.step
     jax.tree.map(np.testing.assert_array_equal, model.variables, expected.variables)
     assert model.words == expected.words
-
-
-def test_the_cards_lines_for_the_program_work(in_folder, model):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(snippets(in_folder)[0], {})
@@ -100,21 +115,28 @@ def test_the_cards_lines_for_the_program_work(in_folder, model):
     assert printed.getvalue().strip() == str(cosines)
 
 
-def test_a_sentence_is_embedded_without_the_libraries_of_data_pictures_and_pages(
-    exported, stored_runs
-):
+def test_an_index_of_the_model_embeds_as_it_does(exported, model, tmp_path):
+    update_index.index_images(model, exported.parent, tmp_path / "index")
+    index = open_index(tmp_path / "index")
+    assert index.files == IMAGES
+    expected = model.encode_images([exported.parent / name for name in IMAGES])
+    np.testing.assert_allclose(index.embeddings, expected, rtol=0, atol=1e-6)
+    found = index.model.encode_texts(CAPTIONS[:1])
+    np.testing.assert_array_equal(found, model.encode_texts(CAPTIONS[:1]))
+
+
+def test_a_sentence_is_embedded_without_the_libraries_of_data_pictures_and_pages(exported, run):
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, exported, stored_runs.one],
+        [sys.executable, "-c", LOAD, exported, run],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[3],
     )
     assert done.returncode == 0, done.stderr
-    of_the_export, of_the_run = done.stdout.splitlines()
-    for loaded in (of_the_export, of_the_run):
-        assert loaded.startswith("(1, 16)")
-        assert not [name for name in HEAVY if f"'{name}'" in loaded]
-    assert "orbax" not in of_the_export
+    shape, of_the_export, same_shape, of_the_run, of_a_search = done.stdout.splitlines()
+    assert shape == same_shape == "(1, 16)"
+    assert not HEAVY & set(f"{of_the_export} {of_the_run} {of_a_search}".split())
+    assert "orbax" not in of_the_export.split()
 
 
 def test_the_cards_lines_for_jax_alone_give_what_the_program_gives(in_folder, model):
@@ -136,8 +158,9 @@ def test_the_cards_lines_for_jax_alone_give_what_the_program_gives(in_folder, mo
     assert found["text_concepts"].shape == (2, len(model.concepts))
 
 
-def test_the_card_has_the_reports_scores_and_the_sizes_of_the_data(exported, stored_runs):
-    card = (exported / "README.md").read_text()
+def test_the_card_has_the_reports_scores_and_the_sizes_of_the_data(stored_runs, tmp_path):
+    command.export(stored_runs.one, tmp_path, split="test")
+    card = (tmp_path / "README.md").read_text()
     _, header, text = card.split("---\n", 2)
     fields = yaml.safe_load(header)
     test = finished_run.read(stored_runs.one).results["test"]
@@ -153,9 +176,9 @@ def test_the_card_has_the_reports_scores_and_the_sizes_of_the_data(exported, sto
     assert "{" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL)  # no field left open
 
 
-def test_the_arrays_of_the_split_are_those_of_the_model(exported, model, stored_runs):
+def test_arrays_and_table_of_the_split_are_those_of_the_model(exported, model, run):
     arrays = np.load(exported / "embeddings_test.npz")
-    test = finished_run.open_data(finished_run.read(stored_runs.one)).test
+    test = finished_run.open_data(finished_run.read(run)).test
     assert arrays["captions"].tolist() == list(test.captions)
     assert arrays["file_names"].tolist() == list(test.file_names)
     assert arrays["concept_words"].tolist() == list(model.concepts.words)
@@ -166,29 +189,26 @@ def test_the_arrays_of_the_split_are_those_of_the_model(exported, model, stored_
     np.testing.assert_allclose(arrays["image_concepts"], encoded.concepts, atol=1e-6)
     texts = model.encode_texts(arrays["captions"].tolist())
     np.testing.assert_allclose(arrays["caption_embeddings"], texts, atol=1e-5)
-    assert arrays["caption_concepts"].shape == (30, len(model.concepts))
 
-
-def test_the_table_has_a_row_for_each_image_and_caption(exported):
-    arrays = np.load(exported / "embeddings_test.npz")
     table = pq.read_table(exported / "embeddings_test.parquet")
     columns, names = table.to_pydict(), arrays["file_names"]
     assert columns["kind"] == ["image"] * 6 + ["caption"] * 30
-    assert columns["file_name"] == [*names, *names[arrays["image_of_caption"]]]
+    described = names[arrays["image_of_caption"]]
+    assert columns["file_name"] == [*names.tolist(), *described.tolist()]
     assert columns["caption"] == [None] * 6 + arrays["captions"].tolist()
     for column, of in (("embedding", "embeddings"), ("concepts", "concepts")):
         expected = np.concatenate([arrays[f"image_{of}"], arrays[f"caption_{of}"]])
         np.testing.assert_array_equal(np.array(columns[column], np.float32), expected)
     assert table.schema.metadata[b"step"] == b"30"
-    words = json.loads(table.schema.metadata[b"concept_words"])
-    assert words == arrays["concept_words"].tolist()
+    assert json.loads(table.schema.metadata[b"concept_words"]) == list(model.concepts.words)
 
 
 def test_what_is_not_known_or_cannot_be_is_told(stored_runs, tmp_path, capsys, monkeypatch):
-    def cannot(_):
-        raise ExportError("the image encoder cannot be exported")
+    def encode(variables, images):
+        rows = [images[0]] * (len(images) // 2)  # of a size that nobody knows
+        return embed.Encoded(jnp.stack(rows), jnp.stack(rows))
 
-    monkeypatch.setattr(stablehlo, "image_encoder", cannot)
+    monkeypatch.setattr(embed, "encoder_functions", lambda *_: (encode, encode))
     workdir = shutil.copytree(stored_runs.one, tmp_path / "run")
     shutil.rmtree(workdir / "report")
     folder = tmp_path / "model"
@@ -199,7 +219,7 @@ def test_what_is_not_known_or_cannot_be_is_told(stored_runs, tmp_path, capsys, m
     command.export(workdir, folder)
     told = capsys.readouterr().err
     assert "has no report, and the model card no scores" in told
-    assert "no StableHLO is written: the image encoder cannot be exported" in told
+    assert "no StableHLO is written: the image encoder cannot be exported for inputs of" in told
     card = (folder / "README.md").read_text()
     assert "There is no report of these weights (step 30)" in card
     assert "was not looked up for this card" in card
@@ -229,29 +249,22 @@ def test_what_is_not_an_exported_model_is_never_replaced(files, named, stored_ru
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 
 
-def test_a_file_is_no_folder_to_write_to(stored_runs, tmp_path):
+def test_what_cannot_be_read_or_written_is_told_and_leaves_nothing(stored_runs, exported, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with refused("file cannot be a folder: it is a file", ConfigError):
-        command.export(stored_runs.one, tmp_path / "file")
-    with refused("cannot be a folder: Not a directory", ConfigError):
-        command.export(stored_runs.one, tmp_path / "file" / "model")
-
-
-def test_data_that_are_not_there_leave_nothing(stored_runs, tmp_path):
     config = finished_run.read(stored_runs.one).config
     config.data.prepared_dir = str(tmp_path / "file" / "data")
-    (tmp_path / "file").write_text("")
-    with refused("file/data", DataError):
-        command.export(stored_runs.one, tmp_path / "model", split="test", config=config)
-    assert not (tmp_path / "model").exists()
-
-
-def test_an_exported_model_in_place_of_a_run_is_told(exported, tmp_path):
-    for call in (partial(evaluate.evaluate, None), partial(command.export, out=tmp_path / "out")):
-        with refused(
-            "model is an exported model, .* this needs the folder of the run", ConfigError
-        ):
-            call(exported)
+    of_a_run = "model is an exported model, .* this needs the folder of the run"
+    export = partial(command.export, stored_runs.one)
+    for call, sentence, error in (
+        (partial(export, tmp_path / "file"), "file cannot be a folder: it is a file", ConfigError),
+        (partial(export, tmp_path / "file/a"), "a folder: Not a directory", ConfigError),
+        (partial(export, tmp_path / "a", split="test", config=config), "file/data", DataError),
+        (partial(command.export, exported, tmp_path / "a"), of_a_run, ConfigError),
+        (partial(evaluate.evaluate, None, exported), of_a_run, ConfigError),
+    ):
+        with refused(sentence, error):
+            call()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_export_that_is_cut_short_leaves_nothing_of_other_weights(
@@ -265,8 +278,7 @@ def test_an_export_that_is_cut_short_leaves_nothing_of_other_weights(
             raise ExportError("No space left on device")
         write_bytes(path, content)
 
-    encoders = ("image_encoder", "text_encoder")
-    for name in encoders:
+    for name in ("image_encoder", "text_encoder"):
         monkeypatch.setattr(stablehlo, name, lambda _: bytearray(b"new"))
     monkeypatch.setattr(model_folder, "write_bytes", full)
     with refused("No space left"):

@@ -58,7 +58,8 @@ def test_the_latest_and_the_best_are_kept(written):
     with Checkpoints(written, read_only=True) as checkpoints:
         assert checkpoints.steps == [2, 4, 5]
         assert checkpoints.latest == 5
-        assert checkpoints.best == checkpoints.best_or_latest == 2
+        assert checkpoints.best_first == [2, 5, 4]
+        assert checkpoints.best_or_latest == 2
         assert checkpoints.score(2) == 30
         assert checkpoints.score(4) is None
         assert checkpoints.record(4) == {**RECORD, "epoch": 4}
@@ -85,7 +86,7 @@ def test_a_state_comes_back_bit_for_bit_on_any_mesh(tmp_path):
             checkpoints.save(state, {"mR": 1.0}, RECORD)
             checkpoints.wait()
             restored = checkpoints.restore(1, abstract, layout.state)
-        assert (restored.step, restored.record) == (1, RECORD)
+        assert restored.record == RECORD
         state = restored.state
         equal(state, expected)
         lies = jax.tree.map(lambda leaf: leaf.sharding.spec, state)
@@ -102,15 +103,10 @@ def test_a_checkpoint_that_can_be_read_but_is_another_is_found(copied, monkeypat
         checkpoints.restore(5, jax.eval_shape(make_state), layout_on(1).state)
 
 
-def gone(folder):
-    shutil.rmtree(folder)
-
-
 def rewritten(change):
     def damage(folder):
-        for path in folder.rglob("*"):
-            if path.is_file():
-                path.write_bytes(change(path.read_bytes()))
+        for path in filter(Path.is_file, folder.rglob("*")):
+            path.write_bytes(change(path.read_bytes()))
 
     return damage
 
@@ -119,7 +115,7 @@ zeros = rewritten(lambda content: bytes(len(content)))
 cut = rewritten(lambda content: content[: len(content) // 2])
 
 
-@pytest.mark.parametrize("content", ["", '{"mR": 1', "[1]", '{"mR": "x"}'])
+@pytest.mark.parametrize("content", ["", '{"mR": "x"}'])
 def test_damaged_metrics_of_one_step_leave_the_others_usable(copied, content):
     (copied / "5" / "metrics" / "metrics").write_text(content)
     with pytest.raises(
@@ -139,7 +135,6 @@ def test_damaged_metrics_of_one_step_leave_the_others_usable(copied, content):
         (ValueError(TENSORSTORE.format("a/b", "it is full", 28)), "No space left on device", True),
         (ValueError(TENSORSTORE.format("a/b", "no", 13)), "Permission denied", False),
         (ValueError("RESOURCE_EXHAUSTED: no memory\nmore"), "RESOURCE_EXHAUSTED: no memory", False),
-        (MemoryError(), "MemoryError", False),
         (KeyError(), "KeyError", True),
         (ValueError("x" * 1000), "x" * 300, True),
     ],
@@ -160,7 +155,7 @@ def test_the_reason_is_one_line_and_what_another_try_may_read_is_not_called_dama
 
 @pytest.mark.parametrize(
     ("damage", "item"),
-    [(gone, "record"), (gone, "state"), (zeros, "state"), (cut, "state"), (cut, "record")],
+    [(shutil.rmtree, "record"), (zeros, "state"), (cut, "state"), (cut, "record")],
 )
 def test_damage_is_told_in_one_sentence_and_the_one_before_is_whole(copied, damage, item):
     damage(copied / "5" / item)
@@ -178,15 +173,6 @@ def test_damage_is_told_in_one_sentence_and_the_one_before_is_whole(copied, dama
         equal(checkpoints.restore(5, abstract, where).state, state_after(5, layout_on(1)))
 
 
-def test_a_state_of_another_shape_is_damaged_or_foreign(copied):
-    other = jax.eval_shape(partial(create_state, optax.adam(1e-3), queue_length=60))
-    with (
-        Checkpoints(copied, read_only=True) as checkpoints,
-        pytest.raises(DamagedCheckpointError, match="step 5"),
-    ):
-        checkpoints.restore(5, other, layout_on(1).whole)
-
-
 def test_what_a_killed_process_left_is_removed_by_the_next_writer_only(copied):
     left = copied / "9.orbax-checkpoint-tmp"
     shutil.copytree(copied / "5", left)
@@ -197,14 +183,6 @@ def test_what_a_killed_process_left_is_removed_by_the_next_writer_only(copied):
         assert checkpoints.latest == 5
         checkpoints.save(state_after(9, layout_on(1)), None, RECORD)
     assert not left.exists()
-
-
-def test_an_empty_folder_has_no_checkpoint(tmp_path):
-    with Checkpoints(tmp_path / "new") as checkpoints:
-        assert checkpoints.latest is None
-        assert checkpoints.best is None
-        with pytest.raises(CheckpointError, match="holds no checkpoint"):
-            _ = checkpoints.best_or_latest
 
 
 UNTIL_FULL = """

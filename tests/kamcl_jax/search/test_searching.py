@@ -46,16 +46,11 @@ def test_a_search_is_a_sort_of_all_scores(tiny_index):
         np.testing.assert_allclose([image.score for image in found], row[order], atol=1e-6)
 
 
-@pytest.mark.parametrize("approximate", [False, True])
-def test_more_than_there_are_is_all_of_them(tiny_index, random_index, approximate):
-    if approximate:
-        pytest.importorskip("faiss")
-    else:
-        (found,) = searching.search(tiny_index, tiny_index.embeddings[:1], 100)
-        assert sorted(image.row for image in found) == list(range(IMAGES))
-        assert found[0].row == 0
-    empty = random_index(0)
-    assert searching.search(empty, unit_vectors(2), 3, approximate=approximate) == [[], []]
+def test_more_than_there_are_is_all_of_them(tiny_index, random_index):
+    (found,) = searching.search(tiny_index, tiny_index.embeddings[:1], 100)
+    assert sorted(image.row for image in found) == list(range(IMAGES))
+    assert found[0].row == 0
+    assert searching.search(random_index(0), unit_vectors(2), 3) == [[], []]
 
 
 class TestFaiss:
@@ -63,14 +58,12 @@ class TestFaiss:
     def _faiss(self):
         pytest.importorskip("faiss")
 
-    def test_all_groups_together_are_an_exact_search(self, random_index):
+    def test_it_finds_what_is_near_and_all_groups_are_an_exact_search(self, random_index):
+        assert searching.search(random_index(0), unit_vectors(2), 3, approximate=True) == [[], []]
         index, queries = random_index(900), unit_vectors(7, seed=1)
         _, rows = searching.faiss_top_k(index, queries, 10, share=1)
         exact = searching.search(index, queries, 10)
         assert rows.tolist() == [[image.row for image in found] for found in exact]
-
-    def test_it_finds_what_is_near_and_says_its_cosine(self, random_index):
-        index = random_index(900)
         found = searching.search(index, index.embeddings[:50], 3, approximate=True)
         assert [images[0].row for images in found] == list(range(50))
         np.testing.assert_allclose([images[0].score for images in found], 1, atol=1e-5)
@@ -110,25 +103,22 @@ def test_without_faiss_a_sentence_says_how_to_get_it(tiny_index, monkeypatch):
 MEANS_NOTHING = "It knows no word of this query, so the order of the images means nothing."
 
 
+ONLY_TWO = "The model reads only the first 2 words."
+
+
 @pytest.mark.parametrize(
-    ("query", "notes"),
+    ("query", "max_tokens", "notes"),
     [
-        ("a plane over the pond", []),
-        ("Two planes near a pond.", ["The model does not know: two, planes, near."]),
-        ("xyzzy, eine Kirche", ["The model does not know: xyzzy, eine, kirche.", MEANS_NOTHING]),
-        ("of the", [MEANS_NOTHING]),
+        ("a plane over the pond", 0, []),
+        ("Two planes near a pond.", 0, ["The model does not know: two, planes, near."]),
+        ("xyzzy, a zoo", 0, ["The model does not know: xyzzy, zoo.", MEANS_NOTHING]),
+        ("of the", 0, [MEANS_NOTHING]),
+        ("a plane, a zoo", 2, [ONLY_TWO]),
+        ("a zoo, a plane", 2, [ONLY_TWO, "The model does not know: zoo.", MEANS_NOTHING]),
     ],
 )
-def test_what_the_model_does_not_know_of_a_query_is_told(tiny_model, query, notes):
-    assert searching.query_notes(tiny_model, query) == notes
-
-
-def test_a_query_that_is_cut_is_told_so(tiny_model):
-    model = changed(tiny_model, {"data.max_tokens": 2})
-    only_two = "The model reads only the first 2 words."
-    assert searching.query_notes(model, "a plane, a zoo") == [only_two]
-    assert searching.query_notes(model, "a zoo, a plane") == [
-        only_two,
-        "The model does not know: zoo.",
-        MEANS_NOTHING,
-    ]
+def test_what_the_model_does_not_read_or_know_of_a_query_is_told(
+    tiny_model, query, max_tokens, notes
+):
+    model = changed(tiny_model, {"data.max_tokens": max_tokens})
+    assert searching.query_notes(model, query) == notes

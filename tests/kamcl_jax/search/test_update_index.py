@@ -3,9 +3,9 @@
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -20,19 +20,9 @@ from input_pipeline.images.bands import BandChoice
 from kamcl_jax.inference import model as trained_model
 from kamcl_jax.search import command
 from kamcl_jax.search import index as image_index
+from kamcl_jax.search.image_folder import find_images, read_images
 from kamcl_jax.search.index import open_index
 from kamcl_jax.search.update_index import index_images
-
-
-@pytest.fixture
-def made(tiny_index, tmp_path):
-    """A copy of the images of the tiny index, and of the index, that a test may change."""
-    shutil.copytree(tiny_index.images_root, tmp_path / "images", copy_function=shutil.copy2)
-    shutil.copytree(tiny_index.folder, tmp_path / "index")
-    pointer = json.loads((tmp_path / "index/index.json").read_text())
-    pointer["images"] = str(tmp_path / "images")
-    (tmp_path / "index/index.json").write_text(json.dumps(pointer))
-    return tmp_path / "images", tmp_path / "index"
 
 
 @pytest.fixture
@@ -74,58 +64,70 @@ def test_an_index_holds_its_model_and_what_it_says_of_each_file(tiny_index, tiny
     np.testing.assert_array_equal(of_index, of_model)
 
 
-def test_a_second_run_reads_new_and_changed_files_only(made, tiny_model, read_files):
-    images, folder = made
+def test_only_new_and_changed_files_are_read(copied_index, tiny_model, read_files):
+    images, folder = copied_index
     before = rows_by_name(folder)
-    noise(50).save(images / "more/new.png")
-    noise(51).save(images / "02.png")
-    (images / "04.png").unlink()
-    done = index_images(tiny_model, images, folder)
-    assert sorted(read_files) == ["02.png", "new.png"]
-    assert sorted(done.embedded) == ["02.png", "more/new.png"]
-    assert done.gone == ["04.png"]
-    after = rows_by_name(folder)
-    assert after.keys() == (before.keys() | {"more/new.png"}) - {"04.png"}
-    assert {name: after[name] for name in done.kept} == {name: before[name] for name in done.kept}
-    assert after["02.png"] != before["02.png"]
-    assert generations(folder) == ["generation_2"]
-
-
-def test_new_images_are_appended_and_nothing_is_written_again(made, tiny_model):
-    images, folder = made
-    index = open_index(folder)
-    rows = index.generation / image_index.EMBEDDINGS
-    inode, start = rows.stat().st_ino, rows.read_bytes()
-    noise(50).save(images / "new.png")
-    index_images(tiny_model, images, folder)
-    assert rows.stat().st_ino == inode
-    assert rows.read_bytes()[: len(start)] == start
-    assert len(index.embeddings) == IMAGES  # what was open has not changed
-    assert open_index(folder).files == [*index.files, "new.png"]
-
-
-def test_a_touched_file_is_read_again_and_a_moved_folder_not(made, tiny_model, read_files):
-    images, folder = made
     images = images.rename(images.with_name("moved"))
     assert index_images(tiny_model, images, folder).embedded == []
     assert read_files == []
     assert open_index(folder).path_of(0).parent == images
+
+    opened = open_index(folder)
+    rows = opened.generation / image_index.EMBEDDINGS
+    inode, start = rows.stat().st_ino, rows.read_bytes()
+    noise(50).save(images / "more/new.png")
+    index_images(tiny_model, images, folder)
+    assert rows.stat().st_ino == inode  # appended: nothing is written again
+    assert rows.read_bytes()[: len(start)] == start
+    assert len(opened.embeddings) == IMAGES  # what was open has not changed
+    assert open_index(folder).files == [*opened.files, "more/new.png"]
+
+    read_files.clear()
     os.utime(images / "00.png", ns=(1, 1))
-    assert index_images(tiny_model, images, folder).embedded == ["00.png"]
-
-
-def test_other_bands_embed_everything_anew(made, tiny_model, capsys):
-    (images, folder), choice = made, BandChoice((3, 2, 1))
-    assert len(index_images(tiny_model, images, folder, choice).embedded) == IMAGES
-    assert f"{folder} was made with other --bands" in capsys.readouterr().err
-    assert open_index(folder).settings.choice == choice
+    noise(51).save(images / "02.png")
+    (images / "04.png").unlink()
+    done = index_images(tiny_model, images, folder)
+    assert sorted(read_files) == sorted(done.embedded) == ["00.png", "02.png"]
+    assert done.gone == ["04.png"]
+    after = rows_by_name(folder)
+    assert after.keys() == (before.keys() | {"more/new.png"}) - {"04.png"}
+    assert {name for name in before.keys() & after if after[name] != before[name]} == {"02.png"}
     assert generations(folder) == ["generation_2"]
 
 
+def test_images_are_read_in_order_and_no_further_ahead_than_told(tmp_path, read_files):
+    fill(tmp_path, 20)
+    states = sorted(find_images(tmp_path, tmp_path / "index").images.values())
+    images = read_images(tmp_path, states, 8, BandChoice(), ahead=5)
+    read = [next(images) for _ in range(3)]
+    time.sleep(0.1)
+    assert len(read_files) <= 5 + 3
+    read += images
+    assert [image.state for image in read] == states
+    assert read[-1].pixels.shape == (8, 8, 3)
+    assert read[-1].original_size == (50, 40)
+
+
+def test_with_other_bands_all_are_embedded_anew(copied_index, tiny_model, capsys):
+    (images, folder), choice = copied_index, BandChoice((5, 1, 2), (2, 98))
+    bands = np.random.default_rng(0).normal(size=(30, 30, 5)).astype(np.float32)
+    tifffile.imwrite(images / "a.tif", bands, photometric="minisblack", planarconfig="contig")
+    unread = index_images(tiny_model, images, folder)
+    assert "made with a stretch" in unread.unreadable["a.tif"]
+    assert len(index_images(tiny_model, images, folder, choice).embedded) == IMAGES + 1
+    assert f"{folder} was made with other --bands" in capsys.readouterr().err
+    index = open_index(folder)
+    assert index.settings.choice == choice
+    assert generations(folder) == ["generation_2"]
+    row = index.files.index("a.tif")
+    expected = tiny_model.encode_images([index.read_image(row)])
+    np.testing.assert_allclose(index.embeddings[row], expected[0], rtol=0, atol=1e-6)
+
+
 def test_another_setting_of_captions_replaces_the_model_and_keeps_the_rows(
-    made, tiny_model, capsys, read_files
+    copied_index, tiny_model, capsys, read_files
 ):
-    (images, folder), captions = made, ["planes", "a pond beside a road and a field"]
+    (images, folder), captions = copied_index, ["planes", "a pond beside a road and a field"]
     before, other = rows_by_name(folder), changed(tiny_model, {"data.max_tokens": 3})
     done = index_images(other, images, folder)
     assert (done.embedded, len(done.kept), read_files) == ([], IMAGES, [])
@@ -177,9 +179,9 @@ def test_a_first_indexing_goes_on_where_it_was_killed(tiny_model, tmp_path, read
 
 
 def test_an_index_stays_as_it_was_until_another_model_has_embedded_all(
-    made, tiny_model, read_files, capsys
+    copied_index, tiny_model, read_files, capsys
 ):
-    images, folder = made
+    images, folder = copied_index
     before, model = rows_by_name(folder), other_model(tiny_model)
     noise(50).save(images / "02.png")
     with killed_in_batch(2):
@@ -194,12 +196,12 @@ def test_an_index_stays_as_it_was_until_another_model_has_embedded_all(
     assert generations(folder) == ["generation_2"]
 
 
-@pytest.mark.parametrize("torn", ["files.jsonl", "embeddings.f32", "concepts.f16"])
-def test_what_a_killed_writer_left_half_written_does_not_count(made, tiny_model, torn):
-    images, folder = made
+def test_what_a_killed_writer_left_half_written_does_not_count(copied_index, tiny_model):
+    images, folder = copied_index
     before, generation = rows_by_name(folder), open_index(folder).generation
-    with (generation / torn).open("ab") as file:
-        file.write(b'["half')
+    for torn in ("files.jsonl", "embeddings.f32", "concepts.f16"):
+        with (generation / torn).open("ab") as file:
+            file.write(b'["half')
     (generation / ".faiss.index.abc.unfinished").write_bytes(b"half")  # a killed search's
     assert rows_by_name(folder) == before
     noise(50).save(images / "new.png")
@@ -211,8 +213,8 @@ def test_what_a_killed_writer_left_half_written_does_not_count(made, tiny_model,
     assert not list(generation.glob(".*"))
 
 
-def test_a_kill_while_a_generation_is_removed_breaks_nothing(made, tiny_model):
-    images, folder = made
+def test_a_kill_while_a_generation_is_removed_breaks_nothing(copied_index, tiny_model):
+    images, folder = copied_index
     before = rows_by_name(folder)
     # Left by an indexing with other --bands that was killed; now it is of no use.
     with killed_in_batch(2):
@@ -232,8 +234,8 @@ def test_a_kill_while_a_generation_is_removed_breaks_nothing(made, tiny_model):
     assert sorted(path.name for path in folder.iterdir()) == [".lock", "generation_1", "index.json"]
 
 
-def test_an_index_can_be_opened_while_an_indexing_ends(made, tiny_model, monkeypatch):
-    images, folder = made
+def test_an_index_can_be_opened_while_an_indexing_ends(copied_index, tiny_model, monkeypatch):
+    images, folder = copied_index
     model, read_pointer = other_model(tiny_model), image_index.read_pointer
 
     def read_and_wait(folder):
@@ -249,8 +251,8 @@ def test_an_index_can_be_opened_while_an_indexing_ends(made, tiny_model, monkeyp
     assert index.model.step == model.step
 
 
-def test_what_is_there_but_unreadable_is_not_called_gone(made, tiny_model, monkeypatch):
-    images, folder = made
+def test_what_is_there_but_unreadable_is_not_called_gone(copied_index, tiny_model, monkeypatch):
+    images, folder = copied_index
     scandir = os.scandir
 
     def refusing(path):
@@ -270,8 +272,8 @@ def test_what_is_there_but_unreadable_is_not_called_gone(made, tiny_model, monke
     }
 
 
-def test_what_is_left_out_or_badly_seen_is_told(made, tiny_model, tmp_path):
-    images, outside, (_, other_index) = tmp_path / "new", tmp_path / "outside", made
+def test_what_is_left_out_or_badly_seen_is_told(copied_index, tiny_model, tmp_path):
+    images, outside, (_, other_index) = tmp_path / "new", tmp_path / "outside", copied_index
     fill(images, 2)
     fill(outside, 2)
     (images / ".hidden").mkdir()
@@ -311,10 +313,8 @@ def test_what_is_left_out_or_badly_seen_is_told(made, tiny_model, tmp_path):
     ]
     sizes = {f"{n}.png": (9 * 64 + n, 9) for n in range(6)}
     report = command.report(dataclasses.replace(done, much_larger=sizes, image_size=64))
-    assert report[4] == (
-        "6 images are up to 9 times wider than the model's 64 px; small things vanish in them "
-        "(0.png, 1.png, 2.png, 3.png, 4.png, ...)"
-    )
+    assert report[4].startswith("6 images are up to 9 times wider than the model's 64 px; small")
+    assert report[4].endswith(" (0.png, 1.png, 2.png, 3.png, 4.png, ...)")
 
 
 def test_any_name_is_kept_as_it_is(tiny_model, tmp_path):
@@ -333,21 +333,8 @@ def test_any_name_is_kept_as_it_is(tiny_model, tmp_path):
         assert index.read_image(row).size == (50, 40)
 
 
-def test_bands_count_for_the_index_and_for_reading_its_images(tiny_model, tmp_path):
-    images, folder = tmp_path / "images", tmp_path / "index"
-    images.mkdir()
-    bands = np.random.default_rng(0).normal(size=(30, 30, 5)).astype(np.float32)
-    tifffile.imwrite(images / "a.tif", bands, photometric="minisblack", planarconfig="contig")
-    unread = index_images(tiny_model, images, folder)
-    assert "made with a stretch" in unread.unreadable["a.tif"]
-    index_images(tiny_model, images, folder, BandChoice((5, 1, 2), (2, 98)))
-    index = open_index(folder)
-    expected = tiny_model.encode_images([index.read_image(0)])
-    np.testing.assert_allclose(index.embeddings, expected, rtol=0, atol=1e-6)
-
-
-def test_a_file_that_is_gone_or_leads_out_is_told(made, tmp_path):
-    images, folder = made
+def test_a_file_that_is_gone_or_leads_out_is_told(copied_index, tmp_path):
+    images, folder = copied_index
     index = open_index(folder)
     noise(0).save(tmp_path / "secret.png")
     (images / "00.png").unlink()
@@ -370,12 +357,11 @@ def test_a_file_that_is_gone_or_leads_out_is_told(made, tmp_path):
         ("index.json", b"{}", r"index\.json is damaged, or was written by another version"),
         ("rows.json", b"{}", "if one of its files is damaged, delete the folder and make it anew"),
         ("embeddings.f32", b"short", r"index cannot be read \(.*file size"),
-        ("concepts.f16", None, r"index cannot be read \(.*No such file .*concepts\.f16"),
         ("files.jsonl", b'["a", 1, 2]\n{}\n', r"index cannot be read \("),
     ],
 )
-def test_a_damaged_index_is_told_in_a_sentence(made, tiny_model, file, content, reason):
-    images, folder = made
+def test_a_damaged_index_is_told_in_a_sentence(copied_index, tiny_model, file, content, reason):
+    images, folder = copied_index
     path = folder / file if file == "index.json" else open_index(folder).generation / file
     path.unlink()
     if content is not None:
@@ -387,8 +373,8 @@ def test_a_damaged_index_is_told_in_a_sentence(made, tiny_model, file, content, 
             index_images(tiny_model, images, folder)
 
 
-def test_what_cannot_be_indexed_is_refused(made, tiny_model, tmp_path):
-    (images, folder), empty = made, tmp_path / "empty"
+def test_what_cannot_be_indexed_is_refused(copied_index, tiny_model, tmp_path):
+    (images, folder), empty = copied_index, tmp_path / "empty"
     empty.mkdir()
     for wrong_images, wrong_folder, reason in (
         (tmp_path / "nowhere", folder, r"There is no folder .*nowhere of images"),
@@ -406,8 +392,10 @@ def test_what_cannot_be_indexed_is_refused(made, tiny_model, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_full_disk_is_a_sentence_and_what_was_written_counts(made, tiny_model, monkeypatch):
-    images, folder = made
+def test_a_full_disk_is_a_sentence_and_what_was_written_counts(
+    copied_index, tiny_model, monkeypatch
+):
+    images, folder = copied_index
     before = rows_by_name(folder)
     noise(50).save(images / "new.png")
 

@@ -6,20 +6,11 @@ EVIL = "evil.example"
 HERE = {"Host": "localhost:80"}
 
 
-@pytest.mark.parametrize(
-    ("hosts", "expected"),
-    [
-        (["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "127.0.0.1", "127.8.9.1"], True),
-        (["[::1]:80"], True),
-        (["", ":8000", "[::1", EVIL, f"{EVIL}:8000", "0.0.0.0:8000", "192.168.0.7"], False),
-        (
-            [f"127.0.0.1.{EVIL}", f"localhost.{EVIL}", f"{EVIL}#127.0.0.1", f"{EVIL}/localhost"],
-            False,
-        ),
-    ],
-)
-def test_which_host_headers_name_this_machine(hosts, expected):
-    assert [guards.names_this_machine(host) for host in hosts] == [expected] * len(hosts)
+def test_which_host_headers_name_this_machine():
+    ours = ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "127.0.0.1", "127.8.9.1", "[::1]:80"]
+    others = ["", ":8000", "[::1", EVIL, f"{EVIL}:8000", "0.0.0.0:8000", "192.168.0.7"]
+    others += [f"127.0.0.1.{EVIL}", f"localhost.{EVIL}", f"{EVIL}#127.0.0.1", f"{EVIL}/localhost"]
+    assert [host for host in ours + others if guards.names_this_machine(host)] == ours
 
 
 @pytest.mark.parametrize(

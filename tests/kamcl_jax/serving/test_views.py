@@ -44,13 +44,26 @@ def test_the_start_page_shows_images_and_words_to_try(client, served_index):
     assert set(words) <= set(served_index.model.concepts.words)
 
 
+def titles_of(page):
+    return list(map(html.unescape, re.findall(r'class="card"[^>]*title="([^"]*)"', page)))
+
+
+def names_of(index, rows):
+    return [printable(index.files[row]) for row in rows]
+
+
 def test_a_query_lists_the_nearest_images_and_more_of_them(client, served_index):
     query = "a harbour near two silos"
     page = client.get("/search", query_string={"q": query}).text
     rows, scores = nearest(served_index, query, 8)
     assert rows_of(page) == rows[:5]
+    assert titles_of(page) == names_of(served_index, rows[:5])
     np.testing.assert_allclose(scores_of(page), scores[:5], atol=1.1e-3)
     assert f"<q>{query}</q>" in page
+    notes = searching.query_notes(served_index.model, query)
+    assert notes
+    assert re.findall(r'class="note">(.*?)</p>', page) == [" ".join(notes)]
+    assert searching.SCORES_NOTE in page
     more = client.get(html.unescape(re.search(r'class="button" href="([^"]*)"', page)[1])).text
     assert rows_of(more) == rows
     assert 'href="/search?' not in more.split("</header>")[1]
@@ -63,28 +76,16 @@ def test_how_many_are_shown_is_bounded(client, show, count):
     assert len(rows_of(client.get(f"/search?q=pond&show={show}").text)) == count
 
 
-@pytest.mark.parametrize("query", ["a harbour", "a zorg near the harbour", "zorg <b>"])
-def test_what_the_model_does_not_know_of_a_query_is_told(client, served_index, query):
-    page = client.get("/search", query_string={"q": query}).text
-    notes = searching.query_notes(served_index.model, query)
-    assert re.findall(r'class="note">(.*?)</p>', page) == ([" ".join(notes)] if notes else [])
-
-
-@pytest.mark.parametrize("address", ["/search?q=a harbour", "/image/4"])
-def test_pages_say_what_scores_mean_and_show_names_in_full(client, served_index, address):
-    page = client.get(address).text
-    assert searching.SCORES_NOTE in page
-    titles = map(html.unescape, re.findall(r'class="card"[^>]*title="([^"]*)"', page))
-    assert list(titles) == [printable(served_index.files[row]) for row in rows_of(page)]
-
-
 def test_an_image_shows_its_concepts_and_those_like_it(client, served_index):
     page = client.get("/image/4").text
     assert served_index.files[4] in page
+    assert searching.SCORES_NOTE in page
     seen = Engine(served_index, 5).concepts_seen(served_index.concepts[4], 10)
     assert list(concepts_of(page)) == [word for word, _ in seen]
     (found,) = searching.search(served_index, served_index.embeddings[4:5], 6)
-    assert rows_of(page) == [one.row for one in found if one.row != 4][:5]
+    rows = [one.row for one in found if one.row != 4][:5]
+    assert rows_of(page) == rows
+    assert titles_of(page) == names_of(served_index, rows)
 
 
 def test_a_picture_is_a_jpeg_that_browsers_need_not_load_twice(client, served_index):
@@ -115,7 +116,7 @@ def test_an_uploaded_image_of_the_index_finds_itself(client, served_index, name)
 
 
 def test_an_upload_that_is_not_kept_any_more_is_told(client):
-    for address in ("/upload/AAAAAAAAAAAAAAAAAAAAAA", "/upload/AAAAAAAAAAAAAAAAAAAAAA/view.jpg"):
+    for address in ("/upload/AAAAAAAA", "/upload/AAAAAAAA/view.jpg"):
         answer = client.get(address)
         assert answer.status_code == 404
         assert "This upload is not kept any more" in answer.text

@@ -15,8 +15,8 @@ from linear_towers import Towers, create_state
 from tiny_model import BATCH, QUEUE
 
 from kamcl_jax.benchmark.step_parts import random_encodings
-from kamcl_jax.parallel import mesh as sharding
 from kamcl_jax.parallel.compilation import collectives, compile_step
+from kamcl_jax.parallel.mesh import BATCH_AXES, make_mesh, put_batch
 from kamcl_jax.step import key_queue, objective
 from kamcl_jax.step.key_queue import (
     IMAGE_ID,
@@ -213,7 +213,7 @@ def ran(tiny, masking):
         state = jax.device_put(create(queue_ids=with_ids), layout.state)
         states, metrics = [], []
         for number in range(3):
-            batch = sharding.put_batch(layout, batch_of(tiny, number))
+            batch = put_batch(layout, batch_of(tiny, number))
             state, measured = compiled(state, batch)
             states.append(state if queue == "sharded" else jax.device_get(state))
             metrics.append(jax.device_get(measured))
@@ -221,10 +221,10 @@ def ran(tiny, masking):
                 state = jax.tree.map(lambda x: x + 0, state)  # the step would donate it
         return Ran(states, metrics)
 
-    one = sharding.make_mesh(devices=jax.devices()[:1])
+    one = make_mesh(devices=jax.devices()[:1])
     return {
         "masked": run(one, masking, True),
-        "sharded": run(sharding.make_mesh(4, 2), masking, True, "sharded"),
+        "sharded": run(make_mesh(4, 2), masking, True, "sharded"),
         "plain": run(one, tiny.settings, False),
     }
 
@@ -279,11 +279,11 @@ def test_ids_lie_with_their_keys_and_neither_is_sent(tiny, masking):
     length, optimizer = 4096, optax.sgd(1e-2)
     create = partial(create_state, optimizer, queue_ids=True, queue_length=length)
     abstract = jax.eval_shape(create)
-    mesh = sharding.make_mesh(4, 2)
+    mesh = make_mesh(4, 2)
     layout = state_layout(mesh, abstract, fsdp_min_size=8, queue="sharded")
     queue = layout.state.image_queue
     for place in (queue.keys, queue.ids.image, queue.ids.text):
-        assert place.spec == PartitionSpec(sharding.BATCH_AXES)
+        assert place.spec == PartitionSpec(BATCH_AXES)
     step = make_train_step(Towers(), optimizer, masking, layout)
     program = compile_step(step, abstract, batch_of(tiny, 0), layout).as_text()
     assert f"s32[{length // 8}]" in program

@@ -10,22 +10,8 @@ from input_pipeline.splits.examples import SelectedRows
 from kamcl_jax.config.fields import FIELDS
 from kamcl_jax.evaluate import evaluate, report
 from kamcl_jax.inference import embed
-from kamcl_jax.parallel import mesh
 from kamcl_jax.ranking import metrics
 from kamcl_jax.ranking.ranks import TIES, rank_both_ways
-
-
-class Lazy:
-    """A sequence that can only be counted, read and iterated over."""
-
-    def __init__(self, items):
-        self._items = items
-
-    def __len__(self):
-        return len(self._items)
-
-    def __getitem__(self, place):
-        return self._items[place]
 
 
 def test_scoring_a_split_counts_ties_as_asked(one_device):
@@ -62,13 +48,12 @@ def test_detailed_metrics_are_equal_texts_intervals_and_classes(ties):
     captions = ["a port", "ships", "a  port ", "a beach", "sand", "waves"]
     names = ["port_1.jpg", "port_2.jpg", "beach_1.jpg", "beach_2.jpg"]
     image_of_caption = np.array([0, 0, 1, 2, 2, 3], np.int32)
-    split = SimpleNamespace(
-        captions=Lazy(captions), file_names=Lazy(names), image_of_caption=image_of_caption
-    )
+    split = SimpleNamespace(captions=captions, file_names=names, image_of_caption=image_of_caption)
     similarity = np.random.default_rng(0).integers(0, 4, (4, 6)).astype(np.float32)
     similarity[[0, 1], [2, 0]] = 9  # each port finds the other's caption, which says the same
-    ranks = evaluate.rank_test_split(similarity, split, ties)
-    closer = evaluate.detailed_metrics(ranks, split, ties)
+    closer = evaluate.detailed_metrics(
+        evaluate.rank_test_split(similarity, split, ties), split, ties
+    )
     official = rank_both_ways(similarity, image_of_caption, ties)
     texts = equal_text_ids(captions)
     equal = rank_both_ways(similarity, image_of_caption, ties, texts)
@@ -83,17 +68,3 @@ def test_detailed_metrics_are_equal_texts_intervals_and_classes(ties):
     }
     assert closer["intervals"]["test"] != closer["intervals"]["test_equal_texts"]
     assert [row["class"] for row in closer["classes"]] == ["beach", "port"]
-
-
-def test_with_the_releases_padding_a_batch_is_as_large_on_any_number_of_devices(one_device):
-    def encode(variables, tokens, lengths, word_concepts):
-        longest = np.full((len(tokens), 1), np.asarray(lengths).max(), np.float32)
-        return embed.Encoded(longest, longest)
-
-    lengths = np.array([1, 2, 3, 9, 1, 5, 2], np.int32)
-    tokens = np.zeros((7, 9), np.int32)
-    eight_devices = mesh.replicated(mesh.make_mesh())
-    for layout in (one_device, eight_devices):
-        encoders = embed.Encoders(encode, encode, layout)
-        embedded = embed.embed_texts(encoders, {}, tokens, lengths, tokens, 3)
-        assert embedded[:, 0].tolist() == [3, 3, 3, 9, 9, 9, 2]
