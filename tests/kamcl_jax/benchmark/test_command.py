@@ -133,6 +133,6 @@ def test_too_few_concepts_are_told():
 def test_no_torch_is_one_sentence_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     checkout = write(tmp_path / "checkout", MODEL)
-    with pytest.raises(TorchOriginalError, match=r"needs PyTorch \(pip install torch\), which"):
+    with pytest.raises(TorchOriginalError, match=r"needs PyTorch \(pip install torch\)"):
         command.run(synthetic.get_config("full"), tmp_path / "run", checkout)
     assert not (tmp_path / "run").exists()

@@ -1,6 +1,6 @@
 """Checkpoints of the release become runs that can be scored, and runs become such checkpoints."""
 
-import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -17,18 +17,9 @@ from kamcl_jax.weights import tensor_files
 STEP, EPOCH, SCORE = 30, 2, 41.5
 
 
-@dataclasses.dataclass(frozen=True)
-class Release:
-    """A checkpoint as the release would write it, for the tiny embedded data set."""
-
-    config: object
-    experiment: build.Experiment
-    tensors: dict
-    path: object
-
-
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
+    """A checkpoint as the release would write it, for the tiny embedded data set."""
     folder = tmp_path_factory.mktemp("release")
     config = tiny_config()
     config.embedding_size = config.num_concepts = 8 * config.image_encoder.width
@@ -39,7 +30,7 @@ def release(tmp_path_factory):
     tensors = state_dict.to_state_dict(state)
     path = folder / "KAMCL_best.safetensors"
     tensor_files.write(path, tensors, epoch=EPOCH, score=SCORE)
-    return Release(config, experiment, tensors, path)
+    return SimpleNamespace(config=config, experiment=experiment, tensors=tensors, path=path)
 
 
 @pytest.fixture(scope="module")

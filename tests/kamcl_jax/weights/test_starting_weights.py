@@ -53,21 +53,18 @@ def state():
     """Query encoders of zeros, key encoders of ones."""
     resnet = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes_of(18))
     text = {"input_kernel": np.zeros((3, WIDTH, HIDDEN))}  # the sizes; all else comes from the file
-    variables = {
-        "params": {
-            "image": {"resnet": resnet["params"], "head": np.zeros(2)},
-            "text": {"skip_thoughts": text, "head": np.zeros(3)},
-        },
-        "batch_stats": {"image": {"resnet": resnet["batch_stats"], "other": np.zeros(4)}},
+    params = {
+        "image": {"resnet": resnet["params"], "head": np.zeros(2)},
+        "text": {"skip_thoughts": text, "head": np.zeros(3)},
     }
-    ones = jax.tree.map(np.ones_like, variables)
+    batch_stats = {"image": {"resnet": resnet["batch_stats"], "other": np.zeros(4)}}
     return TrainState(
         step=np.array(0),
         skipped=np.array(0),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        key_params=ones["params"],
-        key_batch_stats=ones["batch_stats"],
+        params=params,
+        batch_stats=batch_stats,
+        key_params=jax.tree.map(np.ones_like, params),
+        key_batch_stats=jax.tree.map(np.ones_like, batch_stats),
         opt_state={"moments": np.full(4, 5.0)},
         image_queue=KeyQueue(np.full((2, 3), 0.1), np.array(0)),
         text_queue=KeyQueue(np.full((2, 3), 0.2), np.array(1)),
@@ -117,17 +114,10 @@ def test_missing_files_are_told_before_anything_is_read(config, table, tmp_path,
     config.text_encoder.pretrained = "~/skip-thoughts"
     starting_weights.check_weight_files(config)
     config.text_encoder.pretrained = "~/nowhere"
-    with pytest.raises(PretrainedError) as error:
+    sentence = rf"cannot read {tmp_path}/nowhere/dictionary.txt: No such file .*download dictionary"
+    with pytest.raises(PretrainedError, match=sentence):
         starting_weights.check_weight_files(config)
-    assert str(error.value) == (
-        f"cannot read {tmp_path}/nowhere/dictionary.txt: No such file or directory; download "
-        "dictionary.txt, utable.npy, uni_skip.npz from http://www.cs.toronto.edu/~rkiros/models/ "
-        f"into {tmp_path}/nowhere"
-    )
     config.image_encoder.pretrained = "nowhere/resnet18.pth"
-    with pytest.raises(PretrainedError) as error:
+    sentence = r"there is no file nowhere/resnet18.pth; download it as .*/models/resnet18-f37072fd"
+    with pytest.raises(PretrainedError, match=sentence):
         starting_weights.check_weight_files(config)
-    assert str(error.value) == (
-        "there is no file nowhere/resnet18.pth; download it as https://download.pytorch.org/models/"
-        "resnet18-f37072fd.pth, or as model.safetensors of timm/resnet18.tv_in1k from Hugging Face"
-    )

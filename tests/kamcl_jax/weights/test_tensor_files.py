@@ -116,20 +116,13 @@ def as_torch(torch):
 @pytest.mark.filterwarnings("error")
 def test_a_checkpoint_is_laid_out_as_the_releases(tmp_path, torch):
     path = tmp_path / "model.pth.tar"
-    linear = torch.nn.Linear(3, 2)
     read_only = np.ones((2, 3), np.float32)
     read_only.flags.writeable = False
     tensor_files.write(path, {"weight": read_only, "bias": TENSORS["bias"]}, epoch=3, score=9.5)
     checkpoint = torch.load(path, weights_only=True)
-    linear.load_state_dict(checkpoint.pop("model"), strict=True)
-    assert torch.equal(linear.weight, torch.ones(2, 3))
-    assert checkpoint == {
-        "epoch": 3,
-        "arch": "baseline",
-        "best_rsum": 9.5,
-        "options": {},
-        "Eiters": 0,
-    }
+    torch.nn.Linear(3, 2).load_state_dict(checkpoint.pop("model"), strict=True)
+    others = {"epoch": 3, "arch": "baseline", "best_rsum": 9.5, "options": {}, "Eiters": 0}
+    assert checkpoint == others
 
 
 @pytest.mark.parametrize("score", [np.float64(43.5), np.float32(43.5), 43.5])
@@ -187,10 +180,8 @@ def test_a_file_is_never_executed(tmp_path, torch, zipped):
     assert created.exists(), "the file above must be one that executes"
 
 
-def test_whole_modules_and_other_entries_are_named(tmp_path, torch):
+def test_other_entries_are_named(tmp_path, torch):
     path = tmp_path / "model.pth"
-    torch.save(torch.nn.Linear(2, 2), path)
-    assert "torch.nn.modules.linear.Linear" in refusal(path)
     torch.save([torch.ones(2)], path)
     assert refusal(path) == f"{path} holds a list, not a state_dict"
     torch.save({"weight": torch.ones(2), "epoch": 3}, path)
