@@ -31,7 +31,6 @@ from configs import base
 from examples import growth_report
 from examples.growth_report import EVALUATION, Axis, Point
 from kamcl_jax.benchmark import trials
-from kamcl_jax.benchmark.input_and_retrieval import five_captions_each
 from kamcl_jax.benchmark.roofline import compiled_cost, uncounted_loop_cost
 from kamcl_jax.benchmark.subject import HostBatch, device_words, noise_batch
 from kamcl_jax.config import build
@@ -145,7 +144,7 @@ def measure_ranking(images: int) -> Point:
       bytes that the whole `matrix` of scores would take.
     """
     generator = np.random.default_rng(0)
-    image_of_caption = five_captions_each(images)
+    image_of_caption = np.arange(5 * images) // 5
     embeddings = Embeddings(
         _unit_vectors(generator, images), _unit_vectors(generator, len(image_of_caption))
     )

@@ -6,22 +6,16 @@
 import jax
 import jax.numpy as jnp
 
-from kamcl_jax.step.encoding import Batch, Encodings
+from kamcl_jax import Encodings
 
-SHARPNESS = 2.0
-"""The paper's t."""
+SHARPNESS = 2.0  # the paper's t
 
 
-def uniformity(queries: Encodings, keys: Encodings, batch: Batch, step: jax.Array) -> jax.Array:
+def uniformity(queries: Encodings) -> jax.Array:
     """Returns the log of the mean Gaussian potential, f32[], averaged over images and texts.
 
-    Args:
-      queries: The encodings of B pairs; `image` and `text` are unit vectors, f32[B, E].
-      keys: The encodings of the same pairs by the key encoders, without gradient.
-      batch: The batch that was encoded.
-      step: The number of the step, i32[], for terms that come and go.
+    Of the encodings of B pairs it takes the unit vectors `image` and `text`, f32[B, E].
     """
-    del keys, batch, step
     return (_potential(queries.image) + _potential(queries.text)) / 2
 
 

@@ -38,14 +38,9 @@ from kamcl_jax.torch_release.checkout import (
 )
 from kamcl_jax.torch_release.original import TorchOriginal
 
-DROPOUT, LEARNING_RATE = 0.25, 2e-4
-"""What the original's option files say."""
-
-EPOCH = 11
-"""One of the epochs in which the concept alignment takes part."""
-
-IMAGES = 64
-"""The number of image files that the original's loader reads over and over."""
+DROPOUT, LEARNING_RATE = 0.25, 2e-4  # what the original's option files say
+EPOCH = 11  # the concept alignment takes part
+IMAGES = 64  # the files that the original's loader reads over and over
 
 _FIXED = {
     "image_size": 256,
@@ -103,7 +98,6 @@ class TimedOriginal:
     """
 
     def __init__(self, checkout: Path, num_tokens: int, queue_length: int):
-        """Builds the model out of a clone of the original; see `TorchOriginal`."""
         check_checkout(checkout)
         import torch
 
@@ -174,19 +168,12 @@ class TimedOriginal:
 
 
 class TimedOriginalInput:
-    """The original's data set, transforms, collation and `DataLoader`, in one process.
-
-    Attributes:
-      images: The number of images that a trial reads.
-    """
+    """The original's data set, transforms, collation and `DataLoader`; a trial reads `images`."""
 
     def __init__(
         self, checkout: Path, folder: Path, prepared: Prepared, data: RetrievalData, batch_size: int
     ):
-        """Writes a split's image files and lists for the original, and builds its loader.
-
-        The folder is empty; it gets the files as the data set, `prepared`, has them.
-        """
+        """Writes the training split into an empty folder as the original reads it."""
         modules = load_modules(checkout, DATA_MODULES)
         files = itertools.islice(_training_files(prepared, data), IMAGES)
         options = _write_files(folder, files, data)
@@ -207,7 +194,6 @@ class TimedOriginalInput:
 
 
 def _training_files(prepared: Prepared, data: RetrievalData) -> Iterator[tuple[int, EncodedImage]]:
-    """Yields the image files of the training split with their rows there."""
     row_of = {name: row for row, name in enumerate(data.train.file_names)}
     for number in range(prepared.num_images):
         file = prepared.encoded_image(number)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from kamcl_jax.benchmark import (
@@ -27,7 +28,6 @@ from kamcl_jax.benchmark.input_and_retrieval import (
     BatchReader,
     SplitSample,
     first_captions,
-    five_captions_each,
     random_scores,
 )
 from kamcl_jax.benchmark.report import ORIGINAL, Results
@@ -43,10 +43,7 @@ from kamcl_jax.runs import folder as run_folder
 from kamcl_jax.torch_release.checkout import check_checkout
 
 STEP_BUDGET = Budget(rounds=5, seconds=20, most_seconds=180)
-"""How often the step, its parts and the machine's rates are timed."""
-
 BUDGET = Budget(rounds=5, seconds=6, most_seconds=120)
-"""How often the encoding, the ranking and the input are timed."""
 
 
 def run(
@@ -63,7 +60,7 @@ def run(
       workdir: Where `report/benchmark.json`, which is returned, and `report/benchmark.png` go.
       checkout: The folder of a clone of the PyTorch original; None leaves it out.
       step_budget: How often the step, its parts and the machine's rates are timed.
-      budget: How often each of the other groups is timed.
+      budget: How often the encoding, the ranking and the input are timed.
     """
     run_folder.check_writable(workdir)
     build.check_with_devices(config)
@@ -134,7 +131,6 @@ def _step_actions(timed: Subject, steps: Steps, theirs: TimedOriginal | None) ->
 def _encoding(
     timed: Subject, steps: Steps, theirs: TimedOriginal | None, budget: Budget
 ) -> tuple[SplitSample | None, dict[str, Timing]]:
-    """Times the encoding of a part of the test split, if there is one."""
     if timed.data is None:
         return None, {}
     size = timed.config.evaluation.batch_size
@@ -160,7 +156,7 @@ def _encoding(
 def _ranking(timed: Subject, theirs: TimedOriginal | None, budget: Budget) -> dict[str, Timing]:
     images, captions = RSICD_TEST
     scores = random_scores(images, captions)
-    rank_rsicd = partial(ranks.rank_both_ways, scores, five_captions_each(images))
+    rank_rsicd = partial(ranks.rank_both_ways, scores, np.arange(captions) // 5)
     actions: dict[str, Action] = {report.RSICD_RANKING: rank_rsicd}
     if timed.data is not None:
         image_of_caption = timed.data.test.image_of_caption
@@ -174,7 +170,7 @@ def _ranking(timed: Subject, theirs: TimedOriginal | None, budget: Budget) -> di
 def _input(
     timed: Subject, steps: Steps, checkout: Path | None, left_out: list[str], budget: Budget
 ) -> tuple[dict[str, Timing], dict[str, int]]:
-    """Times the input; returns the timings and the images of a trial."""
+    """Returns the timings, and how many images a trial reads."""
     if timed.data is None:
         return {}, {}
     config = timed.config

@@ -20,14 +20,9 @@ RSICD_TEST = (1093, 5465)
 
 
 class BatchReader:
-    """Reads training batches in the order of a training, epoch after epoch.
-
-    Attributes:
-      images: The number of images that a trial reads.
-    """
+    """Reads training batches in the order of a training; a trial reads `images` of them."""
 
     def __init__(self, examples: Examples, seed: int, batch_size: int):
-        """Takes the training split, the seed of its order, and the batch size."""
         self._fetch = partial(_batch, examples, seed, batch_size)
         self._step = 0
         self._batches = -(-IMAGES_A_TRIAL // batch_size)
@@ -45,8 +40,7 @@ class BatchReader:
     def read_and_augment(self, augment: Callable[[jax.Array], jax.Array], layout: Layout) -> Action:
         """Returns what reads the next batches and makes them what the encoders see.
 
-        That is all that the PyTorch original does in its data loader: images rotated, cropped and
-        normalised. Here the device does it, in training within the step, by `step_parts.augmenter`.
+        The PyTorch original does both in its data loader: it rotates, crops and normalises there.
         """
 
         def run() -> None:
@@ -63,22 +57,13 @@ def _batch(examples: Examples, seed: int, batch_size: int, step: int) -> batches
 
 @dataclasses.dataclass(frozen=True)
 class SplitSample:
-    """The part of a split that a trial encodes: its first images with all of their captions.
+    """The part of a split that a trial encodes: its first images with all of their captions."""
 
-    Attributes:
-      images: u8[N, S, S, 3].
-      image_of_caption: int[M], 0 to N - 1.
-      tokens: i32[M, T].
-      lengths: i32[M].
-      word_concepts: u8[M, C].
-      batch_size: The batch size of the encoding.
-    """
-
-    images: np.ndarray
-    image_of_caption: np.ndarray
-    tokens: np.ndarray
-    lengths: np.ndarray
-    word_concepts: np.ndarray
+    images: np.ndarray  # u8[N, S, S, 3]
+    image_of_caption: np.ndarray  # int[M], 0 to N - 1
+    tokens: np.ndarray  # i32[M, T]
+    lengths: np.ndarray  # i32[M]
+    word_concepts: np.ndarray  # u8[M, C]
     batch_size: int
 
     @property
@@ -105,8 +90,3 @@ def first_captions(examples: Examples, captions: int, batch_size: int) -> SplitS
 def random_scores(images: int, captions: int) -> np.ndarray:
     """Returns a score matrix f32[images, captions] of normal numbers."""
     return np.random.default_rng(0).standard_normal((images, captions), np.float32)
-
-
-def five_captions_each(images: int) -> np.ndarray:
-    """Returns int[5 * images], the image of each caption where every image has five in a row."""
-    return np.arange(5 * images) // 5

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from kamcl_jax.benchmark import roofline, step_parts
 from kamcl_jax.benchmark.input_and_retrieval import RSICD_TEST, SplitSample
+from kamcl_jax.benchmark.roofline import Roofline
 from kamcl_jax.benchmark.step_parts import PARTS, REST, WHOLE, Steps
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Timing
@@ -61,11 +62,7 @@ def step_results(timed: Subject, steps: Steps, timings: Timings) -> Results:
         **whole.summary(),
         "images_per_second": timed.config.batch_size / whole.median,
         "parts": {
-            name: {
-                "seconds": seconds,
-                "share": seconds / whole.median,
-                "timed": _how_timed(name),
-            }
+            name: {"seconds": seconds, "share": seconds / whole.median, "timed": _how_timed(name)}
             for name, seconds in step_parts.split(timings).items()
         },
         "peak_bytes": steps.memory.peak,
@@ -83,7 +80,7 @@ def roofline_results(steps: Steps, timings: Timings) -> Results:
     flops_rate = roofline.flops_per_second(timings[roofline.MATMUL].median)
     bytes_rate = roofline.bytes_per_second(timings[roofline.COPY].median)
     cost, seconds = steps.cost + steps.loop_cost, timings[WHOLE].median
-    limit = roofline.roofline(cost, flops_rate, bytes_rate)
+    limit = Roofline(cost.flops / flops_rate, cost.bytes / bytes_rate)
     return {
         "flops": cost.flops,
         "flops_of_loops_added": steps.loop_cost.flops,
@@ -132,10 +129,7 @@ def comparison(
     """
     rows = [ratio("training step", step[ORIGINAL], [step[WHOLE]])]
     if ORIGINAL in read:
-        names = {
-            "input, an image": READ,
-            "input and augmentation, an image": READ_AND_AUGMENT,
-        }
+        names = {"input, an image": READ, "input and augmentation, an image": READ_AND_AUGMENT}
         for title, name in names.items():
             scale = images[name] / images[ORIGINAL]
             rows.append(ratio(title, read[ORIGINAL], [read[name]], scale, images[name]))
@@ -153,12 +147,8 @@ def ratio(
 ) -> Results:
     """Returns one row of the comparison: above 1, ours is faster.
 
-    Args:
-      title: The title of the row.
-      original: The original's trials.
-      ours: Timings of the same rounds that add up to the same work.
-      scale: How many times the original's work ours is.
-      units: The units of work in a trial of ours; seconds are told of one.
+    Our timings are of the same rounds; together they are `scale` times the original's work. The
+    seconds are told of one of the `units` of work in a trial of ours.
     """
     rounds = [
         scale * theirs / sum(seconds)
@@ -217,13 +207,11 @@ def _roofline_sentence(results: Results) -> str:
 
 def _rates_table(results: Results) -> str:
     rows: list[list[str]] = []
-    if "input" in results:
-        of = results["input"]
+    if of := results.get("input"):
         rows.append(["input", f"{of['images_per_second']:.0f} images/s"])
         rate = of["images_per_second_with_augmentation"]
         rows.append(["input and augmentation", f"{rate:.0f} images/s"])
-    if "encoding" in results:
-        of = results["encoding"]
+    if of := results.get("encoding"):
         rows.append(["encoding images", f"{of['images_per_second']:.1f} images/s"])
         rows.append(["encoding captions", f"{of['captions_per_second']:.1f} captions/s"])
     for name, timing in results["ranking"].items():
@@ -277,11 +265,8 @@ def draw(path: Path, results: Results) -> None:
         colours = [HIT if ratio >= 1 else MISS for ratio in ratios]
         _bars(axes[1], [row["what"] for row in rows], ratios, "%.2f", colours)
         axes[1].axvline(1, color="black", linestyle="--", linewidth=1)
-        axes[1].set(
-            xscale="log",
-            xlabel="time of the PyTorch original / ours",
-            title="above 1, ours is faster",
-        )
+        label = "time of the PyTorch original / ours"
+        axes[1].set(xscale="log", xlabel=label, title="above 1, ours is faster")
     figure.suptitle(results["devices"], fontsize=9)
     figure.savefig(path, dpi=DOTS_PER_INCH)
 

@@ -19,15 +19,10 @@ _PRODUCTS = ("dot_general", "conv_general_dilated")
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """The work of a program on one device.
-
-    Attributes:
-      flops: Floating-point operations.
-      bytes: Read and written by all of its operations, as if no cache were there between them.
-    """
+    """The work of a program on one device."""
 
     flops: float
-    bytes: float
+    bytes: float  # read and written by all operations, as if no cache were there between them
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.flops + other.flops, self.bytes + other.bytes)
@@ -43,15 +38,10 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """The least time that the machine's measured rates allow for a cost (Williams et al. 2009).
+    """The least time that the machine's measured rates allow for a cost (Williams et al. 2009)."""
 
-    Attributes:
-      compute_seconds: The time of the operations, at the rate of a matrix product.
-      memory_seconds: The time of the bytes, at the rate of a copy.
-    """
-
-    compute_seconds: float
-    memory_seconds: float
+    compute_seconds: float  # of the operations, at the rate of a matrix product
+    memory_seconds: float  # of the bytes, at the rate of a copy
 
     @property
     def seconds(self) -> float:
@@ -62,11 +52,6 @@ class Roofline:
     def bound(self) -> str:
         """Which one that is, "compute" or "memory"."""
         return "compute" if self.compute_seconds >= self.memory_seconds else "memory"
-
-
-def roofline(cost: Cost, flops_per_second: float, bytes_per_second: float) -> Roofline:
-    """Returns the roofline of a cost on a machine of these rates."""
-    return Roofline(cost.flops / flops_per_second, cost.bytes / bytes_per_second)
 
 
 def compiled_cost(compiled: Any) -> Cost:
@@ -92,7 +77,6 @@ def uncounted_loop_cost(jaxpr: Any, while_rounds: int) -> Cost:
 
 
 def _products(jaxpr: Any, while_rounds: int, times: int) -> Iterator[tuple[Any, int]]:
-    """Yields every product and how often it is computed."""
     for equation in jaxpr.eqns:
         name = equation.primitive.name
         if name in _PRODUCTS:

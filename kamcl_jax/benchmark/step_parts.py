@@ -119,17 +119,11 @@ def own_statistics(
 
 @dataclasses.dataclass
 class Variant:
-    """A compiled step, whole or without a part.
-
-    Attributes:
-      compiled: The executable.
-      batch: The batch, on the devices.
-      own: The fields of the state that the variant has for itself.
-    """
+    """A compiled step, whole or without a part."""
 
     compiled: Any
     batch: Any
-    own: dict[str, Any]
+    own: dict[str, Any]  # the fields of the state that the variant has for itself
 
 
 class Steps:

@@ -20,16 +20,12 @@ from kamcl_jax.step.train_step import StepSettings
 
 HostBatch = dict[str, np.ndarray]
 
+# Those of RSICD's training captions, for a config without data.
 WORDS, MAX_TOKENS = 1225, 34
-"""Those of RSICD's training captions, for a config without data."""
-
-WORDS_OF_CAPTION = (11.4, 3.2)
-"""Their mean and standard deviation, likewise."""
+WORDS_OF_CAPTION = (11.4, 3.2)  # mean and standard deviation
 
 SHARE_OF_CONCEPTS = 0.01
 """The share of the concepts that a caption names, and an image is labelled with, in noise."""
-
-_BATCHES_LOOKED_AT = 101
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +33,7 @@ class Subject:
     """A config's training step without the loop around it.
 
     Attributes:
-      config: A frozen copy of the config.
-      mesh: The devices.
       data: The config's data; None where their files are missing.
-      model: Both towers.
-      optimizer: The optimiser with its learning rate.
-      settings: The numbers of the step.
       num_tokens: Rows of the word embedding.
       num_concepts: The width of labels and word concepts.
       batch: One training batch over all devices. If it is of the data, its longest caption is as
@@ -114,7 +105,7 @@ def typical_batch(
     `make_batch`.
     """
     captions, batches = len(examples.captions), []
-    for step in range(min(_BATCHES_LOOKED_AT, captions // batch_size)):
+    for step in range(min(101, captions // batch_size)):
         rows = batch_captions(seed, step, captions, batch_size)
         batches.append((int(examples.lengths[rows].max()), step, rows))
     batches.sort(key=lambda batch: batch[:2])

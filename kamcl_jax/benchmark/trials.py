@@ -31,28 +31,17 @@ class Timing:
     def summary(self) -> dict[str, float | int]:
         """Returns what a report keeps of it."""
         low, high = self.quartiles
-        return {
-            "seconds": self.median,
-            "quartile_low": low,
-            "quartile_high": high,
-            "trials": len(self.seconds),
-        }
+        quartiles = {"quartile_low": low, "quartile_high": high}
+        return {"seconds": self.median, **quartiles, "trials": len(self.seconds)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How often a group of actions is timed.
+    """How often a group of actions is timed."""
 
-    Attributes:
-      rounds: The least number of rounds.
-      seconds: How long the rounds go on, if they do not come to `most_rounds` before.
-      most_seconds: When `rounds` is given up, if there have been three.
-      most_rounds: The largest number of rounds.
-    """
-
-    rounds: int = 5
-    seconds: float = 20.0
-    most_seconds: float = 180.0
+    rounds: int = 5  # at least
+    seconds: float = 20.0  # how long further rounds follow
+    most_seconds: float = 180.0  # then three rounds are enough
     most_rounds: int = 100
 
     def is_spent(self, rounds: int, elapsed: float) -> bool:

@@ -27,25 +27,15 @@ HEAD = ("", "concept", "repeated in all", "images that show it", "captions that 
 
 @dataclass(frozen=True)
 class ConceptCounts:
-    """The C concepts of the N training images, counted.
-
-    Attributes:
-      vocabulary: The text encoder's words.
-      concepts: The concepts, in their order.
-      labels: f32[N, C], the soft labels of the training images.
-      images: i64[C], how many training images have a label for the concept.
-      captions: i64[C], how many training captions name the concept.
-      covered: The share of the training captions that name at least one.
-      labelled: The share of the training images that have at least one.
-    """
+    """The C concepts of the N training images, counted."""
 
     vocabulary: Vocabulary
     concepts: Concepts
-    labels: np.ndarray
-    images: np.ndarray
-    captions: np.ndarray
-    covered: float
-    labelled: float
+    labels: np.ndarray  # f32[N, C], the soft labels of the training images
+    images: np.ndarray  # i64[C], how many training images have a label for the concept
+    captions: np.ndarray  # i64[C], how many training captions name the concept
+    covered: float  # the share of the training captions that name at least one
+    labelled: float  # the share of the training images that have at least one
 
 
 def report(config: ml_collections.ConfigDict, folder: Path | None) -> None:
@@ -102,9 +92,8 @@ def summary(counts: ConceptCounts, rows: int | None = None) -> str:
             zip(concepts.words, counts.images, counts.captions, strict=True)
         )
     ]
-    more = len(cells) - len(cells[:rows])
     lines = [markdown_table(HEAD, cells[:rows], left=2)]
-    if more:
+    if more := len(cells[rows or len(cells) :]):
         lines.append(f"... and {more} more")
     shares = (
         f"{len(concepts)} concepts out of a vocabulary of {len(counts.vocabulary)} words; "
@@ -139,7 +128,6 @@ def _write(folder: Path, train: Texts, counts: ConceptCounts) -> None:
 
 
 def _draw(path: Path, counts: ConceptCounts) -> None:
-    """Draws the concepts that most captions name, and how many images show them, as bars."""
     drawn = drawn_concepts(counts)
     words = [counts.concepts.words[concept] for concept in drawn]
     places = np.arange(len(words))

@@ -19,17 +19,11 @@ from kamcl_jax.config import fields
 from kamcl_jax.config.data import open_data, settings
 from kamcl_jax.evaluate.tables import markdown_table
 
-BAR = 50
-"""The length of the histogram's longest bar, in characters."""
+BAR = 50  # characters, of the histogram's longest bar
 
 HEAD = (
-    "split",
-    "images",
-    "captions",
-    "captions an image",
-    "repeated within an image",
-    "shared by several images",
-    "tokens: median, longest",
+    *("split", "images", "captions", "captions an image", "repeated within an image"),
+    *("shared by several images", "tokens: median, longest"),
 )
 
 
@@ -94,8 +88,7 @@ def _as_text(prepared: Prepared, learnt: dict[str, Any], found: dict[str, Findin
         lines += [f"  {problem.file_name}: {problem.reason}" for problem in prepared.left_out]
     else:
         lines.append("missing or unreadable images: none")
-    without_caption = prepared.builder.images_without_caption()
-    if without_caption:
+    if without_caption := prepared.builder.images_without_caption():
         lines.append(findings.count_and_name(without_caption, "without a caption, not used"))
     return "\n".join([*lines, f"prepared in {prepared.folder}"])
 

@@ -24,10 +24,7 @@ from kamcl_jax.runs.record import History
 
 
 def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[str, Any]:
-    """Scores the best checkpoint of a run on its test split and writes the report anew.
-
-    The config is the run's; if None, the one in the checkpoint. Returns what `report_best` does.
-    """
+    """Does `report_best` for a run; the config, if None, is the one in the checkpoint."""
     folder.check_shared(workdir)
     with open_checkpoints(workdir) as checkpoints:
         stored = first_readable(reversed(checkpoints.steps), checkpoints.record)
@@ -57,7 +54,7 @@ def report_best(
     The report goes to the folder `report` in `workdir`. Returns the contents of its metrics.json.
     """
     best, variables = _best(experiment, checkpoints)
-    skipped = variables.pop("skipped")
+    skipped, left_out = variables.pop("skipped"), list(experiment.data.left_out)
     test, settings = experiment.data.test, experiment.config.evaluation
     embeddings = embed.embed(encoders, variables, test, settings.batch_size)
     ranks = rank_test_split(embeddings, test, settings.ties)
@@ -68,10 +65,7 @@ def report_best(
         "best_step": best,
         "best_epoch": best / experiment.steps_per_epoch,
         "skipped_updates": int(skipped),
-        "left_out_images": {
-            "count": len(experiment.data.left_out),
-            "names": list(experiment.data.left_out),
-        },
+        "left_out_images": {"count": len(left_out), "names": left_out},
         "seconds": history.seconds,
     }
     written = workdir / "report"
@@ -84,7 +78,6 @@ def report_best(
 
 
 def _best(experiment: Experiment, checkpoints: Checkpoints) -> tuple[int, dict[str, Any]]:
-    """Returns the step and what is needed of the best checkpoint that can be read."""
     like, places = experiment.abstract_state, experiment.layout.state
 
     def read(step: int) -> tuple[int, dict[str, Any]]:
@@ -127,10 +120,9 @@ def detailed_metrics(
 ) -> dict[str, Any]:
     """Returns what a report says of the ranks of `rank_test_split`.
 
-    Returns:
-      `test` and `test_equal_texts`: the field's metrics of both protocols; `intervals`: 95 %
-      bootstrap intervals over images of both; `classes`: the official recalls of the scene classes,
-      or None where the file names carry no classes.
+    `test` and `test_equal_texts` are the field's metrics of both protocols, `intervals` their 95 %
+    bootstrap intervals over images, and `classes` the official recalls of the scene classes, or
+    None where the file names carry no classes.
     """
     images = examples.image_of_caption
     return {

@@ -28,21 +28,13 @@ Picture = Callable[[int], Image.Image]
 
 @dataclasses.dataclass(frozen=True)
 class Retrieved:
-    """What a caption retrieves.
-
-    Attributes:
-      caption: The caption's text.
-      images: The rows of the images that it retrieves, the best first.
-      scores: The scores of these images.
-      relevant: Whether each of these images has a caption of this text.
-      rank: The rank of the best image that does, 1 = first; the expected rank where scores tie.
-    """
+    """What a caption retrieves."""
 
     caption: str
-    images: Sequence[int]
-    scores: Sequence[float]
-    relevant: Sequence[bool]
-    rank: float
+    images: Sequence[int]  # rows, the best first
+    scores: Sequence[float]  # of these images
+    relevant: Sequence[bool]  # whether each of them has a caption of this text
+    rank: float  # of the best image that does, 1 = first; the expected rank where scores tie
 
 
 def whole_epochs(axis: Axes) -> None:
@@ -65,7 +57,7 @@ def loss_curves(
       rows: `History.train`.
       steps_per_epoch: The number of steps in an epoch.
       alignment_from_epoch: The first epoch of step 2, from 0.
-      extra_terms: The names of the terms that the config adds to the paper's.
+      extra_terms: The terms that the config adds to the paper's.
     """
     epochs = [row["step"] / steps_per_epoch for row in rows]
     terms = ("loss", "triplet", "contrastive", "alignment", *extra_terms)

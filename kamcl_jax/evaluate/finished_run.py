@@ -27,24 +27,17 @@ _RESULTS = {"test", "test_equal_texts", "val", "chance", "intervals", "best_step
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun:
-    """What a run's folder tells without its data.
+    """What a run's folder tells without its data; it uses the best checkpoint, or the latest.
 
-    Attributes:
-      folder: The run's folder.
-      step: The step of the checkpoint that is used: the one with the best validation, or the latest
-        if none was validated.
-      config: The config of the training, for the devices here.
-      record: What that checkpoint carries beside the state.
-      history: The history of the training, up to the latest checkpoint that can be read.
-      results: The contents of `report/metrics.json`; None without a report.
+    The latest one takes the place of the best where none was validated.
     """
 
     folder: Path
-    step: int
-    config: ml_collections.ConfigDict
-    record: Record
-    history: History
-    results: dict[str, Any] | None
+    step: int  # of the checkpoint that is used
+    config: ml_collections.ConfigDict  # of the training, for the devices here
+    record: Record  # what that checkpoint carries beside the state
+    history: History  # up to the latest checkpoint that can be read
+    results: dict[str, Any] | None  # the contents of `report/metrics.json`; None without a report
 
     @property
     def results_of_step(self) -> dict[str, Any] | None:
@@ -82,10 +75,6 @@ def open_data(
       config: The run's config where its data lie elsewhere by now; if None, the checkpoint's.
       train_as_tested: Whether to decode the training images at the size of the others, instead of
         larger, to be cropped.
-
-    Raises:
-      ConfigError: The config is not the run's, or the captions are others than it was trained on.
-      DataError: The data cannot be used.
     """
     config = run.config if config is None else config
     fields.check_against_checkpoint(config, run.record["config"])  # before data are prepared

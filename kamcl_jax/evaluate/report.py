@@ -60,10 +60,10 @@ def write(
     embeddings: Embeddings,
     ranks_of_captions: Ranks,
 ) -> None:
-    """Writes the report into a folder, which is made if absent.
+    """Writes the report into a folder, which is made if absent; files in it are replaced.
 
     Args:
-      folder: The folder; files in it are replaced.
+      folder: The folder.
       experiment: What was trained.
       history: The history of the training.
       results: What metrics.json is to contain.
@@ -196,7 +196,6 @@ def _origin(results: dict[str, Any]) -> str:
 
 
 def _shared_texts(test: Examples) -> str:
-    """Returns the sentence on captions of different images that say the same."""
     images = test.image_of_caption
     shared = num_shared_captions(equal_text_ids(test.captions), images)
     return f"""{shared or "None"} of the {len(images)} test captions share their text

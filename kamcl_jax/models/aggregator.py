@@ -32,16 +32,10 @@ def upsample_to(features: jax.Array, like: jax.Array) -> jax.Array:
 
 
 class HierarchicalAggregator(nn.Module):
-    """Low-, high-level and final features, each pooled its own way, then pooled together.
+    """Low-, high-level and final features, each pooled its own way, then pooled together."""
 
-    Attributes:
-      embedding_size: E, the width of the result.
-      pooling_kernel: What ranks the low-level features, which are by far the most; one of
-        `gpo.KERNELS`.
-    """
-
-    embedding_size: int
-    pooling_kernel: str = "counting"
+    embedding_size: int  # E
+    pooling_kernel: str = "counting"  # of the low-level features, by far the most
 
     @nn.compact
     def __call__(self, stages: Sequence[jax.Array]) -> jax.Array:

@@ -155,36 +155,25 @@ class GPO(nn.Module):
 
     The weights depend on the number of items alone, never on the data, so they are computed once
     per number of items and not per sample.
-
-    Attributes:
-      code_width: The width of the position codes, an even number.
-      hidden_width: The width of each direction of the GRU.
-      temperature: The number that divides the scores before the softmax.
-      kernel: See `descending_ranks`.
     """
 
-    code_width: int = 32
-    hidden_width: int = 32
-    temperature: float = 0.1
-    kernel: str = "counting"
+    code_width: int = 32  # of the position codes, even
+    hidden_width: int = 32  # of each direction
+    temperature: float = 0.1  # divides the scores before the softmax
+    kernel: str = "counting"  # see `descending_ranks`
 
     def setup(self):
-        """Declares the parameters of both directions and of the score."""
+        """Declares the parameters."""
         shape = (self.code_width, self.hidden_width)
         self.forward_gru = GRUDirection(*shape)
         self.backward_gru = GRUDirection(*shape)
         self.score = nn.Dense(1, use_bias=False, kernel_init=layers.linear_init)
 
     def weights(self, counts: jax.Array, num_items: int) -> jax.Array:
-        """Returns the pooling weights for lists of each of the given numbers of items.
+        """Returns the pooling weights of lists that have `counts` items, i32[M], padded to N.
 
-        Args:
-          counts: i32[M], each in 1..num_items.
-          num_items: N, the padded length of the lists.
-
-        Returns:
-          f32[M, N], float32 at least whatever the parameters' dtype; row m sums to 1 over its first
-          counts[m] places and is 0 after them.
+        They are f32[M, N], float32 at least whatever the parameters' dtype; row m sums to 1 over
+        its first counts[m] places and is 0 after them.
         """
         codes = self._codes(num_items)
         present = jnp.arange(num_items) < counts[:, None]
@@ -219,16 +208,10 @@ class GRUDirection(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, present: jax.Array, reverse: bool = False) -> jax.Array:
-        """Runs the recurrence; absent positions leave the state at zero.
+        """Runs over f32[N, input_width]; `present`, bool[M, N], says which positions row m has.
 
-        Args:
-          inputs: f32[N, input_width], the sequence that all rows share.
-          present: bool[M, N], which positions row m has.
-          reverse: Whether to run from the last position to the first.
-
-        Returns:
-          f32[M, N, hidden_width], float32 at least whatever the parameters' dtype: the state after
-          each position, in the order of the inputs.
+        Absent positions leave the state at zero. It returns the state after each position, in the
+        order of the inputs: f32[M, N, hidden_width], float32 at least whatever the parameters'.
         """
         gates = 3 * self.hidden_width
         init = layers.uniform_init(self.hidden_width**-0.5)

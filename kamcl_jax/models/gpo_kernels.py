@@ -31,10 +31,9 @@ def count_ahead(keys: jax.Array, *, interpret: bool = False) -> jax.Array:
     these rows once: N^2 comparisons a row as in `gpo`, but the keys are read from memory about once
     and each count is written once.
 
-    It runs on the device that calls it and cannot be partitioned by the compiler. On several
-    devices, call it inside `jax.shard_map` with the batch axis split as the features' is, and D and
-    N whole: rows do not depend on each other, so that needs no communication. `check_vma=False` is
-    needed there, as the kernel does not say over which axes its result varies.
+    The compiler cannot partition it. On several devices, call it inside `jax.shard_map` with the
+    batch axis split as the features' is, and D and N whole. `check_vma=False` is needed there, as
+    the kernel does not say over which axes its result varies.
 
     Args:
       keys: i32[B, D, N], or of another integer dtype; 1 <= N <= 256, as a count is a byte.

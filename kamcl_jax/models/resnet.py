@@ -15,8 +15,7 @@ BLOCKS_PER_STAGE = {
 }
 """Depth of the network -> residual blocks in each of its four stages."""
 
-BOTTLENECK_FROM = 50
-"""Depth from which the blocks are bottlenecks."""
+BOTTLENECK_FROM = 50  # the depth
 
 
 def stage_channels(depth: int, width: int) -> tuple[int, ...]:
@@ -86,15 +85,10 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
-        """Returns the four stages' outputs.
+        """Returns the four stages' outputs of f32[B, H, W, 3], normalised, in its dtype.
 
-        Args:
-          images: f32[B, H, W, 3], normalised, in the parameters' dtype.
-          train: Whether BatchNorm uses and records the batch's statistics.
-
-        Returns:
-          Four f32[B, ceil(H / s), ceil(W / s), C], s = 4, 8, 16, 32, C = width * (1, 2, 4, 8),
-          four times that with bottleneck blocks; in the images' dtype.
+        They are f32[B, ceil(H / s), ceil(W / s), C], s = 4, 8, 16, 32, C = width * (1, 2, 4, 8),
+        four times that with bottleneck blocks.
         """
         block = BottleneckBlock if self.depth >= BOTTLENECK_FROM else BasicBlock
 

@@ -15,31 +15,21 @@ GATES = ("reset", "update", "candidate")
 
 
 class SkipThoughts(nn.Module):
-    """Embeds words and runs the GRU over them.
+    """Embeds words and runs the GRU over them; the widths are as published."""
 
-    Attributes:
-      num_tokens: The rows of the embedding: the vocabulary and row 0, the padding.
-      word_width: The width of the word vectors; 620 as published.
-      hidden_width: H, the width of the GRU; 2400 as published.
-      dropout: The probability of the variational dropout on inputs and states.
-    """
-
-    num_tokens: int
+    num_tokens: int  # rows of the embedding: the vocabulary and row 0, the padding
     word_width: int = 620
-    hidden_width: int = 2400
-    dropout: float = 0.25
+    hidden_width: int = 2400  # H
+    dropout: float = 0.25  # on inputs and states
 
     @nn.compact
     def __call__(self, tokens: jax.Array, lengths: jax.Array, *, train: bool) -> jax.Array:
-        """Returns the state after each word.
+        """Returns the state after each word, f32[B, T, H], in the parameters' dtype.
 
         Args:
           tokens: i32[B, T], 0 = padding.
           lengths: i32[B], the words of each caption; states after the last word are zero.
           train: Whether to drop, which needs the "dropout" PRNG stream.
-
-        Returns:
-          f32[B, T, H], in the parameters' dtype.
         """
         table = self.param("embedding", _embedding_init, (self.num_tokens, self.word_width))
         # Masked after the look-up, so that row 0 reads as zero and never receives a gradient.

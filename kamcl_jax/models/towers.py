@@ -43,24 +43,14 @@ class ConceptHead(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """ResNet, hierarchical aggregator, concept head.
+    """ResNet, hierarchical aggregator, concept head."""
 
-    Attributes:
-      num_concepts: N.
-      embedding_size: E.
-      depth: The ResNet's depth, 18, 34, 50 or 101.
-      width: The width of the ResNet's first stage.
-      rematerialise: Whether the backward pass computes the ResNet's blocks again instead of keeping
-        them, see `ResNet`.
-      pooling_kernel: What ranks the aggregator's low-level features, one of `gpo.KERNELS`.
-    """
-
-    num_concepts: int
-    embedding_size: int = 512
-    depth: int = 18
+    num_concepts: int  # N
+    embedding_size: int = 512  # E
+    depth: int = 18  # these three: see `ResNet`
     width: int = 64
     rematerialise: bool = False
-    pooling_kernel: str = "counting"
+    pooling_kernel: str = "counting"  # of the low-level features, one of `gpo.KERNELS`
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Encoded:
@@ -81,20 +71,11 @@ class TextEncoder(nn.Module):
     other captions of the batch. `caption_padding="release"` does as the PyTorch release instead:
     the GRU runs on over zero words, and the pooling takes as many states of every caption as the
     batch's longest has.
-
-    Attributes:
-      num_tokens: The rows of the word embedding, padding included.
-      num_concepts: N.
-      embedding_size: E.
-      word_width: The width of the word vectors.
-      hidden_width: The width of the GRU.
-      dropout: The probability of the GRU's variational dropout in training.
-      caption_padding: "masked" or "release".
     """
 
-    num_tokens: int
-    num_concepts: int
-    embedding_size: int = 512
+    num_tokens: int  # rows of the word embedding, padding included
+    num_concepts: int  # N
+    embedding_size: int = 512  # E
     word_width: int = 620
     hidden_width: int = 2400
     dropout: float = 0.25
@@ -132,12 +113,7 @@ class TextEncoder(nn.Module):
 
 
 class DualEncoder(nn.Module):
-    """Both towers under one tree of parameters, `image` and `text`.
-
-    Attributes:
-      image: An `ImageEncoder`, or any module that is called like one.
-      text: A `TextEncoder`, or any module that is called like one.
-    """
+    """Both towers, or modules that are called like them, under one tree of parameters."""
 
     image: nn.Module
     text: nn.Module

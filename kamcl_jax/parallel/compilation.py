@@ -59,19 +59,12 @@ def program_folder() -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class StepMemory:
-    """The bytes that a compiled step takes on each device, by XLA's own plan.
+    """The bytes that a compiled step takes on each device, by XLA's own plan."""
 
-    Attributes:
-      arguments: The state and a batch.
-      results: The state after the step, and the metrics.
-      reused: The results that take the place of arguments (the donated state).
-      temporary: Activations, gradients and whatever else lives within the step.
-    """
-
-    arguments: int
-    results: int
-    reused: int
-    temporary: int
+    arguments: int  # the state and a batch
+    results: int  # the state after the step, and the metrics
+    reused: int  # the results that take the place of arguments (the donated state)
+    temporary: int  # activations, gradients and whatever else lives within the step
 
     @property
     def peak(self) -> int:
@@ -80,17 +73,7 @@ class StepMemory:
 
 
 def compile_step(step: Any, abstract_state: Any, abstract_batch: Any, layout: Layout) -> Any:
-    """Compiles a jitted training step for the shapes that it will see.
-
-    Args:
-      step: The step that `make_train_step` returns.
-      abstract_state: The shapes of the state.
-      abstract_batch: The shapes of a batch.
-      layout: The layout of the training.
-
-    Returns:
-      The executable; it is called like the step.
-    """
+    """Compiles what `make_train_step` returns for the shapes that it will see."""
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.batch), abstract_batch
     )
@@ -111,10 +94,7 @@ def memory(compiled: Any) -> StepMemory:
 def describe_memory(taken: StepMemory, layout: Layout, table_bytes: int = 0) -> str:
     """Returns the sentence on memory that a training starts with.
 
-    Args:
-      taken: The memory of the step.
-      layout: The layout of the training.
-      table_bytes: The training data that lie on each device beside the step.
+    `table_bytes` are of the training data that lie on each device beside the step.
     """
     devices, peak = layout.mesh.size, taken.peak + table_bytes
     of_tables = f"{table_bytes / GB:.2f} for the training data, " if table_bytes else ""
@@ -139,19 +119,12 @@ def available_memory() -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One array that a compiled program sends between devices.
+    """One array that a compiled program sends between devices."""
 
-    Attributes:
-      kind: "all-reduce", "all-gather", "reduce-scatter", "all-to-all" or "collective-permute".
-      dtype: XLA's name of the type, like "f32".
-      shape: The shape of the result on each device.
-      channel: The number of the operation that sends it; one operation may send several arrays.
-    """
-
-    kind: str
-    dtype: str
-    shape: tuple[int, ...]
-    channel: int | None = None
+    kind: str  # all-reduce, all-gather, reduce-scatter, all-to-all or collective-permute
+    dtype: str  # as XLA writes it, like "f32"
+    shape: tuple[int, ...]  # of the result on each device
+    channel: int | None = None  # the operation that sends it, and may send several arrays
 
     @property
     def size(self) -> int:
@@ -179,11 +152,7 @@ _ARRAY = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
 
 
 def collectives(program: str) -> list[Collective]:
-    """Returns every array that the collectives of a program produce.
-
-    Args:
-      program: The HLO of a compiled program, `compiled.as_text()`.
-    """
+    """Returns every array that the collectives of a program produce, `compiled.as_text()`."""
     found, seen = [], set()
     for match in _COLLECTIVE.finditer(program):
         channel = int(match["channel"]) if match["channel"] else None

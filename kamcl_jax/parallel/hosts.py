@@ -87,11 +87,9 @@ def failing(failed: bool) -> int | None:
 
 
 def barrier(name: str, timeout_seconds: int) -> None:
-    """Waits until all processes have come here; the devices take no part.
+    """Waits until all processes have come to the place of that name; the devices take no part.
 
-    Args:
-      name: The name of the place, the same in all processes.
-      timeout_seconds: How long the slowest process may take after the fastest one.
+    The slowest process may take `timeout_seconds` longer than the fastest one.
     """
     import orbax.checkpoint as ocp  # here, since embedding a sentence needs none of it
 
@@ -108,9 +106,7 @@ def barrier(name: str, timeout_seconds: int) -> None:
 def check_equal(what: str, digest: str) -> None:
     """Checks that all processes hold the same; all of them call this, and raise alike.
 
-    Args:
-      what: What is compared, for the sentence.
-      digest: The hexadecimal digest of what this process holds.
+    The hexadecimal digest is of what this process holds.
     """
     if jax.process_count() == 1:
         return

@@ -48,17 +48,11 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: list[jax.Device] | None = 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where everything of a training lies.
-
-    Attributes:
-      mesh: The devices.
-      state: A sharding for every leaf of the train state, or one for all of them.
-      shard_queues: Whether each device holds its share of the queues' keys, not all of them.
-    """
+    """Where everything of a training lies."""
 
     mesh: Mesh
-    state: Any
-    shard_queues: bool = False
+    state: Any  # a sharding for every leaf of the train state, or one for all of them
+    shard_queues: bool = False  # each device holds its share of the queues' keys, not all of them
 
     @property
     def whole(self) -> NamedSharding:
@@ -89,12 +83,9 @@ def replicated(mesh: Mesh) -> Layout:
 
 
 def parameter_spec(shape: tuple[int, ...], fsdp: int, min_size: int) -> PartitionSpec:
-    """Returns how a tensor is split over `fsdp`: along its largest axis that fsdp divides.
+    """Returns how a tensor is split over `fsdp` devices: along its largest axis that fsdp divides.
 
-    Args:
-      shape: The shape of the tensor.
-      fsdp: How many devices share it.
-      min_size: With fewer entries than this the tensor stays whole.
+    With fewer entries than `min_size` it stays whole.
     """
     divisible = [axis for axis, length in enumerate(shape) if length % fsdp == 0]
     if fsdp == 1 or not divisible or math.prod(shape) < min_size:
@@ -113,9 +104,7 @@ def local_rows(layout: Layout, batch_size: int) -> np.ndarray:
 def put_batch(layout: Layout, batch: Any) -> Any:
     """Makes global arrays, split over all devices, of this process's rows of a batch.
 
-    Args:
-      layout: The layout of the training.
-      batch: A pytree of NumPy arrays with the rows that `local_rows` names.
+    The batch is a pytree of NumPy arrays with the rows that `local_rows` names.
     """
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(layout.batch, x), batch)
 

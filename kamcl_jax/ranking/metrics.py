@@ -22,8 +22,6 @@ RECALLS = tuple(f"{way}_r{k}" for way in WAYS for k in RECALL_AT)
 RECALLS_AND_MEAN = (*RECALLS, "mR")
 
 RESAMPLES = 1000
-PERCENTILES = (2.5, 97.5)
-"""Between them lie 95 % of the resamples."""
 
 NO_CLASS = "(none)"
 """The row of the images whose names carry no class."""
@@ -44,13 +42,10 @@ def retrieval_metrics(
 
 
 def metrics_of_ranks(ranks: Mapping[str, Ranks], ties: str = "expected") -> dict[str, float]:
-    """Returns the field's metrics of ranks.
+    """Returns the field's metrics of what `rank_both_ways` returns with the same `ties`.
 
-    Args:
-      ranks: `i2t` and `t2i`, as `rank_both_ways` returns them.
-      ties: How they were ranked. With "expected" every metric is computed from what to expect of
-        each query over random orders of tied items; with "argsort" the median rank is rounded down,
-        as the KAMCL release does.
+    With "expected" every metric is computed from what to expect of each query over random orders
+    of tied items; with "argsort" the median rank is rounded down, as the KAMCL release does.
 
     Returns:
       `i2t_r1`, `i2t_r5`, `i2t_r10`, `t2i_r1`, `t2i_r5`, `t2i_r10`: recall@k in percent (the share
@@ -68,10 +63,7 @@ def metrics_of_ranks(ranks: Mapping[str, Ranks], ties: str = "expected") -> dict
 
 
 def recalls(ranks: Mapping[str, Ranks]) -> dict[str, float]:
-    """Returns `RECALLS` and `mR` in percent, expected over random orders of tied scores.
-
-    The ranks `i2t` and `t2i` are of any queries, at least one each way.
-    """
+    """Returns `RECALLS` and `mR` in percent of any queries, at least one each way."""
     found = {
         f"{way}_r{k}": 100 * float(np.mean(ranks[way].hit_probability(k)))
         for way in WAYS
@@ -122,7 +114,7 @@ def bootstrap_intervals(
       ranks: `i2t` and `t2i`, as `rank_both_ways` returns them.
       image_of_caption: int[M], the row of the image that each caption describes.
       resamples: How many resamples are drawn.
-      seed: The seed of the draw; equal seeds draw the same images for every model.
+      seed: Equal seeds draw the same images for every model.
 
     Returns:
       `[low, high]` in percent for each of `RECALLS_AND_MEAN`.
@@ -162,7 +154,7 @@ def _resampled(
 
 
 def _bounds(recalls: np.ndarray) -> dict[str, list[float]]:
-    bounds = np.percentile(recalls, PERCENTILES, axis=0).T.tolist()
+    bounds = np.percentile(recalls, (2.5, 97.5), axis=0).T.tolist()
     return dict(zip(RECALLS_AND_MEAN, bounds, strict=True))
 
 
@@ -240,7 +232,6 @@ def recalls_of_classes(
 def _row(
     name: str, images: np.ndarray, image_of_caption: np.ndarray, ranks: Mapping[str, Ranks]
 ) -> dict[str, Any]:
-    """Returns the counts and the recalls of the images of a class, bool[N], and their captions."""
     captions = images[image_of_caption]
     return {
         "class": name,

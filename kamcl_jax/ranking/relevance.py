@@ -12,15 +12,10 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Lists:
-    """Lists of numbers, one after another.
+    """Lists of numbers, one after another."""
 
-    Attributes:
-      values: i64[V], those of list 0, then those of list 1, ...
-      starts: i64[L + 1], where each list starts; the last is V.
-    """
-
-    values: np.ndarray
-    starts: np.ndarray
+    values: np.ndarray  # i64[V], those of list 0, then those of list 1, ...
+    starts: np.ndarray  # i64[L + 1], where each list starts; the last is V
 
     @classmethod
     def of_pairs(cls, lists: np.ndarray, values: np.ndarray, num_lists: int) -> "Lists":
@@ -40,8 +35,8 @@ class Lists:
     def joined(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Joins the lists of the given numbers, int[B].
 
-        Returns:
-          i64[P], the place in `numbers` that each value comes from, ascending; the values, i64[P].
+        It returns the place in `numbers` that each value comes from, ascending, and the values,
+        i64[P] each.
         """
         lengths = self.lengths[numbers]
         places = np.repeat(np.arange(len(numbers)), lengths)
@@ -56,14 +51,10 @@ class Relevance:
 
     Lists of texts take memory in proportion to the captions; lists of items might take as much as
     all scores.
-
-    Attributes:
-      texts_of_query: Q lists.
-      items_of_text: A list for each text.
     """
 
-    texts_of_query: Lists
-    items_of_text: Lists
+    texts_of_query: Lists  # Q
+    items_of_text: Lists  # one for each text
 
     def counts(self) -> np.ndarray:
         """Returns how many items are relevant to each query, i64[Q]."""
@@ -72,11 +63,9 @@ class Relevance:
         return np.diff(sums[texts.starts])
 
     def pairs(self, queries: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Returns each relevant item of the queries from `start` to `stop`.
+        """Returns each relevant item of the queries from `start` to `stop`, none twice.
 
-        Returns:
-          i64[P], the query, 0 = the first of the slice, ascending; and the item, i64[P]. No pair
-          comes twice.
+        The query, 0 = the first of the slice, ascending, and the item are i64[P].
         """
         query, texts = self.texts_of_query.joined(np.arange(queries.start, queries.stop))
         place, items = self.items_of_text.joined(texts)

@@ -31,13 +31,9 @@ class Scores(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-    """Scores that are given.
+    """Scores that are given, on the host or a device; other types are read as f32."""
 
-    Attributes:
-      values: f32[N, M], images by captions, on the host or a device; other types are read as f32.
-    """
-
-    values: Array
+    values: Array  # f32[N, M], images by captions
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -57,15 +53,10 @@ class Matrix:
 
 @dataclasses.dataclass(frozen=True)
 class Embeddings:
-    """Scores that are inner products of embeddings; those of unit vectors are cosines.
+    """Inner products of embeddings on the host or a device; those of unit vectors are cosines."""
 
-    Attributes:
-      images: f32[N, E], on the host or a device.
-      captions: f32[M, E], likewise.
-    """
-
-    images: Array
-    captions: Array
+    images: Array  # f32[N, E]
+    captions: Array  # f32[M, E]
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -6,6 +6,7 @@ an image. On the host the split may be larger than any device. `config.data.resi
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
@@ -28,15 +29,10 @@ Fetch = Callable[[int], Batch]
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
-    """How a training comes by its batches.
+    """How a training comes by its batches."""
 
-    Attributes:
-      table_bytes: The size of the training split on each device; 0 where the host reads it.
-      open: Reads what has to be there before the first step, and returns how to fetch a batch.
-    """
-
-    table_bytes: int
-    open: Callable[[], Fetch]
+    table_bytes: int  # of the training split on each device; 0 where the host reads it
+    open: Callable[[], Fetch]  # reads what the first step needs; returns how to fetch a batch
 
     def describe(self) -> str:
         """Returns the sentence that says where the training split lies."""
@@ -74,26 +70,19 @@ def _captions(experiment: Experiment) -> Callable[[int], np.ndarray]:
     """Returns step -> the captions of this process's rows of the batch."""
     config, num_captions = experiment.config, len(experiment.data.train.captions)
     rows = mesh.local_rows(experiment.layout, config.batch_size)
-    return lambda step: batches.batch_captions(config.seed, step, num_captions, config.batch_size)[
-        rows
-    ]
+    order = partial(batches.batch_captions, config.seed)
+    return lambda step: order(step, num_captions, config.batch_size)[rows]
 
 
 def _from_host(experiment: Experiment) -> Fetch:
-    train, layout = experiment.data.train, experiment.layout
-    captions, texts = (
-        _captions(experiment),
-        build.text_of_caption(experiment.config, experiment.data),
-    )
+    train, layout, captions = experiment.data.train, experiment.layout, _captions(experiment)
+    texts = build.text_of_caption(experiment.config, experiment.data)
     return lambda step: mesh.put_batch(layout, batches.make_batch(train, captions(step), texts))
 
 
 def _from_devices(experiment: Experiment) -> Fetch:
-    train, layout = experiment.data.train, experiment.layout
-    captions, texts = (
-        _captions(experiment),
-        build.text_of_caption(experiment.config, experiment.data),
-    )
+    train, layout, captions = experiment.data.train, experiment.layout, _captions(experiment)
+    texts = build.text_of_caption(experiment.config, experiment.data)
     tables = resident_batch.load(train, layout, text_of_caption=texts)
     look_up = resident_batch.make_look_up(layout)
     return lambda step: look_up(tables, mesh.put_batch(layout, captions(step).astype(np.int32)))

@@ -15,11 +15,10 @@ from kamcl_jax.config import data, fields
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.evaluate.tables import markdown_table
 from kamcl_jax.parallel import hosts
-from kamcl_jax.ranking import metrics
+from kamcl_jax.ranking.metrics import RECALLS_AND_MEAN
 from kamcl_jax.runs import folder
 from kamcl_jax.train import loop
 
-METRICS = (*metrics.RECALLS, "mR")
 HEAD = ("fold", "i2t R@1", "R@5", "R@10", "t2i R@1", "R@5", "R@10", "mR", "best epoch")
 
 
@@ -27,10 +26,6 @@ def train_folds(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, A
     """Trains `config.num_folds` folds into `workdir/fold_0`, `fold_1`, ... and averages them.
 
     The same command again goes on where it was interrupted; finished folds are not trained again.
-
-    Args:
-      config: A config like those of `configs.base`; its `fold` is set to 0, 1, ...
-      workdir: The folder for the folds' runs and for the report.
 
     Returns:
       The contents of `workdir/report/folds.json`: `folds`, the test metrics of each fold, and
@@ -79,12 +74,14 @@ def aggregate(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def table(results: dict[str, Any]) -> str:
     """Returns the folds and their mean and standard deviation as a Markdown table."""
+
+    def row(name: str, scores: dict[str, float], epoch: str) -> list[str]:
+        return [name, *(f"{scores[metric]:.2f}" for metric in RECALLS_AND_MEAN), epoch]
+
     rows = [
-        [str(fold), *(f"{scores[name]:.2f}" for name in METRICS), f"{scores['best_epoch']:g}"]
+        row(str(fold), scores, f"{scores['best_epoch']:g}")
         for fold, scores in enumerate(results["folds"])
     ]
     for name in ("mean", "std"):
-        of_folds = results[name]
-        epoch = f"{of_folds['best_epoch']:.3g}"
-        rows.append([name, *(f"{of_folds[metric]:.2f}" for metric in METRICS), epoch])
+        rows.append(row(name, results[name], f"{results[name]['best_epoch']:.3g}"))
     return markdown_table(HEAD, rows)

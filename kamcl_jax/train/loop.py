@@ -30,24 +30,14 @@ from kamcl_jax.train.interruption import StopRequest
 from kamcl_jax.train.progress import Progress
 from kamcl_jax.weights import starting_weights
 
-SLOW_COMPILATION = 5.0
-"""Seconds of compiling after which that is told: not where an earlier run kept the program."""
+SLOW_COMPILATION = 5.0  # seconds; a program that an earlier run kept takes fewer
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     """Trains to the config's last epoch, going on from the latest checkpoint in `workdir`.
 
-    Args:
-      config: A config like those of `configs.base`.
-      workdir: The folder for checkpoints, TensorBoard events and the report.
-
-    Returns:
-      The contents of `report/metrics.json`.
-
-    Raises:
-      KamclError: The config, the data or what lies in `workdir` cannot be used, or a loss or
-        gradient is not finite.
-      Stopped: A signal has ended the training, after a checkpoint.
+    The folder takes checkpoints, TensorBoard events and the report, whose `metrics.json` is
+    returned. A signal ends the training with `Stopped`, after a checkpoint.
     """
     folder.check_writable(workdir)
     _check_early(config, workdir)
@@ -127,8 +117,7 @@ def _train_epochs(run: _Run, state: TrainState) -> None:
 
 
 def _every(steps: int, step: int) -> bool:
-    """Whether something is due at a step that happens every so many steps; 0 means never."""
-    return steps > 0 and step % steps == 0
+    return steps > 0 and step % steps == 0  # 0 means never
 
 
 def _last_step(experiment: Experiment) -> int:
@@ -171,7 +160,6 @@ def _check_finite(run: _Run, rows: list[progress.Row], step: int, bar: Progress)
 
 
 def _log(run: _Run, step: int, bar: Progress) -> None:
-    """Ends a logging interval."""
     means = progress.means(run.history.pending)
     run.history.pending = []
     if means is not None:
@@ -181,7 +169,6 @@ def _log(run: _Run, step: int, bar: Progress) -> None:
 
 
 def _validate(run: _Run, state: TrainState, step: int, bar: Progress) -> dict[str, float]:
-    """Returns the scores of the validation split."""
     experiment, settings = run.experiment, run.experiment.config.evaluation
     scores, _ = evaluate.score_split(
         run.encoders,

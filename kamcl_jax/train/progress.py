@@ -43,13 +43,7 @@ class Progress:
     """
 
     def __init__(self, workdir: Path, first_step: int, last_step: int):
-        """Opens the bar and the event file.
-
-        Args:
-          workdir: Its folder `tensorboard` takes the event files.
-          first_step: How many steps have been taken before.
-          last_step: The step at which the training ends.
-        """
+        """Opens the bar, with `first_step` steps taken, and a file in `workdir/tensorboard`."""
         self._bar = tqdm(
             total=last_step,
             initial=first_step,

@@ -54,25 +54,11 @@ def test_axes_that_were_measured_before_stay(tmp_path, monkeypatch):
     assert 0 < text.index("### Batch") < text.index("### Caption length")
 
 
-def test_captions_are_as_long_as_asked(tiny_growth):
-    batch = growth.noise(tiny_config(), 7)
-    assert batch["tokens"].shape == (BATCH, 7)
-    assert batch["lengths"].max() == 7
-    assert batch["lengths"].min() >= 4
-    assert ((batch["tokens"] > 0).sum(axis=1) == batch["lengths"]).all()
-
-
 def test_devices_have_a_batch_each(tiny_growth):
     one, two = (growth.measure("devices", size) for size in (1, 2))
     # Each has the cosines of its own queries with the keys of all.
     assert one["flops"] < two["flops"] < 2 * one["flops"]
     assert two["work"] == two["seconds"] * os.cpu_count() / 2
-
-
-def test_one_point_has_no_exponent(tmp_path):
-    point = {"size": 1000, "seconds": 1.0, "peak": 2e9, "before": 1e9, "matrix": 2e7}
-    assert math.isnan(growth_report.exponent([1000], [1.0]))
-    assert "no exponent" in growth.write(tmp_path, {growth_report.EVALUATION: [point]})
 
 
 def test_a_ranking_tells_its_memory(monkeypatch):

@@ -73,13 +73,9 @@ def stop(trial, number, status, from_step):
     return step
 
 
-@pytest.fixture
-def result():
+def test_a_single_bit_a_missing_array_and_other_rows_are_differences():
     state = {"weight": np.array([1.0, 0.0], np.float32), "step": np.int32(3)}
-    return Result(state, {"history: train": [{"loss": 0.1}]})
-
-
-def test_a_single_bit_is_a_difference(result):
+    result = Result(state, {"history: train": [{"loss": 0.1}]})
     assert kill_and_resume.differences(result, result) == []
     for weight in (
         np.array([1.0, -0.0], np.float32),
@@ -89,9 +85,6 @@ def test_a_single_bit_is_a_difference(result):
     ):
         other = dataclasses.replace(result, state={**result.state, "weight": weight})
         assert kill_and_resume.differences(result, other) == ["weight"]
-
-
-def test_missing_arrays_and_other_rows_are_differences(result):
     other = Result({"weight": result.state["weight"]}, {"history: train": [{"loss": 0.1}] * 2})
     assert kill_and_resume.differences(result, other) == ["history: train", "step"]
 

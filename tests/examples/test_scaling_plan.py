@@ -55,17 +55,9 @@ def test_bytes_of_a_device_are_those_that_it_holds(made, state):
     assert rows["parameters"] < 0.7 * whole
     pointers = 2 * 4
     assert rows["queues"] == 2 * QUEUE // 8 * EMBEDDING * 4 + pointers
-
-
-def test_a_device_holds_its_share_of_a_batch(made):
     batch = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in made.batch.items()}
     held = held_by_first_device(mesh.put_batch(made.layout, batch))
-    assert dict(scaling_plan.memory_rows(made))["batch"] == held
-    assert held == sum(leaf.nbytes for leaf in batch.values()) // 8
-
-
-def test_the_sum_is_what_xla_takes(made):
-    rows = dict(scaling_plan.memory_rows(made))
+    assert rows["batch"] == held == sum(leaf.nbytes for leaf in batch.values()) // 8
     taken = made.memory.arguments + made.memory.temporary
     # The state has four more numbers: the steps, the skipped ones, the random key's two.
     assert rows["all"] == pytest.approx(taken, abs=64)
@@ -88,25 +80,13 @@ def test_flops_count_every_word_of_the_gru(config, made):
     assert made.flops > (MAX_TOKENS - 1) * shorter.flops
 
 
-def test_lists_that_are_sorted_are_no_loops(config):
-    config = config.copy_and_resolve_references()
-    config.image_encoder.width = 64
-    names = [loop.name for loop in scaling_plan.loops(config, 8, MAX_TOKENS)]
-    assert "ranks of low-level features" in names
-    config.image_encoder.width = 128  # 384 maps
-    names = [loop.name for loop in scaling_plan.loops(config, 8, MAX_TOKENS)]
-    assert "ranks of low-level features" not in names
-
-
 def test_the_plan_names_the_numbers_that_it_rests_on(config, made):
     text = scaling_plan.describe(made, config, scaling_plan.ACCELERATORS["v5e"], 1000, 5)
     side = data.train_size(config)
     assert f"{1000 * side**2 * 3 / 1e9:.1f} GB" in text
     assert f"| {1000 * 5 // BATCH} |" in text.replace("  ", "")
     assert "all-reduce" in text
-
-
-def test_no_roofline_where_xla_counts_one_part(config, made):
+    # No roofline where XLA counts one part of a batch.
     parts = config.copy_and_resolve_references()
     parts.gradient_accumulation = 2
     device = scaling_plan.ACCELERATORS["h100"]

@@ -1,7 +1,6 @@
 """The worked example of another image encoder; `test_extensions.py` trains with it."""
 
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 from tiny_model import tiny_config
 
-from examples import vision_transformer
 from examples.vision_transformer import VisionTransformer
 from kamcl_jax.config.plugins import check_encoders, make_model
 
@@ -37,10 +35,6 @@ def variables(encoder, images):
 @pytest.fixture(scope="module")
 def encode(encoder):
     return jax.jit(partial(encoder.apply, train=True))
-
-
-def test_it_is_as_short_as_promised():
-    assert len(Path(vision_transformer.__file__).read_text().splitlines()) < 80
 
 
 def test_places_of_patches_matter_by_their_codes_alone(encode, images, variables):

@@ -26,10 +26,7 @@ QUERIES_LISTED, QUERIES_SHOWN = 8, 3
 
 
 def compare(folders: Sequence[Path], out: Path) -> None:
-    """Writes a comparison of 2 to 8 runs with the first of them to a folder.
-
-    What a comparison has written there before is replaced.
-    """
+    """Compares 2 to 8 runs with the first; what a comparison wrote there before is replaced."""
     _check_folder(out)
     runs = read_runs(folders)
     make_out_folder(out)

@@ -39,8 +39,7 @@ COLOURS = (
 )
 """The colours of the runs, which colour-blind eyes tell apart, too (after Okabe and Ito)."""
 
-BACKGROUNDS = ("#ffffff", "#f1f1f1")
-"""The backgrounds of one caption and the next."""
+BACKGROUNDS = ("#ffffff", "#f1f1f1")  # of one caption and the next
 
 LOSSES = ("loss", "triplet", "contrastive")
 
@@ -111,14 +110,7 @@ LISTS = {
 def document(
     runs: Sequence[ComparedRun], ranked: Sequence[RankedQueries], chosen: Chosen, why_not: str
 ) -> str:
-    """Returns the text of report.md.
-
-    Args:
-      runs: The runs, two or more.
-      ranked: The same queries as each run ranks them; empty if they cannot be compared.
-      chosen: The queries where the runs differ most.
-      why_not: The reason why queries cannot be compared.
-    """
+    """Returns the text of report.md; nothing is `ranked` if queries cannot be compared."""
     text = DOCUMENT.format(
         overview=overview(runs),
         recalls=recall_table(runs),

@@ -19,8 +19,7 @@ from kamcl_jax.inference import embed
 from kamcl_jax.ranking.ranks import Ranks
 from kamcl_jax.ranking.scores import Embeddings
 
-MOST_RUNS = 8
-"""More colours are not told apart at a glance."""
+MOST_RUNS = 8  # more colours are not told apart at a glance
 
 LONGEST_LABEL = 24
 ABSENT = "-"
@@ -28,33 +27,20 @@ ABSENT = "-"
 
 @dataclasses.dataclass(frozen=True)
 class ComparedRun:
-    """A run with a report.
+    """A run with a report."""
 
-    Attributes:
-      label: A short name that no other run of the comparison has.
-      finished: The run.
-      results: The contents of its `report/metrics.json`.
-    """
-
-    label: str
+    label: str  # a short name that no other run of the comparison has
     finished: FinishedRun
-    results: dict[str, Any]
+    results: dict[str, Any]  # the contents of its `report/metrics.json`
 
 
 @dataclasses.dataclass(frozen=True)
 class RankedQueries:
-    """How a run ranks the queries of the test split.
+    """How a run ranks the queries of the test split."""
 
-    Attributes:
-      label: The run's.
-      examples: The test split.
-      ranks: What `rank_test_split` returns.
-      embeddings: The embeddings of the test split.
-    """
-
-    label: str
+    label: str  # the run's
     examples: Examples
-    ranks: dict[str, dict[str, Ranks]]
+    ranks: dict[str, dict[str, Ranks]]  # what `rank_test_split` returns
     embeddings: Embeddings
 
     def expected_ranks(self, way: str) -> np.ndarray:
@@ -127,11 +113,7 @@ def differing_fields(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
 
 
 def rank_all(runs: Sequence[ComparedRun]) -> list[RankedQueries]:
-    """Ranks the queries of the test split with the best checkpoint of each run.
-
-    Raises:
-      NotComparableError: The runs were tested on different data, or data cannot be opened.
-    """
+    """Ranks the queries of the test split with the best checkpoint of each run, if it can."""
     splits = _same_test_splits(runs)
     return [_rank(run, examples) for run, examples in zip(runs, splits, strict=True)]
 
@@ -179,11 +161,8 @@ def most_different(
     """Returns the queries where the first run is farthest ahead of another one, or behind it.
 
     How far is told by the factor between the two expected ranks and not by their difference: from
-    1 to 10 matters more than from 101 to 110. Of captions of one text, a list has one.
-
-    Returns:
-      Up to `most` queries of one way, `i2t` or `t2i`, where the first run is ahead, and as many
-      where it is behind, the farthest first; none if no run has ranked any.
+    1 to 10 matters more than from 101 to 110. Each list has up to `most` queries of one way, `i2t`
+    or `t2i`, the farthest first, and of captions of one text only one.
     """
     if not ranked:
         return [], []

@@ -60,16 +60,8 @@ def test_everything_is_timed_and_saved(config, tmp_path, small, monkeypatch, cap
     assert sum(part["seconds"] for part in step["parts"].values()) == pytest.approx(step["seconds"])
     assert set(step["parts"]) == {*step_parts.PARTS, step_parts.REST}
     assert step["images_per_second"] == pytest.approx(config.batch_size / step["seconds"])
-    assert step["compile_seconds"] > 0
-    measured = results["roofline"]
-    assert measured["bound"] in ("compute", "memory")
-    # These towers have no loops.
-    assert all(
-        value > 0 for name, value in measured.items() if "loops" not in name and name != "bound"
-    )
-    assert measured["share_of_roofline"] == pytest.approx(
-        max(measured["share_of_matmul_rate"], measured["share_of_copy_rate"])
-    )
+    shares = [results["roofline"][f"share_of_{what}"] for what in ("matmul_rate", "copy_rate")]
+    assert results["roofline"]["share_of_roofline"] == pytest.approx(max(shares))
     assert results["encoding"]["captions"] == 30
     assert set(results["ranking"]) == {"1093 x 5465", "the config's test split"}
     rows = {row["what"]: row for row in results["original"]["rows"]}
@@ -102,7 +94,7 @@ def test_without_files_the_step_alone_is_timed(config, tmp_path, small, capsys):
     assert sentence in capsys.readouterr().err
 
 
-def test_all_fields_that_are_not_the_originals_are_listed(config, tmp_path):
+def test_what_the_original_cannot_run_is_told_before_anything_runs(config, tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         command.run(config, tmp_path / "run", tmp_path)
     sentence = str(caught.value)
@@ -115,24 +107,15 @@ def test_all_fields_that_are_not_the_originals_are_listed(config, tmp_path):
         assert words in sentence
     assert "\n" not in sentence
     assert not (tmp_path / "run").exists()
-
-
-def test_a_queue_that_the_original_cannot_fill_is_named():
     config = synthetic.get_config("full")
     against_original.check_sizes(config)
     config.batch_size = 12
     with pytest.raises(ConfigError, match=r"queue_length 8000 is no multiple of .*batch_size 12$"):
         against_original.check_sizes(config)
-
-
-def test_too_few_concepts_are_told():
-    with pytest.raises(ConfigError, match=r"needs 512 concepts and the data have 40: set config\."):
-        against_original.check_num_concepts(40)
-
-
-def test_no_torch_is_one_sentence_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     checkout = write(tmp_path / "checkout", MODEL)
     with pytest.raises(TorchOriginalError, match=r"needs PyTorch \(pip install torch\)"):
         command.run(synthetic.get_config("full"), tmp_path / "run", checkout)
     assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match=r"needs 512 concepts and the data have 40: set config\."):
+        against_original.check_num_concepts(40)

@@ -41,15 +41,14 @@ def config(tmp_path):
     return config
 
 
-def report(config, folder):
+def report(config, folder=None):
     concepts.report(config, folder)
+    folder = folder or Path(config.data.dir) / "prepared" / "rsicd" / "concepts"
     return json.loads((folder / "concepts.json").read_text())
 
 
 def test_concepts_are_counted(config, tmp_path, capsys):
-    out = tmp_path / "prepared" / "rsicd" / "concepts"
-    concepts.report(config, None)
-    kept = json.loads((out / "concepts.json").read_text())
+    kept = report(config)
     # Three of the four images are trained on; each has the same five captions.
     assert kept["concepts"] == ["barn", "near", "pond", "silo"]
     assert kept["repeated_in_all"] == [12, 9, 6, 6]
@@ -59,6 +58,7 @@ def test_concepts_are_counted(config, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "4 concepts out of a vocabulary of" in printed
     assert "100.0% of the training captions name one" in printed
+    out = tmp_path / "prepared" / "rsicd" / "concepts"
     labels = [json.loads(line) for line in (out / "labels.jsonl").open()]
     assert [line["filename"] for line in labels] == [f"train_{i}.jpg" for i in (0, 1, 2)]
     # The largest count is that of "the", five, though it is no concept.
@@ -80,7 +80,7 @@ def test_the_choices_of_the_paper_are_fields(config, tmp_path):
     def words_of(**changes):
         changed = config.copy_and_resolve_references()
         changed.update_from_flattened_dict(changes)
-        return report(changed, tmp_path / "out")["concepts"]
+        return report(changed)["concepts"]
 
     assert words_of(num_concepts=2) == ["barn", "near"]
     assert words_of(**{"concepts.min_repeats": 4}) == ["barn"]
@@ -93,8 +93,8 @@ def test_the_choices_of_the_paper_are_fields(config, tmp_path):
     pytest.importorskip("simplemma")
     # "barns" are barns: 5 of them in each of the three images, as many ponds as "near".
     assert words_of(**{"concepts.lemmatize": True}) == ["barn", "near", "pond", "silo"]
-    kept = json.loads((tmp_path / "out" / "concepts.json").read_text())
-    assert kept["repeated_in_all"] == [15, 9, 9, 6]
+    config.concepts.lemmatize = True
+    assert report(config)["repeated_in_all"] == [15, 9, 9, 6]
 
 
 def test_mistakes_are_one_sentence(config, tmp_path):

@@ -17,7 +17,7 @@ def copied(stored_runs, tmp_path):
     return shutil.copytree(stored_runs.one, tmp_path / "run")
 
 
-def test_a_run_is_read_without_its_data(stored_runs, tmp_path):
+def test_a_run_is_read_and_its_data_are_opened_again(stored_runs):
     run = finished_run.read(stored_runs.one)
     assert run.step == STEP
     assert run.config.data.options.train == 24
@@ -25,10 +25,6 @@ def test_a_run_is_read_without_its_data(stored_runs, tmp_path):
     assert run.results == json.loads((stored_runs.one / finished_run.METRICS).read_text())
     assert run.results_of_step is run.results
     assert run.model().step == STEP
-
-
-def test_its_data_are_opened_again(stored_runs):
-    run = finished_run.read(stored_runs.one)
     data = finished_run.open_data(run)
     assert len(data.test.file_names) == 6
     assert data.train.images.shape[1:] == (70, 70, 3)  # to be cropped
@@ -38,7 +34,7 @@ def test_its_data_are_opened_again(stored_runs):
     np.testing.assert_array_equal(tested.test.images[:2], data.test.images[:2])
 
 
-def test_a_config_of_another_run_is_refused_before_its_data_are_prepared(stored_runs, tmp_path):
+def test_the_config_or_data_of_another_run_are_refused(stored_runs, tmp_path):
     run = finished_run.read(stored_runs.one)
     other = run.config.copy_and_resolve_references()
     other.data.options.train = 30
@@ -46,31 +42,23 @@ def test_a_config_of_another_run_is_refused_before_its_data_are_prepared(stored_
     with pytest.raises(ConfigError, match=r"config.data.options.train: 24 in the checkpoint, 30"):
         finished_run.open_data(run, other)
     assert not (tmp_path / "data").exists()
-
-
-def test_data_of_other_captions_are_refused(stored_runs, tmp_path):
-    run = finished_run.read(stored_runs.one)
     run.record["training captions"] = "other"
     with pytest.raises(ConfigError, match="the data's training captions changed"):
         finished_run.open_data(run)
 
 
-def test_a_run_may_have_no_report_or_one_of_another_step(copied):
+def test_a_report_may_be_of_another_step_missing_or_damaged(copied):
     metrics = copied / finished_run.METRICS
-    results = json.loads(metrics.read_text())
-    metrics.write_text(json.dumps({**results, "best_step": STEP - 1}))
+    written = metrics.read_text()
+    metrics.write_text(json.dumps({**json.loads(written), "best_step": STEP - 1}))
     assert finished_run.read(copied).results_of_step is None
     assert finished_run.read(copied).results["best_step"] == STEP - 1
     metrics.unlink()
     assert finished_run.read(copied).results is None
-
-
-@pytest.mark.parametrize("damage", [lambda text: text[:100], lambda text: '{"test": {}}'])
-def test_a_report_that_is_cut_short_or_of_an_older_version_is_named(damage, copied):
-    metrics = copied / finished_run.METRICS
-    metrics.write_text(damage(metrics.read_text()))
-    with pytest.raises(ConfigError, match=r"metrics.json is no whole report; --mode=evaluate"):
-        finished_run.read(copied)
+    for damaged in (written[:100], '{"test": {}}'):  # cut short, or of an older version
+        metrics.write_text(damaged)
+        with pytest.raises(ConfigError, match=r"metrics.json is no whole report; --mode=evaluate"):
+            finished_run.read(copied)
 
 
 @pytest.fixture
@@ -92,8 +80,3 @@ def test_a_damaged_latest_checkpoint_costs_no_more_than_its_history(continued):
     run = finished_run.read(continued)
     assert (run.step, run.history.seconds) == (STEP, 12.0)
     assert run.model().step == STEP
-
-
-def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="holds no checkpoints; train there first"):
-        finished_run.read(tmp_path)

@@ -37,22 +37,13 @@ def test_columns_line_up():
     assert tables.markdown_table(("a", "b"), [], left=2).splitlines() == ["| a | b |", "|---|---|"]
 
 
-@pytest.mark.parametrize(("expected", "words"), [(3.0, "3"), (1.5, "1.5"), (320 / 3, "106.7")])
-def test_a_rank_is_whole_or_rounded(expected, words):
-    assert tables.rank(expected) == words
-
-
 def cells(table):
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
 
 
 def test_scores_have_two_rows_a_split_and_leave_out_what_is_missing(results):
     rows = cells(tables.scores(results))
-    assert [row[0] for row in rows[2:]] == [
-        *["test"] * 2,
-        *["test, equal texts count"] * 2,
-        *["test by chance"] * 2,
-    ]
+    assert [row[0] for row in rows[2::2]] == ["test", "test, equal texts count", "test by chance"]
     assert rows[2][1:] == ["image to text", "10.00", "20.00", "30.00", "2.5", "3.0", "35.00"]
     assert rows[5][1:] == ["text to image", "47.00", "57.00", "67.00", "11.0", "12.0", "42.00"]
     assert rows[6][5:7] == ["-", "-"]
@@ -61,24 +52,13 @@ def test_scores_have_two_rows_a_split_and_leave_out_what_is_missing(results):
 
 def test_intervals_stand_where_their_scores_do(results):
     rows = cells(tables.intervals(results))
-    assert rows[2] == [
-        "test",
-        "image to text",
-        "8.8 to 14.6",
-        "18.8 to 24.6",
-        "28.8 to 34.6",
-        "33.8 to 39.6",
-    ]
+    recalls = ["8.8 to 14.6", "18.8 to 24.6", "28.8 to 34.6", "33.8 to 39.6"]
+    assert rows[2] == ["test", "image to text", *recalls]
     assert rows[5][:3] == ["test, equal texts count", "text to image", "38.8 to 99.9"]
-
-
-def test_the_terminal_shows_how_sure_the_test_score_is(results):
-    lines = tables.summary(results).splitlines()
-    assert lines[-2:] == [
+    assert tables.summary(results).splitlines()[-2:] == [
         "test: mR 35.00 (95 % interval over images: 33.8 to 39.6)",
         "test, equal texts count: mR 42.00 (95 % interval over images: 33.8 to 99.9)",
     ]
-    assert "\n".join(lines[:-2]) == tables.scores(results)
 
 
 def test_classes_have_their_counts_and_recalls():

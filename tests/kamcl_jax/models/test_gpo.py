@@ -1,4 +1,4 @@
-"""GPO against plain NumPy: sorting, masks, ties, gradients, and the recurrence of its weights."""
+"""GPO against plain NumPy: sorting, masks, ties, gradients and position codes."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,6 @@ import pytest
 
 from kamcl_jax.models import gpo
 from kamcl_jax.models.gpo import GPO
-from kamcl_jax.step.encoding import cast_floats
 
 GENERATOR = np.random.default_rng(0)
 
@@ -47,62 +46,9 @@ def test_ranks_are_those_of_a_stable_sort_in_blocks_of_any_size(monkeypatch, siz
     np.testing.assert_array_equal(ranks, np.argsort(order, axis=-1))
 
 
-def test_pool_sorted_leaves_out_invalid_items_wherever_they_stand():
-    x = GENERATOR.normal(size=(3, 4, 8)).astype(np.float32)
-    valid = np.array([[1, 0, 1, 1, 0, 0, 1, 0], [1] * 8, [0, 0, 0, 0, 0, 0, 0, 1]], bool)
-    w = np.zeros((3, 8), np.float32)
-    expected = []
-    for sample, keep in enumerate(valid):
-        count = keep.sum()
-        w[sample, :count] = GENERATOR.random(count)
-        expected.append(w[sample, :count] @ -np.sort(-x[sample][:, keep], axis=1).T)
-    np.testing.assert_allclose(gpo.pool_sorted(x, w, valid), expected, rtol=1e-5, atol=1e-6)
-
-
-def numpy_weights(params, count, width=32, temperature=0.1):
-    """The published rule for one length, step by step."""
-    position, column = np.mgrid[:count, :width]
-    angle = position / 10000 ** ((column - column % 2) / width)
-    codes = np.where(column % 2, np.cos(angle), np.sin(angle))
-
-    def sigmoid(x):
-        return 1 / (1 + np.exp(-x))
-
-    def run(p, sequence):
-        h, out = np.zeros(width), []
-        for x in sequence:
-            xr, xz, xn = np.split(x @ p["input_kernel"] + p["input_bias"], 3)
-            hr, hz, hn = np.split(h @ p["recurrent_kernel"] + p["recurrent_bias"], 3)
-            z = sigmoid(xz + hz)
-            h = (1 - z) * np.tanh(xn + sigmoid(xr + hr) * hn) + z * h
-            out.append(h)
-        return np.array(out)
-
-    ahead = run(params["forward_gru"], codes)
-    behind = run(params["backward_gru"], codes[::-1])[::-1]
-    scores = ((ahead + behind) / 2 @ params["score"]["kernel"])[:, 0] / temperature
-    return np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
-
-
-@pytest.fixture(scope="module")
-def made():
+def test_pooling_does_not_depend_on_order_padding_or_neighbours():
     module = GPO()
     variables = module.init(jax.random.key(0), jnp.zeros((1, 2, 3)))
-    return module, variables
-
-
-def test_weights_of_every_length_equal_the_rule(made):
-    module, variables = made
-    counts = np.array([1, 2, 6, 11])
-    weights = module.apply(variables, counts, 11, method="weights")
-    params = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
-    for row, count in zip(weights, counts, strict=True):
-        np.testing.assert_allclose(row[:count], numpy_weights(params, count), atol=1e-6)
-        assert not np.any(row[count:])
-
-
-def test_pooling_does_not_depend_on_order_padding_or_neighbours(made):
-    module, variables = made
     x = GENERATOR.normal(size=(2, 4, 5)).astype(np.float32)
     alone = module.apply(variables, x)
     shuffled = module.apply(variables, x[..., ::-1])
@@ -116,25 +62,11 @@ def test_pooling_does_not_depend_on_order_padding_or_neighbours(made):
     np.testing.assert_allclose(together[:2], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_weights_of_bfloat16_parameters_are_computed_in_float32(made):
-    module, variables = made
-    rounded = cast_floats(variables, jnp.bfloat16)
-    counts = np.array([1, 2, 6, 11])
-    weights = module.apply(rounded, counts, 11, method="weights")
-    expected = module.apply(cast_floats(rounded, jnp.float32), counts, 11, method="weights")
-    assert weights.dtype == jnp.float32
-    np.testing.assert_allclose(weights, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("masked", [False, True])
-def test_bfloat16_features_are_pooled_near_float32(masked):
+@pytest.mark.parametrize("valid", [None, np.arange(200) < np.array([[150], [200]])])
+def test_bfloat16_features_are_pooled_near_float32(valid):
     x = jnp.asarray(GENERATOR.normal(size=(2, 3, 200)), jnp.bfloat16)
-    weights = GENERATOR.random(200).astype(np.float32)
-    weights /= weights.sum()
-    valid = None
-    if masked:
-        weights = np.where(np.arange(200) < np.array([[150], [200]]), weights, 0)
-        valid = np.arange(200) < np.array([[150], [200]])
+    weights = GENERATOR.random(200).astype(np.float32) / 100
+    weights = weights if valid is None else np.where(valid, weights, 0)
 
     def loss(x, weights):
         pooled = gpo.pool_sorted(x, weights, valid)
@@ -157,3 +89,10 @@ def test_nothing_as_large_as_bfloat16_features_is_kept_in_float32():
     large = [x.dtype for x in jax.tree.leaves(kept) if x.size >= 2 * 50 * 3]
     assert jnp.bfloat16 in large
     assert jnp.float32 not in large
+
+
+def test_codes_of_positions_are_sines_and_cosines():
+    position, column = np.mgrid[:200, :32]
+    angle = position / 10000 ** ((column - column % 2) / 32)
+    codes = np.where(column % 2, np.cos(angle), np.sin(angle))
+    np.testing.assert_allclose(gpo.position_codes(200, 32), codes, atol=2e-5)

@@ -36,15 +36,6 @@ def test_training_normalises_with_the_batch_and_keeps_the_unbiased_variance(dtyp
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * rows.var(0, ddof=1), rtol=1e-5)
 
 
-def test_evaluation_normalises_with_the_running_statistics():
-    variables = {
-        "params": {"scale": np.full(5, 2.0), "bias": np.full(5, 1.0)},
-        "batch_stats": {"mean": np.full(5, 3.0), "var": np.full(5, 4.0)},
-    }
-    y = BatchNorm().apply(variables, X, train=False)
-    np.testing.assert_allclose(y, 1 + 2 * (X - 3) / np.sqrt(4 + 1e-5), rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("train", [True, False])
 def test_bfloat16_is_normalised_in_float32(train):
     # Far from zero, where a mean and a variance in bfloat16 would be lost.

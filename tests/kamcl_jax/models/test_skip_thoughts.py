@@ -1,10 +1,13 @@
 """The GRU against a plain loop, its hand-written gradient, and its variational dropout."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kamcl_jax.config.build import UNOPTIMISED
 from kamcl_jax.models import skip_thoughts
 from kamcl_jax.models.skip_thoughts import SkipThoughts, gru_states
 from kamcl_jax.step.encoding import cast_floats
@@ -33,11 +36,8 @@ def plain_gru(kernel, projected, mask, lengths=LENGTHS):
     return jnp.stack(states)
 
 
-def test_states_equal_a_plain_loop(inputs):
+def test_states_and_the_written_gradient_equal_those_of_a_plain_loop(inputs):
     np.testing.assert_allclose(gru_states(*inputs, LENGTHS), plain_gru(*inputs), atol=1e-6)
-
-
-def test_the_written_gradient_is_the_derived_one(inputs):
     kernel, projected, mask = inputs
     weights = jax.random.normal(jax.random.key(9), (STEPS, BATCH, HIDDEN))
 
@@ -55,18 +55,8 @@ def test_the_written_gradient_is_the_derived_one(inputs):
 def encoder():
     module = SkipThoughts(num_tokens=9, word_width=4, hidden_width=6, dropout=0.5)
     tokens = jnp.array([[3, 5, 2, 0, 0], [1, 2, 3, 4, 8]])
-    variables = module.init(jax.random.key(0), tokens, jnp.array([3, 5]), train=False)
-    return module, variables
-
-
-def test_padding_and_neighbours_do_not_matter(encoder):
-    module, variables = encoder
-    together = module.apply(
-        variables, jnp.array([[3, 5, 2, 7, 7], [1, 2, 3, 4, 8]]), jnp.array([3, 5]), train=False
-    )
-    alone = module.apply(variables, jnp.array([[3, 5, 2]]), jnp.array([3]), train=False)
-    np.testing.assert_allclose(together[0, :3], alone[0], atol=1e-6)
-    assert not np.any(together[0, 3:])
+    init = jax.jit(partial(module.init, train=False), compiler_options=UNOPTIMISED)
+    return module, init(jax.random.key(0), tokens, jnp.array([3, 5]))
 
 
 def test_the_padding_row_is_zero_and_gets_no_gradient(encoder):
@@ -102,27 +92,21 @@ def test_six_masks_of_unit_mean_one_for_words_and_states_of_each_gate(monkeypatc
         seen["words"], seen["states"] = projected, mask
         return jnp.zeros((projected.shape[0], *projected.shape[2:]))
 
-    identity = jnp.broadcast_to(jnp.eye(width), (3, width, width))
-    params = {
-        "embedding": jnp.ones((2, width)),
-        "input_kernel": identity,
-        "input_bias": jnp.zeros((3, width)),
-        "recurrent_kernel": identity,
-    }
     monkeypatch.setattr(skip_thoughts, "gru_states", record)
+    identity = jnp.broadcast_to(jnp.eye(width), (3, width, width))
+    params = {"embedding": jnp.ones((2, width)), "input_bias": jnp.zeros((3, width))}
+    params |= {"input_kernel": identity, "recurrent_kernel": identity}
     tokens, lengths = jnp.ones((4, 3), jnp.int32), jnp.full(4, 3)
     rngs = {"dropout": jax.random.key(0)}
     module.apply({"params": params}, tokens, lengths, train=True, rngs=rngs)
     first, *later = np.asarray(seen["words"])
     for step in later:  # all steps of a sequence share its masks
         np.testing.assert_array_equal(step, first)
-    drawn = [*first, *np.asarray(seen["states"])]
-    for mask in drawn:
-        assert mask.shape == (4, 200)
-        np.testing.assert_allclose(np.unique(mask), [0, 1 / 0.75], rtol=1e-6)
-        assert mask.mean() == pytest.approx(1, abs=0.08)
-    for i, mask in enumerate(drawn):
-        assert all(not np.array_equal(mask, other) for other in drawn[:i])
+    drawn = np.stack([*first, *np.asarray(seen["states"])])
+    assert drawn.shape == (6, 4, width)
+    np.testing.assert_allclose(np.unique(drawn), [0, 1 / 0.75], rtol=1e-6)
+    np.testing.assert_allclose(drawn.mean((1, 2)), 1, atol=0.08)
+    assert len({mask.tobytes() for mask in drawn}) == 6
 
 
 def test_states_and_gradients_in_bfloat16_are_near_those_of_float32(inputs):
@@ -142,20 +126,6 @@ def test_states_and_gradients_in_bfloat16_are_near_those_of_float32(inputs):
         assert x.dtype == jnp.bfloat16
         error = np.linalg.norm(x.astype(jnp.float32) - wanted) / np.linalg.norm(wanted)
         assert error < 2e-2
-
-
-@pytest.mark.parametrize("train", [False, True])
-def test_the_encoder_runs_in_the_dtype_of_its_parameters(encoder, train):
-    module, variables = encoder
-    tokens, lengths = jnp.array([[3, 5, 2, 0, 0], [1, 2, 3, 4, 8]]), jnp.array([3, 5])
-
-    def states(dtype):
-        rngs = {"dropout": jax.random.key(0)}
-        return module.apply(cast_floats(variables, dtype), tokens, lengths, train=train, rngs=rngs)
-
-    got = states(jnp.bfloat16)
-    assert got.dtype == jnp.bfloat16
-    np.testing.assert_allclose(got.astype(jnp.float32), states(jnp.float32), atol=2e-2)
 
 
 def test_gradients_of_a_frequent_word_are_summed_in_float32(encoder):

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kamcl_jax.config.build import UNOPTIMISED
 from kamcl_jax.models.aggregator import upsample_to
 from kamcl_jax.models.towers import ConceptHead, ImageEncoder, TextEncoder
-from kamcl_jax.step.encoding import cast_floats
 
 ZERO_WORD = 10
 CAPTIONS = np.array([[3, 5, 2, 0, 0, 0, 0], [1, 2, 9, 4, 8, 0, 0]])
@@ -24,7 +24,8 @@ def text_encoder(caption_padding):
         caption_padding=caption_padding,
     )
     inputs = (jnp.ones((1, 4), jnp.int32), jnp.array([4]), jnp.zeros((1, 5)))
-    variables = jax.jit(partial(encoder.init, train=False))(jax.random.key(0), *inputs)
+    init = jax.jit(partial(encoder.init, train=False), compiler_options=UNOPTIMISED)
+    variables = init(jax.random.key(0), *inputs)
     table = variables["params"]["skip_thoughts"]["embedding"]
     variables["params"]["skip_thoughts"]["embedding"] = table.at[ZERO_WORD].set(0)
     return jax.jit(lambda *args: encoder.apply(variables, *args, train=False))
@@ -57,14 +58,6 @@ def test_a_caption_depends_on_its_own_words_alone(text):
     assert not np.allclose(without[0], together[0], atol=1e-3)
 
 
-@pytest.mark.parametrize("length", [2, 3])
-def test_captions_of_one_length_are_the_same_with_the_releases_padding(text, release_text, length):
-    tokens = np.where(np.arange(7) < length, CAPTIONS, 0)
-    inputs = (tokens, np.array([length, length]), np.eye(2, 5, dtype=np.float32))
-    for got, expected in zip(release_text(*inputs), text(*inputs), strict=True):
-        np.testing.assert_allclose(got, expected, atol=1e-6)
-
-
 def test_with_the_releases_padding_a_longer_neighbour_counts(text, release_text):
     concepts = np.eye(2, 5, dtype=np.float32)
     short = np.where(np.arange(7) < 3, CAPTIONS, 0)
@@ -76,16 +69,11 @@ def test_with_the_releases_padding_a_longer_neighbour_counts(text, release_text)
     # As if the short one ended in words that are zero vectors.
     lengthened = np.where((CAPTIONS == 0) & (np.arange(7) < 5), ZERO_WORD, CAPTIONS)
     expected = text(lengthened, np.array([5, 5]), concepts)
-    for got, wanted in zip(beside_long, expected, strict=True):
+    # The batch's longest caption counts, not how far the batch is padded beyond it.
+    wider = release_text(np.pad(CAPTIONS, ((0, 0), (0, 3))), np.array([3, 5]), concepts)
+    for got, padded, wanted in zip(beside_long, wider, expected, strict=True):
         np.testing.assert_allclose(got, wanted, atol=1e-6)
-
-
-def test_the_releases_padding_ends_with_the_longest_caption_of_the_batch(release_text):
-    lengths, concepts = np.array([3, 5]), np.eye(2, 5, dtype=np.float32)
-    wider = np.pad(CAPTIONS, ((0, 0), (0, 3)))
-    outputs = release_text(CAPTIONS, lengths, concepts), release_text(wider, lengths, concepts)
-    for got, expected in zip(*outputs, strict=True):
-        np.testing.assert_allclose(got, expected, atol=2e-6)
+        np.testing.assert_allclose(padded, wanted, atol=2e-6)
 
 
 @pytest.mark.parametrize("num_concepts", [3, 8, 11])
@@ -121,15 +109,3 @@ def test_upsampling_repeats_pixels_and_crops_to_odd_sizes():
     np.testing.assert_array_equal(
         large[0, :, :, 0], [[0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2], [3, 3, 4, 4, 5, 5]]
     )
-
-
-@pytest.mark.parametrize("num_concepts", [3, 11])
-def test_concepts_of_a_bfloat16_latent_are_computed_in_float32(num_concepts):
-    latent = jax.random.normal(jax.random.key(1), (2, 8)).astype(jnp.bfloat16)
-    head = ConceptHead(num_concepts)
-    params = cast_floats(head.init(jax.random.key(0), latent), jnp.bfloat16)
-    outputs = head.apply(params, latent)
-    expected = head.apply(cast_floats(params, jnp.float32), latent.astype(jnp.float32))
-    for got, wanted in zip(outputs, expected, strict=True):
-        assert got.dtype == jnp.float32
-        np.testing.assert_allclose(got, wanted, rtol=1e-6)

@@ -1,8 +1,8 @@
 """The mesh: where arrays lie, equal results on every mesh, and what is sent between devices."""
 
-import dataclasses
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,8 +13,7 @@ from tiny_model import BATCH, EMBEDDING, IMAGE_SIZE
 
 from kamcl_jax.models.layers import convolve
 from kamcl_jax.parallel import mesh
-from kamcl_jax.parallel.compilation import Collective, collectives, compile_step
-from kamcl_jax.step import state as train_state
+from kamcl_jax.parallel.compilation import collectives, compile_step
 from kamcl_jax.step.state import state_layout
 from kamcl_jax.step.train_step import make_train_step
 
@@ -34,18 +33,9 @@ def layout_of(tiny, data, fsdp, queue="replicated"):
     return state_layout(devices, abstract, fsdp_min_size=MIN_SIZE, queue=queue)
 
 
-@dataclasses.dataclass(frozen=True)
-class Ran:
-    """Four steps on a mesh."""
-
-    layout: mesh.Layout
-    sent: list[Collective]
-    state: train_state.TrainState
-    metrics: list
-
-
 @pytest.fixture(scope="module", params=MESHES)
 def ran(request, tiny):
+    """Four steps on a mesh: its layout, what was sent, and the last state and all metrics."""
     layout = layout_of(tiny, *request.param)
     step = make_train_step(tiny.model, tiny.optimizer, tiny.settings, layout)
     compiled = compile_step(step, jax.eval_shape(tiny.state), tiny.batch(), layout)
@@ -55,7 +45,8 @@ def ran(request, tiny):
         assert len(batch["image"].sharding.device_set) == 8
         state, measured = compiled(state, batch)
         metrics.append(jax.device_get(measured))
-    return Ran(layout, collectives(compiled.as_text()), state, metrics)
+    sent = collectives(compiled.as_text())
+    return SimpleNamespace(layout=layout, sent=sent, state=state, metrics=metrics)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +99,6 @@ def test_every_mesh_computes_what_one_device_does(ran, trained):
             getattr(state, field),
             getattr(last, field),
         )
-
-
-def test_the_state_stays_where_the_layout_puts_it(ran):
     lies = jax.tree.map(lambda leaf: leaf.sharding.spec, ran.state)
     assert lies == jax.tree.map(lambda place: place.spec, ran.layout.state)
 
@@ -123,26 +111,16 @@ MOVES = ("all-gather", "all-to-all", "collective-permute")
 SUMS = ("all-reduce", "reduce-scatter")
 
 
-def test_images_are_never_sent(ran):
+def test_gradients_are_summed_and_split_parameters_gathered_but_no_images(ran, tiny):
     assert max(entries(ran.sent, *MOVES)) < IMAGE_SIZE**2 * 3
-
-
-def test_gradients_are_summed_over_the_devices(ran, tiny):
-    sums = set(entries(ran.sent, *SUMS))
     leaves = jax.tree.leaves(jax.eval_shape(tiny.state).params)
     kernels = {math.prod(leaf.shape) for leaf in leaves if leaf.ndim == 4}
-    assert kernels <= sums
-
-
-def test_parameters_are_gathered_where_they_are_split_and_nowhere_else(ran, tiny):
+    assert kernels <= set(entries(ran.sent, *SUMS))
     gathered = {one.shape for one in ran.sent if one.kind == "all-gather"}
+    places = jax.tree.leaves(ran.layout.state.params)
     split = {
         leaf.shape
-        for leaf, place in zip(
-            jax.tree.leaves(jax.eval_shape(tiny.state).params),
-            jax.tree.leaves(ran.layout.state.params),
-            strict=True,
-        )
+        for leaf, place in zip(leaves, places, strict=True)
         if place.spec != PartitionSpec()
     }
     if ran.layout.mesh.shape["fsdp"] > 1:
@@ -165,11 +143,6 @@ def test_a_sharded_queue_stays_where_it_is(tiny, queue):
     assert (f"f32[{length},{EMBEDDING}]" in program) == (queue == "replicated")
     # Neither the keys nor their logits are sent.
     assert max(entries(collectives(program), *MOVES)) <= BATCH * EMBEDDING * 4
-
-
-def test_a_process_reads_the_rows_of_its_devices(tiny):
-    layout = layout_of(tiny, 4, 2)
-    np.testing.assert_array_equal(mesh.local_rows(layout, 16), np.arange(16))
 
 
 def test_compiler_options_change_the_program_and_not_its_results(one_device):

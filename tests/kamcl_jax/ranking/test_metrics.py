@@ -15,17 +15,6 @@ def one_rank_an_image(ranks):
 
 
 class TestRecalls:
-    def test_a_perfect_model_has_100(self):
-        image_of_caption = np.repeat(np.arange(20), 5)
-        perfect = (image_of_caption[None] == np.arange(20)[:, None]).astype(np.float32)
-        scores = metrics.retrieval_metrics(perfect, image_of_caption)
-        assert scores["mR"] == 100
-        assert scores["i2t_medr"] == scores["t2i_meanr"] == 1
-
-    def test_scores_that_are_not_numbers_find_nothing(self):
-        scores = np.full((3, 6), np.nan)
-        assert metrics.retrieval_metrics(scores, np.repeat(np.arange(3), 2))["mR"] == 0
-
     @pytest.mark.parametrize("levels", [1, 2, 6, 40])
     @pytest.mark.parametrize("num_texts", [12, None])
     def test_recalls_of_many_ties_equal_a_count_of_draws(self, levels, num_texts):
@@ -54,23 +43,6 @@ class TestRecalls:
             rounded = np.floor if ties == "argsort" else np.asarray
             assert found[f"{way}_medr"] == pytest.approx(rounded(np.median(places)))
 
-    def test_the_releases_median_is_rounded_down(self):
-        # The best captions of four images rank 1, 2, 3 and 4: the median is 2.5, the release's 2.
-        ranks = one_rank_an_image([1, 2, 3, 4])
-        medians = [metrics.metrics_of_ranks(ranks, ties)["i2t_medr"] for ties in TIES]
-        assert medians == [2.5, 2.0]
-
-    @pytest.mark.parametrize("ties", TIES)
-    def test_equal_texts_count_where_they_are_told(self, ties):
-        # Both images have a caption "0"; each caption retrieves the other image first.
-        image_of_caption, texts = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 2])
-        similarity = np.array([[2, 1, 5, 3], [5, 4, 2, 1]], np.float32)
-        official = metrics.retrieval_metrics(similarity, image_of_caption, ties)
-        equal = metrics.retrieval_metrics(similarity, image_of_caption, ties, texts)
-        assert (official["i2t_r1"], official["t2i_r1"]) == (0, 0)
-        assert (equal["i2t_r1"], equal["t2i_r1"]) == (100, 50)
-        assert (official["i2t_meanr"], equal["i2t_meanr"]) == (3, 1)
-
 
 class TestChance:
     @pytest.mark.parametrize("captions", [[5] * 18, [1], [3, 1, 7, 2, 2, 5]])
@@ -83,12 +55,6 @@ class TestChance:
         found = metrics.retrieval_metrics(collapsed, image_of_caption, text_of_caption=texts)
         for name, chance in metrics.chance_metrics(image_of_caption, texts).items():
             assert found[name] == pytest.approx(chance, abs=1e-12)
-
-    def test_chance_is_the_share_of_draws_that_do_not_miss(self):
-        # An image's five captions are relevant: all ten draws of 50 miss in C(45, 10) / C(50, 10).
-        chance = metrics.chance_metrics(np.arange(50) // 5)
-        assert chance["i2t_r10"] == pytest.approx(100 * (1 - 3190187286 / 10272278170))
-        assert [chance[f"t2i_r{k}"] for k in metrics.RECALL_AT] == pytest.approx([10, 50, 100])
 
 
 CAPTIONS = [1, 5, 2, 3, 5, 1, 4, 5, 5, 2, 1, 5]
@@ -144,73 +110,19 @@ class TestBootstrap:
         one, other = (plain_resamples(ranks, image_of_caption, 60, seed=3) for ranks in both)
         assert_between_percentiles(found, one - other)
 
-    def test_equal_seeds_draw_equal_images(self):
-        image_of_caption = np.repeat(np.arange(40), 5)
-        ranks = random_ranks(image_of_caption)
-        draws = [
-            metrics.bootstrap_intervals(ranks, image_of_caption, 50, seed) for seed in (0, 0, 1)
-        ]
-        assert draws[0] == draws[1] != draws[2]
-
-    def test_the_width_is_that_of_the_binomial_distribution(self):
-        images = 400
-        ranks = {
-            "i2t": Ranks.untied(np.where(np.arange(images) < 120, 1, 7)),
-            "t2i": Ranks.untied(np.full(images, 3)),
-        }
-        found = metrics.bootstrap_intervals(ranks, np.arange(images))
-        half = 1.96 * 100 * np.sqrt(0.3 * 0.7 / images)
-        assert found["i2t_r1"] == pytest.approx([30 - half, 30 + half], abs=0.5)
-        assert found["i2t_r5"] == found["i2t_r1"]
-        assert found["t2i_r1"] == [0, 0]
-        assert found["t2i_r5"] == found["i2t_r10"] == [100, 100]
-
-    def test_captions_of_an_image_are_not_independent(self):
-        # Five captions that hit or miss together say no more than one does.
-        hits = np.where(GENERATOR.random(200) < 0.5, 1, 20)
-        ranks = {"i2t": Ranks.untied(hits), "t2i": Ranks.untied(np.repeat(hits, 5))}
-        found = metrics.bootstrap_intervals(ranks, np.arange(1000) // 5)
-        np.testing.assert_allclose(found["t2i_r1"], found["i2t_r1"])
-        np.testing.assert_allclose(found["mR"], found["i2t_r1"])
-
-    def test_ties_alone_give_an_interval_no_width(self):
-        # Each query ties with one irrelevant item: half of them hit at 1, whatever is drawn.
-        tied = Ranks(np.zeros(30, int), np.ones(30, int), np.ones(30, int))
-        found = metrics.bootstrap_intervals({"i2t": tied, "t2i": tied}, np.arange(30))
-        assert found["i2t_r1"] == found["t2i_r1"] == pytest.approx([50, 50])
-        assert found["i2t_r5"] == found["t2i_r5"] == pytest.approx([100, 100])
-
-    def test_what_all_models_find_hard_widens_no_interval_of_a_difference(self):
-        # The second model finds what the first does, and five images of a hundred more.
-        more, fewer = (
-            one_rank_an_image(np.where(np.arange(100) < hits, 1, 20)) for hits in (45, 40)
-        )
-        low, high = metrics.bootstrap_differences(more, fewer, np.arange(100))["mR"]
-        alone = metrics.bootstrap_intervals(fewer, np.arange(100))["mR"]
-        assert 0 <= low < 5 < high
-        assert high - low < (alone[1] - alone[0]) / 2
-
 
 class TestSceneClasses:
     @pytest.mark.parametrize(
-        ("name", "scene_class"),
-        [
-            ("airport_12.jpg", "airport"),
-            ("sparse_residential_3.png", "sparse_residential"),
-            ("agricultural00.tif", "agricultural"),
-            ("airport (7).jpg", "airport"),
-            ("beach-3.jpg", "beach"),
-            ("Meadow.png", "Meadow"),
-            ("00012.jpg", None),
-            ("1_2.tif", None),
-        ],
-    )
-    def test_the_class_is_the_name_without_its_trailing_number(self, name, scene_class):
-        assert metrics.scene_classes([name, "forest_1.jpg"]) == [scene_class, "forest"]
-
-    @pytest.mark.parametrize(
         ("names", "expected"),
         [
+            (
+                ["airport_12.jpg", "sparse_residential_3.png", "agricultural00.tif"],
+                ["airport", "sparse_residential", "agricultural"],
+            ),
+            (
+                ["airport (7).jpg", "beach-3.jpg", "Meadow.png", "00012.jpg", "1_2.tif"],
+                ["airport", "beach", "Meadow", None, None],
+            ),
             (["airplane/airplane_001.jpg", "beach/img7.jpg"], ["airplane", "beach"]),
             (["all\\beach\\1.jpg", "all\\port\\1.jpg"], ["beach", "port"]),
             (
@@ -221,7 +133,7 @@ class TestSceneClasses:
             (["part/0/airport_1.jpg", "part/1/beach_2.jpg"], ["airport", "beach"]),
         ],
     )
-    def test_folders_are_classes_where_they_differ(self, names, expected):
+    def test_the_class_is_a_folder_or_the_name_without_its_trailing_number(self, names, expected):
         assert metrics.scene_classes(iter(names)) == expected
 
     @pytest.mark.parametrize(

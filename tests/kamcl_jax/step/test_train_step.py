@@ -16,9 +16,6 @@ from kamcl_jax.config import build
 from kamcl_jax.parallel import mesh
 from kamcl_jax.step import schedule
 from kamcl_jax.step import state as train_state
-from kamcl_jax.step.encoding import encode
-from kamcl_jax.step.key_queue import KeyQueue
-from kamcl_jax.step.objective import compare, weighted_sum
 from kamcl_jax.step.train_step import train_step
 from kamcl_jax.weights.release_layout import release_momentum_mask
 
@@ -180,29 +177,9 @@ def test_step_two_adds_the_alignment_and_nothing_recompiles(tiny, tiny_step, tra
     assert tiny_step._cache_size() == 1
 
 
-def test_no_gradient_reaches_keys_or_queues(tiny):
-    state = tiny.state()
-    batch = {**tiny.batch(), "image": np.random.default_rng(0).normal(size=(8, 64, 64, 3))}
-
-    def loss(params, key_params, image_queue, text_queue):
-        dropout = jax.random.split(jax.random.key(1))
-        queries, _ = encode(tiny.model, params, state.batch_stats, batch, dropout[0])
-        keys, _ = encode(tiny.model, key_params, state.key_batch_stats, batch, dropout[1])
-        queues = (KeyQueue(keys, jnp.int32(0)) for keys in (image_queue, text_queue))
-        settings = tiny.settings
-        compared = compare(queries, keys, batch, *queues, jnp.int32(10), settings.contrast)
-        return weighted_sum(settings.terms, compared)["loss"]
-
-    queues = (state.image_queue.keys, state.text_queue.keys)
-    query, *others = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))(
-        state.params, state.key_params, *queues
-    )
-    assert all(not np.any(leaf) for leaf in jax.tree.leaves(others))
-    silent = [
-        jax.tree_util.keystr(path)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(query)
-        if not np.any(leaf)
-    ]
+def test_every_query_parameter_has_a_gradient(release_step):
+    gradients = jax.tree_util.tree_leaves_with_path(release_step.metrics["gradients"])
+    silent = [jax.tree_util.keystr(path) for path, leaf in gradients if not np.any(leaf)]
     assert not silent, f"query parameters without a gradient: {silent}"
 
 

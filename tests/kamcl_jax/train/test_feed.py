@@ -31,28 +31,26 @@ def on_devices(experiment, step_bytes=0):
 
 def test_a_config_that_says_where_is_obeyed_whatever_the_memory(experiment_with, monkeypatch):
     monkeypatch.setattr(compilation, "available_memory", lambda: 1)
-    assert on_devices(experiment_with("device"), step_bytes=10**15)
-    assert not on_devices(experiment_with("host"))
+    chosen = [feed.choose(experiment_with(place), 10**15) for place in ("host", "device")]
+    assert [one.table_bytes > 0 for one in chosen] == [False, True]
+    assert [one.describe() for one in chosen] == [
+        "training data: read by the host, a batch at a time",
+        "training data: 0.00 GB in the memory of each device",
+    ]
 
 
-def test_auto_is_the_host_where_the_memory_is_unknown_as_on_a_cpu(experiment_with):
-    assert compilation.available_memory() is None
-    assert not on_devices(experiment_with("auto"))
-
-
-def test_auto_is_the_device_if_data_and_step_take_at_most_their_share(experiment_with, monkeypatch):
+def test_auto_is_the_device_if_one_process_knows_that_data_and_step_take_at_most_their_share(
+    experiment_with, monkeypatch
+):
     experiment = experiment_with("auto")
+    assert compilation.available_memory() is None  # as on every CPU
+    assert not on_devices(experiment)
     monkeypatch.setattr(compilation, "available_memory", lambda: 10**9)
     table_bytes = feed.choose(experiment, 0).table_bytes
     assert table_bytes > 24 * 64**2 * 3
     room = int(feed.SHARE_OF_MEMORY * 10**9) - table_bytes
     assert on_devices(experiment, room)
     assert not on_devices(experiment, room + 1)
-
-
-def test_auto_is_the_host_with_several_processes(experiment_with, monkeypatch):
-    experiment = experiment_with("auto")
-    monkeypatch.setattr(compilation, "available_memory", lambda: 10**9)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     assert not on_devices(experiment)
 
@@ -85,11 +83,3 @@ def test_pairs_say_what_they_are_of_where_false_negatives_are_masked(experiment_
     np.testing.assert_array_equal(batch["image_id"], train.image_of_caption[rows])
     texts = equal_text_ids(train.captions)
     np.testing.assert_array_equal(batch["text_id"], texts[rows])
-
-
-def test_the_sentences_say_where_and_how_much(experiment_with):
-    said = [feed.choose(experiment_with(place), 0).describe() for place in ("host", "device")]
-    assert said == [
-        "training data: read by the host, a batch at a time",
-        "training data: 0.00 GB in the memory of each device",
-    ]

@@ -2,8 +2,6 @@
 
 import time
 
-import jax.numpy as jnp
-import numpy as np
 import pytest
 import tqdm
 
@@ -31,13 +29,6 @@ def test_only_what_takes_long_is_told(capsys):
     with progress.told_if_slow("compiling", 0.01):
         time.sleep(0.2)
     assert capsys.readouterr().out == "compiling\n"
-
-
-def test_the_metrics_of_steps_become_numbers():
-    assert progress.fetch([{"loss": jnp.float32(0.1)}, {"loss": jnp.float32(4)}]) == [
-        {"loss": float(np.float32(0.1))},
-        {"loss": 4.0},
-    ]
 
 
 def test_means_are_over_finite_steps_and_counts_are_the_last_ones():

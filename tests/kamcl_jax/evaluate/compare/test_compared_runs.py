@@ -33,17 +33,11 @@ def test_labels_are_short_and_all_different(folders, expected):
     assert runs.labels([Path(folder) for folder in folders]) == expected
 
 
-def test_there_are_as_many_colours_as_runs():
+def test_too_few_too_many_and_equal_runs_are_refused(tmp_path, monkeypatch):
     assert len(set(COLOURS)) == MOST_RUNS
-
-
-@pytest.mark.parametrize("count", [1, MOST_RUNS + 1])
-def test_too_few_or_too_many_runs_are_refused(count, tmp_path):
-    with pytest.raises(ConfigError, match=f"takes 2 to 8 folders of runs, not {count}"):
-        runs.read_runs([tmp_path / str(number) for number in range(count)])
-
-
-def test_a_run_named_twice_is_refused(tmp_path, monkeypatch):
+    for count in (1, MOST_RUNS + 1):
+        with pytest.raises(ConfigError, match=f"takes 2 to 8 folders of runs, not {count}"):
+            runs.read_runs([tmp_path / str(number) for number in range(count)])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=f"names the run {tmp_path}/a twice"):
         runs.read_runs([Path("a"), Path("b"), tmp_path / "a"])
@@ -85,15 +79,12 @@ def test_queries_are_ordered_by_the_factor_between_ranks():
     assert behind == [2, 4]  # 4 / 1, 9 / 3
     assert runs.most_different([ONE, TWO], "t2i", 1) == ([3], [2])
     assert runs.most_different([TWO, ONE], "t2i", 5) == (behind, ahead)
-
-
-def test_of_several_runs_any_may_be_far_from_the_first():
-    three = ranked("three", 30, 50, 4, 1, 9, 3)
-    ahead, behind = runs.most_different([ONE, TWO, three], "t2i", 5)
-    assert ahead == [0, 3, 1]
-    assert behind == [2, 4, 3]
+    three = ranked("three", 30, 50, 4, 1, 9, 3)  # of several runs any may be far from the first
+    assert runs.most_different([ONE, TWO, three], "t2i", 5) == ([0, 3, 1], [2, 4, 3])
     farthest = [runs.farthest([ONE, TWO, three], "t2i", query).label for query in (0, 2, 3)]
     assert farthest == ["three", "two", "two"]
+    for compared in ([], [ONE, ONE]):
+        assert runs.most_different(compared, "t2i", 5) == ([], [])
 
 
 def test_captions_of_one_text_are_listed_once():
@@ -107,8 +98,3 @@ def test_where_scores_tie_the_expected_rank_counts():
     tied = ranked("tied", Ranks(np.zeros(3, int), np.full(3, 4), np.ones(3, int)), captions="abc")
     untied = ranked("untied", 2, 3, 4, captions="abc")
     assert runs.most_different([tied, untied], "t2i", 5) == ([2], [0])
-
-
-@pytest.mark.parametrize("compared", [[], [ONE, ONE]])
-def test_without_a_difference_none_is_listed(compared):
-    assert runs.most_different(compared, "t2i", 5) == ([], [])

@@ -1,10 +1,10 @@
 """A comparison of two runs: its report, its pictures, and what is left out and why."""
 
-import dataclasses
 import json
 import re
 import shutil
-from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,66 +18,35 @@ from kamcl_jax.evaluate.compare.runs import rank_all, read_runs
 from kamcl_jax.ranking import metrics
 
 
-@dataclasses.dataclass(frozen=True)
-class Compared:
-    """The comparison of both runs.
-
-    Attributes:
-      out: Its folder.
-      text: Its report.
-      printed: What the terminal shows.
-      ranked: How each run ranks the queries.
-    """
-
-    out: Path
-    text: str
-    printed: str
-    ranked: list
-
-
 @pytest.fixture(scope="module")
 def compared(stored_runs, tmp_path_factory):
+    """The comparison of both runs: its folder, its report, what was printed, and the ranks."""
     out = tmp_path_factory.mktemp("compared") / "new" / "folder"
     ranked, printed = [], []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "rank_all", lambda runs: ranked.extend(rank_all(runs)) or ranked)
         patch.setattr(command.hosts, "say", printed.append)
         command.compare([stored_runs.one, stored_runs.two], out)
-    return Compared(out, (out / "report.md").read_text(), "\n".join(printed), ranked)
-
-
-@pytest.fixture
-def runs(stored_runs):
-    return read_runs([stored_runs.one, stored_runs.two])
-
-
-def results(folder):
-    return finished_run.read(folder).results
+    text = (out / "report.md").read_text()
+    return SimpleNamespace(out=out, text=text, printed="\n".join(printed), ranked=ranked)
 
 
 @pytest.mark.parametrize(
     ("protocol", "words"), [("test", ""), ("test_equal_texts", ", equal texts count")]
 )
-def test_the_report_and_the_terminal_have_the_recalls_of_each_run(
+def test_recalls_and_paired_differences_are_in_the_report_and_the_terminal(
     protocol, words, compared, stored_runs
 ):
+    recalls = []
     for label, folder in (("one", stored_runs.one), ("two", stored_runs.two)):
-        found = results(folder)
-        low, high = found["intervals"][protocol]["mR"]
-        expected = f"{found[protocol]['mR']:.2f} ({low:.1f} to {high:.1f})"
+        results = finished_run.read(folder).results
+        recalls.append(results[protocol])
+        low, high = results["intervals"][protocol]["mR"]
+        expected = f"{results[protocol]['mR']:.2f} ({low:.1f} to {high:.1f})"
         row = rf"\| {label}{words} +\|.*\| +{re.escape(expected)} \|"
         assert re.search(row, compared.text)
         assert re.search(row, compared.printed)
-    assert re.search(r"\| `seed` \| 0 +\| 1 +\|", compared.text)
-
-
-@pytest.mark.parametrize(
-    ("protocol", "words"), [("test", ""), ("test_equal_texts", ", equal texts count")]
-)
-def test_the_report_and_the_terminal_have_the_paired_differences(
-    protocol, words, compared, stored_runs
-):
-    one, two = results(stored_runs.one)[protocol], results(stored_runs.two)[protocol]
+    one, two = recalls
     row = re.search(rf"\| two less one{words} +\|(.*)\|", compared.text)[1].split("|")
     for cell, name in zip(row, metrics.RECALLS_AND_MEAN, strict=True):
         gain, low, high = (float(number) for number in re.findall(r"[-+]?\d+\.\d+", cell))
@@ -85,6 +54,7 @@ def test_the_report_and_the_terminal_have_the_paired_differences(
         assert low <= gain + 0.06
         assert high >= gain - 0.06
     assert f"\ntwo less one{words}: mR {row[-1].strip()}\n" in compared.printed
+    assert re.search(r"\| `seed` \| 0 +\| 1 +\|", compared.text)
 
 
 def test_queries_are_listed_with_the_rank_in_each_run(compared):
@@ -111,11 +81,12 @@ def test_every_picture_is_there_and_shows_something(compared):
 def test_a_comparison_that_is_cut_short_leaves_the_one_before_and_gone_data_are_told(
     compared, stored_runs, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(finished_run, "open_data", _gone)
+    monkeypatch.setattr(finished_run, "open_data", Mock(side_effect=ConfigError("no such folder.")))
     out = shutil.copytree(compared.out, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with monkeypatch.context() as full:
-        full.setattr(report, "draw_curves", _full)
+        no_space = OSError(28, "No space left on device")
+        full.setattr(report, "draw_curves", Mock(side_effect=no_space))
         with pytest.raises(OSError, match="No space left"):
             command.compare([stored_runs.two, stored_runs.one], out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -126,21 +97,8 @@ def test_a_comparison_that_is_cut_short_leaves_the_one_before_and_gone_data_are_
     assert "differ most" not in text
 
 
-def _full(*_):
-    raise OSError(28, "No space left on device")
-
-
-def _gone(_):
-    raise ConfigError("no such folder.")
-
-
-def test_runs_of_other_data_sets_are_told_by_name(runs):
-    runs[1].finished.config.data.name = "rsicd"
-    with pytest.raises(NotComparableError, match=r"\(one: synthetic, two: rsicd\)"):
-        rank_all(runs)
-
-
-def test_other_captions_of_the_same_data_set_are_noticed(runs, monkeypatch):
+def test_other_data_are_noticed(stored_runs, monkeypatch):
+    runs = read_runs([stored_runs.one, stored_runs.two])
     real = finished_run.open_data
 
     def other(run):
@@ -152,6 +110,9 @@ def test_other_captions_of_the_same_data_set_are_noticed(runs, monkeypatch):
 
     monkeypatch.setattr(finished_run, "open_data", other)
     with pytest.raises(NotComparableError, match="one and two were tested on different"):
+        rank_all(runs)
+    runs[1].finished.config.data.name = "rsicd"
+    with pytest.raises(NotComparableError, match=r"\(one: synthetic, two: rsicd\)"):
         rank_all(runs)
 
 
