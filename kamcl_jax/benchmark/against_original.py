@@ -36,7 +36,7 @@ from kamcl_jax.torch_release.checkout import (
     load_modules,
     surroundings,
 )
-from kamcl_jax.torch_release.original import load_original
+from kamcl_jax.torch_release.original import TorchOriginal
 
 DROPOUT, LEARNING_RATE = 0.25, 2e-4  # what the original's option files say
 EPOCH = 11  # the concept alignment takes part
@@ -103,7 +103,7 @@ class TimedOriginal:
 
         self._on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
         torch.set_num_threads(os.cpu_count() or 1)
-        self._original = load_original(
+        self._original = TorchOriginal(
             checkout, num_tokens - 1, queue_length, np.float32, DROPOUT, on_gpu=self._on_gpu
         )
         self._original.start_adam(LEARNING_RATE)

@@ -9,13 +9,12 @@ PyTorch is optional, so it is imported inside of functions.
 """
 
 import contextlib
-import dataclasses
-import importlib
+import importlib.util
 import sys
 import textwrap
 import types
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -39,62 +38,38 @@ _THIRD_PARTY = {
 """Packages that have a stand-in -> the module of each that the original imports."""
 
 
-@dataclasses.dataclass(frozen=True)
-class CheckedOut:
-    """The original's model and its modules.
-
-    Attributes:
-      model: The `BaseModel`.
-      modules: Name -> module, of `MODEL_MODULES`.
-      stand_ins: Third-party packages that could not be imported and were replaced by `stand_ins`.
-    """
-
-    model: Any
-    modules: Mapping[str, types.ModuleType]
-    stand_ins: tuple[str, ...]
-
-
 def load_model(
     checkout: Path,
     vocabulary_size: int,
     queue_length: int,
     dtype: type,
-    dropout: float = 0.0,
-    *,
-    on_gpu: bool = False,
-) -> CheckedOut:
-    """Builds the original's model with random weights out of a clone of github.com/mcx-mcx/KAMCL.
+    dropout: float,
+    on_gpu: bool,
+) -> tuple[Any, types.ModuleType, tuple[str, ...]]:
+    """Builds the original's model with random weights; see `original.TorchOriginal`.
 
-    Args:
-      checkout: The folder of the clone.
-      vocabulary_size: The number of words; the embedding has one row more.
-      queue_length: The number of keys in each of the two queues.
-      dtype: `numpy.float32` or `numpy.float64`, the dtype of the weights and of all arithmetic.
-      dropout: The dropout of the text encoder; it is 0.25 in the original's options.
-      on_gpu: Whether `.cuda()` does what it says.
+    Returns:
+      The `BaseModel`; the original's module `utils`, which has the loss; the third-party packages
+      that could not be imported and were replaced by `stand_ins`.
     """
-    checkout = Path(checkout).resolve()
+    checkout = checkout.resolve()
     check_checkout(checkout, MODEL_MODULES)
+    text_encoder = {"arch": "skipthoughts", "dir_st": "", "dropout": dropout, "fixed_emb": False}
+    options = {"seq2vec": text_encoder, "embed": {"embed_dim": NUM_CONCEPTS}}
+    words = [str(number) for number in range(vocabulary_size)]
     with (
         _importing_from(checkout, MODEL_MODULES) as stand_ins,
         _nothing_downloaded(stand_ins),
         surroundings(dtype, on_gpu=on_gpu),
     ):
         modules = {name: _import_from_checkout(name, checkout) for name in MODEL_MODULES}
-        try:
-            words = [str(number) for number in range(vocabulary_size)]
-            base_model = modules["layers.KAMCL"].BaseModel
-            model = base_model(_options(dropout), words, K=queue_length)
-        except Exception as error:
-            raise TorchOriginalError(
-                f"the model of the checkout {checkout} cannot be built: {last_line(error)}"
-            ) from error
-    return CheckedOut(model, modules, stand_ins)
+        model = modules["layers.KAMCL"].BaseModel(options, words, K=queue_length)
+    return model, modules["utils"], stand_ins
 
 
 def load_modules(checkout: Path, names: Sequence[str]) -> dict[str, types.ModuleType]:
-    """Imports modules of a checkout, as `DATA_MODULES`: each comes after those that it imports."""
-    checkout = Path(checkout).resolve()
+    """Imports modules of a checkout, each after those that it imports, as in `DATA_MODULES`."""
+    checkout = checkout.resolve()
     check_checkout(checkout, names)
     with _importing_from(checkout, names), surroundings(np.float32):
         return {name: _import_from_checkout(name, checkout) for name in names}
@@ -109,13 +84,8 @@ def check_checkout(checkout: Path, modules: Sequence[str] = MODEL_MODULES) -> No
             raise TorchOriginalError(
                 f"{checkout} is no checkout of github.com/mcx-mcx/KAMCL: it has no {name}"
             )
-    try:
-        importlib.import_module("torch")
-    except (ImportError, OSError) as error:  # OSError comes from its shared libraries
-        raise TorchOriginalError(
-            "running the PyTorch original needs PyTorch (pip install torch), "
-            f"which cannot be imported: {last_line(error)}"
-        ) from error
+    if importlib.util.find_spec("torch") is None:
+        raise TorchOriginalError("running the PyTorch original needs PyTorch (pip install torch)")
 
 
 def _import_from_checkout(name: str, checkout: Path) -> types.ModuleType:
@@ -125,12 +95,6 @@ def _import_from_checkout(name: str, checkout: Path) -> types.ModuleType:
         raise TorchOriginalError(
             f"the module {name} of the checkout {checkout} cannot be imported: {last_line(error)}"
         ) from error
-
-
-def _options(dropout: float) -> dict[str, Any]:
-    """Returns the original's model options, as far as they are read."""
-    text_encoder = {"arch": "skipthoughts", "dir_st": "", "dropout": dropout, "fixed_emb": False}
-    return {"seq2vec": text_encoder, "embed": {"embed_dim": NUM_CONCEPTS}}
 
 
 @contextlib.contextmanager
@@ -163,11 +127,9 @@ def _importing_from(checkout: Path, modules: Sequence[str]) -> Iterator[tuple[st
     """
     from kamcl_jax.torch_release import stand_ins  # it imports PyTorch
 
-    before = dict(sys.modules)
-    borrowed = {_package(name) for name in modules}
     replaced = tuple(package for package in _THIRD_PARTY if not _can_import(_THIRD_PARTY[package]))
-    borrowed.update(replaced)
-    _forget(borrowed)  # a failed import leaves parts behind, too
+    borrowed = {_package(name) for name in modules}.union(replaced)
+    of_others = _take_out(borrowed)  # a failed import leaves parts behind, too
     # The folder has no __init__.py: found by path, any installed package of the name would win.
     sys.modules["layers"] = types.ModuleType("layers")
     sys.modules["layers"].__path__ = [str(checkout / "layers")]
@@ -178,21 +140,17 @@ def _importing_from(checkout: Path, modules: Sequence[str]) -> Iterator[tuple[st
         try:
             yield replaced
         finally:
-            _forget(borrowed)
-            for name, module in list(sys.modules.items()):
-                file = getattr(module, "__file__", None)
-                if name not in before and file and Path(file).is_relative_to(checkout):
-                    del sys.modules[name]
-            sys.modules.update({n: m for n, m in before.items() if _package(n) in borrowed})
+            _take_out(borrowed)
+            sys.modules.update(of_others)
 
 
 def _package(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _forget(packages: Collection[str]) -> None:
-    for name in [name for name in sys.modules if _package(name) in packages]:
-        del sys.modules[name]
+def _take_out(packages: Collection[str]) -> dict[str, types.ModuleType]:
+    names = [name for name in sys.modules if _package(name) in packages]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def _can_import(module: str) -> bool:
@@ -212,19 +170,18 @@ def _nothing_downloaded(stand_ins: tuple[str, ...]) -> Iterator[None]:
 
     Also gives PyTorch back a name that the original imports, never calls, and PyTorch gives up.
     """
+    from kamcl_jax.torch_release.stand_ins import SKIP_THOUGHTS_LOADERS
+
     with contextlib.ExitStack() as stack:
         clip_grad = importlib.import_module("torch.nn.utils.clip_grad")
-        if not hasattr(clip_grad, "clip_grad_norm"):
-            clip = clip_grad.clip_grad_norm_
-            stack.enter_context(mock.patch.object(clip_grad, "clip_grad_norm", clip, create=True))
+        clip = clip_grad.clip_grad_norm_
+        stack.enter_context(mock.patch.object(clip_grad, "clip_grad_norm", clip, create=True))
         if "torchvision" not in stand_ins:
             resnet = sys.modules[_THIRD_PARTY["torchvision"]]
             for name in ("resnet18", "resnet50", "resnet101"):
                 untrained = _without_arguments(getattr(resnet, name))
                 stack.enter_context(mock.patch.object(resnet, name, untrained))
         if "skipthoughts" not in stand_ins:
-            from kamcl_jax.torch_release.stand_ins import SKIP_THOUGHTS_LOADERS
-
             encoder = sys.modules["skipthoughts"].BayesianUniSkip
             for name, loader in SKIP_THOUGHTS_LOADERS.items():
                 stack.enter_context(mock.patch.object(encoder, name, loader))

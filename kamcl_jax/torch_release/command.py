@@ -12,11 +12,7 @@ from kamcl_jax.torch_release.tolerances import EVALUATION_FLOOR, FLOOR, NOISE_MU
 
 
 def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision: str) -> bool:
-    """Computes everything in a golden file in "float64" or "float32", and prints the table.
-
-    Returns:
-      Whether everything in the file is met.
-    """
+    """Computes a golden file in "float64" or "float32", prints the table, and says if it is met."""
     checks.check_config(config)
     golden = golden_file.read(path)
     described = _described(golden_file.run_of(golden))
@@ -43,11 +39,7 @@ def against_golden_file(config: ml_collections.ConfigDict, path: Path, precision
 
 
 def against_original(config: ml_collections.ConfigDict, checkout: Path) -> bool:
-    """Runs the original, a clone at `checkout`, beside our program and prints the table.
-
-    Returns:
-      Whether both programs agree.
-    """
+    """Runs the original beside our program, prints the table, and says if both agree."""
     checks.check_config(config)
     rows, stand_ins = live.run_both(config, checkout)
     _print_stand_ins(stand_ins)

@@ -23,10 +23,8 @@ from kamcl_jax.weights.tensor_files import Stored
 def from_torch(config: ml_collections.ConfigDict, workdir: Path, source: Path) -> None:
     """Makes a run out of a checkpoint of the release, to evaluate or to train on.
 
-    Args:
-      config: A config that describes the checkpoint, as `configs/rsicd.py:release`.
-      workdir: The folder of the new run.
-      source: The checkpoint, `.pth.tar` (which needs PyTorch) or `.safetensors`.
+    The checkpoint is a `.pth.tar` (which needs PyTorch) or a `.safetensors`, and the config
+    describes it, as `configs/rsicd.py:release` does.
     """
     _check_towers(config)
     run_folder.check_writable(workdir)
@@ -53,14 +51,11 @@ def from_torch(config: ml_collections.ConfigDict, workdir: Path, source: Path) -
 def to_torch(config: ml_collections.ConfigDict, workdir: Path, target: Path) -> None:
     """Writes a run's best checkpoint as the release stores its own; the data are not needed.
 
-    Args:
-      config: The config of the run.
-      workdir: The folder of the run.
-      target: The file, `.safetensors` or anything else for PyTorch's format (which needs PyTorch).
+    With any suffix but `.safetensors` it has PyTorch's format, and needs PyTorch.
     """
     _check_towers(config)
     checks.check_config(config)
-    tensor_files.check_writable(target)
+    tensor_files.check_format(target)
     with open_checkpoints(workdir) as checkpoints:
         best = checkpoints.best_or_latest
         record = checkpoints.record(best)

@@ -7,13 +7,10 @@ import ml_collections
 import numpy as np
 
 from kamcl_jax.config import checks
-from kamcl_jax.errors import GoldenFileError
-from kamcl_jax.torch_release import golden_file, golden_inputs, state_dict
-from kamcl_jax.torch_release.golden_file import GoldenRun
+from kamcl_jax.torch_release import golden_file
 from kamcl_jax.torch_release.our_program import OurProgram, config_of_run
-from kamcl_jax.torch_release.quantities import LOSSES, record
+from kamcl_jax.torch_release.quantities import record
 from kamcl_jax.torch_release.tolerances import NOISE_MULTIPLE, Row, compare
-from kamcl_jax.weights.release_layout import query_gradient_layout
 
 FLOAT64_NOISE_LIMIT = 1e-4
 """Share of a magnitude that the noise may add to its tolerance in float64.
@@ -39,7 +36,6 @@ def compute_and_compare(
     """
     run = golden_file.run_of(golden)
     checks.check_config(config_of_run(config, run))
-    _check_names(run, config)
     with jax.enable_x64(precision == "float64"):
         ours = record(OurProgram(config, getattr(np, precision)), run)
     return compare_all(ours, golden, precision)
@@ -63,10 +59,8 @@ def compare_all(
 def shared_noise(golden: np.ndarray, noise: np.ndarray, tensors: Sequence[str]) -> np.ndarray:
     """Gives all tensors of an encoder the largest relative noise among them.
 
-    Args:
-      golden: f64[N] or f64[N, M], a quantity of N tensors.
-      noise: f64[N], absolute, as is what is returned.
-      tensors: Their N names.
+    `golden` is a quantity of N tensors, f64[N] or f64[N, M]; `noise` and what is returned are
+    absolute, f64[N].
     """
     magnitude = np.abs(golden).reshape(len(noise), -1).max(axis=1)
     relative = noise / np.where(magnitude > 0, magnitude, np.inf)
@@ -83,18 +77,3 @@ def name_failed_tensors(row: Row, golden: Mapping[str, np.ndarray], shown: int =
     failed = [names[index] for index in row.failed]
     more = f" and {len(failed) - shown} more" if len(failed) > shown else ""
     return f"{row.name}: {', '.join(failed[:shown])}{more}"
-
-
-def _check_names(run: GoldenRun, config: ml_collections.ConfigDict) -> None:
-    state = state_dict.tensor_shapes(
-        config, golden_inputs.VOCABULARY_SIZE + 1, golden_inputs.NUM_CONCEPTS
-    )
-    gradients = query_gradient_layout(config.image_encoder.depth)
-    for what, asked, known in (
-        ("tensor", run.tensor_names, state),
-        ("gradient", run.gradient_names, gradients),
-        ("loss", run.loss_columns, LOSSES),
-    ):
-        unknown = [name for name in asked if name not in known]
-        if unknown:
-            raise GoldenFileError(f"the golden file has the {what} {unknown[0]!r}; we have none")

@@ -8,8 +8,8 @@ import numpy as np
 from kamcl_jax.errors import GoldenFileError
 from kamcl_jax.torch_release import golden_file, golden_inputs
 from kamcl_jax.torch_release.checkout import check_checkout
-from kamcl_jax.torch_release.golden_file import COVERAGE_OF_MODE, GoldenRun, Quantities
-from kamcl_jax.torch_release.original import QUEUE_LENGTH, load_original
+from kamcl_jax.torch_release.golden_file import COVERAGE_OF_MODE, GoldenRun
+from kamcl_jax.torch_release.original import QUEUE_LENGTH, TorchOriginal
 from kamcl_jax.torch_release.quantities import LOSSES, record
 
 LEARNING_RATE, EPSILON = 2e-4, 1e-3
@@ -30,15 +30,7 @@ def plan(
     epochs: Sequence[str],
     modes: Sequence[str],
 ) -> GoldenRun:
-    """Reads what to run as it is written on the command line.
-
-    Args:
-      seed: The seed of weights and batches.
-      batch_size: B.
-      caption_lengths: Words of the shortest and of the longest caption, as `["4", "14"]`.
-      epochs: The epoch of each step.
-      modes: Momentum updates, keys of `COVERAGE_OF_MODE`.
-    """
+    """Reads what to run as it is written on the command line; see `GoldenRun`."""
     if seed < 0:
         raise GoldenFileError(f"a golden file's seed is 0 or more, not {seed}")
     if batch_size < 1 or QUEUE_LENGTH % batch_size:
@@ -76,7 +68,6 @@ def plan(
 
 
 def _whole_numbers(words: Sequence[str]) -> tuple[int, ...]:
-    """Returns whole numbers, or none at all if a word is something else."""
     try:
         return tuple(int(word) for word in words)
     except ValueError:
@@ -97,12 +88,9 @@ def write(path: Path, checkout: Path, run: GoldenRun) -> tuple[str, ...]:
     The names of tensors and gradients come from the original. It returns the third-party packages
     that are not installed and were replaced.
     """
-    exact, stand_ins = _compute(checkout, run, np.float64)
-    rounded, _ = _compute(checkout, run, np.float32)
-    golden_file.write(path, run, exact, rounded)
-    return stand_ins
-
-
-def _compute(checkout: Path, run: GoldenRun, dtype: type) -> tuple[Quantities, tuple[str, ...]]:
-    original = load_original(checkout, golden_inputs.VOCABULARY_SIZE, QUEUE_LENGTH, dtype)
-    return record(original, run), original.stand_ins
+    computed = []
+    for dtype in (np.float64, np.float32):
+        original = TorchOriginal(checkout, golden_inputs.VOCABULARY_SIZE, dtype=dtype)
+        computed.append(record(original, run))
+    golden_file.write(path, run, *computed)
+    return original.stand_ins

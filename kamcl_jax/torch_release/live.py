@@ -13,19 +13,17 @@ import numpy as np
 
 from kamcl_jax.torch_release import golden_inputs
 from kamcl_jax.torch_release.golden_file import GoldenRun, Quantities
-from kamcl_jax.torch_release.original import load_original
+from kamcl_jax.torch_release.original import TorchOriginal
 from kamcl_jax.torch_release.our_program import OurProgram
 from kamcl_jax.torch_release.quantities import OUTPUTS, Program
 from kamcl_jax.torch_release.tolerances import Row, compare, merge
 
-MANY = {"gradient": "gradients of all parameters", "after": "the state after the step"}
-"""Kinds of quantities that have a tensor for each parameter; a kind gets one row."""
-
-BATCH_SIZE = 8
+MANY = {"gradient/": "gradients of all parameters", "after/": "the state after the step"}
+"""Beginnings of the names of quantities that each parameter has; they get one row together."""
 
 
 def run_both(
-    config: ml_collections.ConfigDict, checkout: Path, seed: int = 0
+    config: ml_collections.ConfigDict, checkout: Path
 ) -> tuple[list[Row], tuple[str, ...]]:
     """Runs both programs and compares what they compute.
 
@@ -37,10 +35,10 @@ def run_both(
       original that are not installed and were replaced.
     """
     words = golden_inputs.VOCABULARY_SIZE
-    original = load_original(checkout, words, config.queue_length, np.float64)
+    original = TorchOriginal(checkout, words, config.queue_length, np.float64)
     run = GoldenRun(
-        seed=seed,
-        batch_size=BATCH_SIZE,
+        seed=0,
+        batch_size=8,
         epochs=(config.schedule.alignment_from_epoch,),
         learning_rate=config.optimizer.learning_rate,
         epsilon=1e-3,  # with Adam's usual one, entries whose gradient is noise move at random
@@ -48,15 +46,15 @@ def run_both(
     with jax.enable_x64(True):
         program = OurProgram(config, np.float64)
         shapes = program.tensor_shapes()
-        program.load({n: golden_inputs.draw_tensor(n, s, seed) for n, s in shapes.items()}, run)
+        program.load({n: golden_inputs.draw_tensor(n, s, run.seed) for n, s in shapes.items()}, run)
         original.load(program.state_dict(), run)
         used = program.used_names()
         ours = _compute(program, run, used)
         theirs = _compute(original, run, used)
     rows = [compare(name, value, theirs.get(name), noise=None) for name, value in ours.items()]
-    single = [row for row in rows if row.name.partition("/")[0] not in MANY]
+    single = [row for row in rows if not row.name.startswith(tuple(MANY))]
     together = [
-        merge(title, [row for row in rows if row.name.partition("/")[0] == kind])
+        merge(title, [row for row in rows if row.name.startswith(kind)])
         for kind, title in MANY.items()
     ]
     return single + together, original.stand_ins
@@ -67,11 +65,10 @@ def _compute(program: Program, run: GoldenRun, used: set[str]) -> Quantities:
     batch = run.batch(0)
     encoded = program.encode_stages(batch)
     step = program.train_step(run.epochs[0], batch, "release")
-    after = {name: tensor for name, tensor in program.state_dict().items() if name in used}
     return {
         **{f"eval/{name}": encoded[name] for name in OUTPUTS},
         **{f"loss/{name}": np.array([loss]) for name, loss in step["losses"].items()},
         **{f"step/{name}": step[name] for name in ("logits_image", "logits_text", "sims")},
         **{f"gradient/{name}": gradient for name, gradient in step["gradients"].items()},
-        **{f"after/{name}": tensor for name, tensor in after.items()},
+        **{f"after/{name}": t for name, t in program.state_dict().items() if name in used},
     }

@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 
 from kamcl_jax.errors import TorchOriginalError
-from kamcl_jax.torch_release.checkout import CheckedOut, last_line, load_model, surroundings
+from kamcl_jax.torch_release.checkout import last_line, load_model, surroundings
 from kamcl_jax.torch_release.golden_file import GoldenRun, Quantities
 from kamcl_jax.torch_release.quantities import LOSSES, OUTPUTS, HostBatch
 from kamcl_jax.weights.torch_layout import StateDict
@@ -34,8 +34,6 @@ _STAGES = {
 }
 """Stage -> the module of the original that returns it."""
 
-_TOWERS = ("visualmodelQ", "visualmodelK", "textmodelQ", "textmodelK")
-
 
 class TorchOriginal:
     """The original's model with its loss and Adam; see `quantities.Program`.
@@ -46,11 +44,30 @@ class TorchOriginal:
       stand_ins: Third-party packages that could not be imported and were replaced by `stand_ins`.
     """
 
-    def __init__(self, checked_out: CheckedOut, dtype: type, *, on_gpu: bool = False):
-        """Takes a model of that dtype; see `load_original`."""
-        self.model = checked_out.model.cuda() if on_gpu else checked_out.model
-        self.functions = checked_out.modules["utils"]
-        self.stand_ins = checked_out.stand_ins
+    def __init__(
+        self,
+        checkout: Path,
+        vocabulary_size: int,
+        queue_length: int = QUEUE_LENGTH,
+        dtype: type = np.float32,
+        dropout: float = 0.0,
+        *,
+        on_gpu: bool = False,
+    ):
+        """Builds the model with random weights out of a clone of github.com/mcx-mcx/KAMCL.
+
+        Args:
+          checkout: The folder of the clone.
+          vocabulary_size: The number of words; the embedding has one row more.
+          queue_length: The number of keys in each of the two queues.
+          dtype: `numpy.float32` or `numpy.float64`, of the weights and of all arithmetic.
+          dropout: The dropout of the text encoder; it is 0.25 in the original's options.
+          on_gpu: Whether `.cuda()` does what it says.
+        """
+        model, self.functions, self.stand_ins = load_model(
+            checkout, vocabulary_size, queue_length, dtype, dropout, on_gpu
+        )
+        self.model = model.cuda() if on_gpu else model
         self._dtype = dtype
         self._on_gpu = on_gpu
 
@@ -94,7 +111,7 @@ class TorchOriginal:
         with contextlib.ExitStack() as stack:
             for stage, name in _STAGES.items():
                 keep = functools.partial(_keep, kept, stage)
-                stack.callback(self._submodule(name).register_forward_hook(keep).remove)
+                stack.callback(self.model.get_submodule(name).register_forward_hook(keep).remove)
             stack.enter_context(torch.no_grad())
             stack.enter_context(self.surroundings())
             image, text = self.model.visualmodelQ(inputs[0]), self.model.textmodelQ(*inputs[1:])
@@ -106,7 +123,7 @@ class TorchOriginal:
         """Returns the image network's last pooling weights for each of these numbers of items."""
         import torch
 
-        pooling, found = self._submodule("visualmodelQ.gpo"), []
+        pooling, found = self.model.visualmodelQ.gpo, []
         with torch.no_grad(), self.surroundings():
             for length in lengths:
                 _, weights = pooling(torch.zeros(1, length, 1), torch.tensor([float(length)]))
@@ -170,12 +187,6 @@ class TorchOriginal:
         tensor = torch.from_numpy(np.array(array, order="C"))
         return tensor.cuda() if self._on_gpu else tensor
 
-    def _submodule(self, name: str) -> Any:
-        try:
-            return self.model.get_submodule(name)
-        except AttributeError:
-            raise TorchOriginalError(f"the PyTorch original has no module {name}") from None
-
     @contextlib.contextmanager
     def _momentum_over(self, coverage: str) -> Iterator[None]:
         """Lets the original's momentum update reach what it leaves out, if `all` is asked for.
@@ -188,29 +199,16 @@ class TorchOriginal:
 
         with contextlib.ExitStack() as stack:
             if coverage == "all":
-                towers = [self._submodule(name) for name in _TOWERS]
-                longest = max(len([*tower.parameters()]) for tower in towers)
-                for tower in towers:
-                    own = [*tower.parameters()]
+                m = self.model
+                towers = (m.visualmodelQ, m.visualmodelK, m.textmodelQ, m.textmodelK)
+                parameters = [[*tower.parameters()] for tower in towers]
+                longest = max(map(len, parameters))
+                for tower, own in zip(towers, parameters, strict=True):
                     more = [torch.nn.Parameter(torch.zeros(())) for _ in range(longest - len(own))]
                     lengthened = functools.partial(itertools.chain, own, more)
                     # The attribute of this one object hides the method of its class.
                     stack.enter_context(mock.patch.object(tower, "parameters", lengthened))
             yield
-
-
-def load_original(
-    checkout: Path,
-    vocabulary_size: int,
-    queue_length: int = QUEUE_LENGTH,
-    dtype: type = np.float32,
-    dropout: float = 0.0,
-    *,
-    on_gpu: bool = False,
-) -> TorchOriginal:
-    """Builds the original's model with random weights; the arguments are those of `load_model`."""
-    checked_out = load_model(checkout, vocabulary_size, queue_length, dtype, dropout, on_gpu=on_gpu)
-    return TorchOriginal(checked_out, dtype, on_gpu=on_gpu)
 
 
 def _keep(kept: dict[str, Any], stage: str, _module: Any, _inputs: Any, output: Any) -> None:

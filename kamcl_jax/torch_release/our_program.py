@@ -4,8 +4,9 @@ Everything is computed by what you run: the Flax modules that `config.build` mak
 `make_train_step`, both driven by a config.
 """
 
+import functools
+import operator
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +21,6 @@ from kamcl_jax.parallel import mesh
 from kamcl_jax.parallel.mesh import Layout
 from kamcl_jax.step import momentum
 from kamcl_jax.step.losses import Logits
-from kamcl_jax.step.objective import Comparison
 from kamcl_jax.step.state import TrainState
 from kamcl_jax.step.train_step import TrainStep, make_train_step
 from kamcl_jax.torch_release import golden_inputs, state_dict
@@ -63,7 +63,7 @@ class OurProgram:
         self._config = config_of_run(self._given, run)
         self._longest = run.caption_lengths[1]
         state = self._cast(state_dict.from_state_dict(tensors, self._config))
-        self._state = jax.device_put(state, one_device().whole)
+        self._state = jax.device_put(state, _one_device().whole)
         used = self.used_names()
         self._unused: StateDict = {
             name: value.astype(self._dtype)
@@ -114,25 +114,25 @@ class OurProgram:
         """Returns the image network's last pooling weights for each of these numbers of items."""
         longest = max(lengths, default=1)
         gpo = {"params": self._state.params["image"]["aggregator"]["gpo"]}
-        pool = jax.jit(partial(GPO().apply, method="weights"), static_argnums=2)
+        pool = jax.jit(functools.partial(GPO().apply, method="weights"), static_argnums=2)
         padded = np.asarray(pool(gpo, jnp.array(lengths, jnp.int32), longest))
         return [weights[:length] for length, weights in zip(lengths, padded, strict=True)]
 
     def train_step(self, epoch: int, batch: HostBatch, momentum_coverage: str) -> dict[str, Any]:
         """Takes one step; see `quantities.Program`."""
-        config, layout = self._config, one_device()
+        config, layout = self._config, _one_device()
         if momentum_coverage not in self._steps:
             config.momentum_coverage = momentum_coverage
-            self._steps[momentum_coverage] = make_observed_step(config, NUM_TOKENS)
+            self._steps[momentum_coverage] = _observed_step(config, NUM_TOKENS)
         # One step an epoch: the step count is what the schedule reads the epoch from.
         state = self._state.replace(step=jax.device_put(jnp.int32(epoch), layout.whole))
         step, prepared = self._steps[momentum_coverage], self._prepared(batch)
         self._state, metrics = step(state, mesh.put_batch(layout, prepared))
         if momentum_coverage == "all":
-            self._average_unused()
+            self._average_unused()  # it moves the unused tensors of the key encoders, too
         compared = metrics["comparison"]
         return {
-            "losses": loss_terms(config, metrics),
+            "losses": _loss_terms(config, metrics),
             "gradients": state_dict.gradients_to_torch(jax.device_get(metrics["gradients"])),
             "logits_image": _concatenated(compared.image_logits),
             "logits_text": _concatenated(compared.text_logits),
@@ -140,7 +140,6 @@ class OurProgram:
         }
 
     def _average_unused(self) -> None:
-        """Lets the momentum move the unused tensors of the key encoders, too."""
         keys = {name: value for name, value in self._unused.items() if "modelK." in name}
         queries = {name: self._unused[name.replace("modelK.", "modelQ.")] for name in keys}
         averaged = momentum.average(keys, queries, self._config.momentum)
@@ -153,7 +152,6 @@ class OurProgram:
         return self._cast({**batch, "tokens": np.pad(tokens, ((0, 0), (0, missing)))})
 
     def _cast(self, tree: Any) -> Any:
-        """Casts the floating-point leaves of a tree."""
         return jax.tree.map(
             lambda x: x.astype(self._dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
         )
@@ -170,27 +168,22 @@ def config_of_run(config: ml_collections.ConfigDict, run: GoldenRun) -> ml_colle
     return config
 
 
-def make_observed_step(config: ml_collections.ConfigDict, num_tokens: int) -> TrainStep:
+def _observed_step(config: ml_collections.ConfigDict, num_tokens: int) -> TrainStep:
     """Returns the training step on one device, with gradients and comparison in its metrics."""
-
-    def observe(gradients: Any, compared: Comparison) -> dict[str, Any]:
-        return {"gradients": gradients, "comparison": compared}
-
     return make_train_step(
         build.make_model(config, num_tokens, golden_inputs.NUM_CONCEPTS),
         build.make_optimizer(config, steps_per_epoch=1),
         build.make_settings(config, steps_per_epoch=1),
-        one_device(),
-        observe,
+        _one_device(),
+        lambda gradients, compared: {"gradients": gradients, "comparison": compared},
     )
 
 
-def one_device() -> Layout:
-    """Returns the layout with everything on the first device."""
+def _one_device() -> Layout:
     return mesh.replicated(mesh.make_mesh(devices=jax.devices()[:1]))
 
 
-def loss_terms(config: ml_collections.ConfigDict, metrics: Mapping[str, Any]) -> dict[str, float]:
+def _loss_terms(config: ml_collections.ConfigDict, metrics: Mapping[str, Any]) -> dict[str, float]:
     """Returns a step's losses as the original counts them: their sum, and each with its weight."""
     return {
         "total": float(metrics["loss"]),
@@ -206,8 +199,4 @@ def _concatenated(logits: Logits) -> np.ndarray:
 
 
 def _output(captured: Mapping[str, Any], path: Iterable[str]) -> jax.Array:
-    """Returns what the module at a path has returned."""
-    node: Any = captured["intermediates"]
-    for name in path:
-        node = node[name]
-    return node["__call__"][0]
+    return functools.reduce(operator.getitem, path, captured["intermediates"])["__call__"][0]

@@ -107,7 +107,7 @@ def _train(
                 "step0/logits_text_head": step["logits_text"][:, :_LOGITS],
                 "step0/sims": step["sims"],
             }
-        if run.records_state_after(number + 1):
+        if number + 1 in (1, len(run.epochs)):
             # The keys that were written, and a batch of those that nobody may have touched.
             keys = (number + 2) * run.batch_size
             described = _describe_state(program.state_dict(), tensor_names, keys)

@@ -16,7 +16,6 @@ from torch import nn
 WORD_WIDTH, HIDDEN_WIDTH = 620, 2400
 """The widths of the published skip-thoughts model."""
 
-_CLASSES = 1000
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels, stride
 
 
@@ -52,13 +51,12 @@ class ResNet18(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         channels_in = 64
         for number, (channels, stride) in enumerate(_STAGES, start=1):
-            first, second = (
-                BasicBlock(channels_in, channels, stride),
-                BasicBlock(channels, channels, 1),
+            first = BasicBlock(channels_in, channels, stride)
+            self.add_module(
+                f"layer{number}", nn.Sequential(first, BasicBlock(channels, channels, 1))
             )
-            self.add_module(f"layer{number}", nn.Sequential(first, second))
             channels_in = channels
-        self.fc = nn.Linear(channels_in, _CLASSES)
+        self.fc = nn.Linear(channels_in, 1000)
 
 
 GATES = ("r", "i", "n")
@@ -69,12 +67,11 @@ class GRUCell(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int):
         super().__init__()
-        self.weight_ir = nn.Linear(input_size, hidden_size)
-        self.weight_ii = nn.Linear(input_size, hidden_size)
-        self.weight_in = nn.Linear(input_size, hidden_size)
-        self.weight_hr = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.weight_hi = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.weight_hn = nn.Linear(hidden_size, hidden_size, bias=False)
+        # In the package's order, which the original's momentum goes by.
+        for gate in GATES:
+            self.add_module(f"weight_i{gate}", nn.Linear(input_size, hidden_size))
+        for gate in GATES:
+            self.add_module(f"weight_h{gate}", nn.Linear(hidden_size, hidden_size, bias=False))
 
     def forward(
         self, x: torch.Tensor, state: torch.Tensor, masks: dict[str, torch.Tensor] | None = None
@@ -108,10 +105,9 @@ class GRU(nn.Module):
     def forward(
         self, x: torch.Tensor, max_length: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Runs over f32[B, T, input_size], for `max_length` steps if that is given.
+        """Returns all states of f32[B, T, input_size] as f32[B, steps, hidden_size], and the last.
 
-        Returns:
-          All states f32[B, steps, hidden_size], and the last one f32[B, hidden_size].
+        It takes `max_length` steps if that is given.
         """
         steps = x.shape[1] if max_length is None else int(max_length)
         state = x.new_zeros(x.shape[0], self.hidden_size)

@@ -34,7 +34,6 @@ from kamcl_jax.weights.torchvision import resnet_depth
 
 EMBEDDING = "textmodelQ.text_feature.seq2vec.embedding.weight"
 CONCEPT_BIAS = "visualmodelQ.im.0.bias"
-STEPS = "visualmodelQ.extract_feature.resnet.bn1.num_batches_tracked"
 
 
 def from_state_dict(
@@ -57,7 +56,7 @@ def from_state_dict(
     like = build.abstract_state(config, len(tensors[EMBEDDING]), config.embedding_size)
     tree = from_torch(tensors, _layout(config), _as_tree(like), source)
     params = tree["params"]["query"]
-    step = _count(tensors, STEPS)
+    step = _count(tensors, "visualmodelQ.extract_feature.resnet.bn1.num_batches_tracked")
     optimizer = build.make_optimizer(config, steps_per_epoch=1)
 
     def queue(modality: str, pointer: str) -> KeyQueue:
@@ -122,7 +121,6 @@ def _layout(config: ml_collections.ConfigDict) -> Layout:
 
 
 def _as_tree(state: TrainState) -> Tree:
-    """Returns the part of a state that the release stores, under the names of `state_layout`."""
     return {
         "params": {"query": state.params, "key": state.key_params},
         "batch_stats": {"query": state.batch_stats, "key": state.key_batch_stats},

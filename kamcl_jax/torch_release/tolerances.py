@@ -1,6 +1,7 @@
 """Compares quantities with golden ones: tolerances from the original's own rounding noise."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -10,7 +11,8 @@ NOISE_MULTIPLE = 10.0
 EVALUATION_FLOOR, FLOOR = 2e-6, 1e-5
 """Errors up to this share of a quantity's magnitude are accepted besides, for `eval/*` and else."""
 
-HEADS = ("_head", "/queue_image", "/queue_text")
+QUEUES = ("/queue_image", "/queue_text")
+HEADS = ("_head", *QUEUES)
 """Ends of the names of long arrays, of which a golden file keeps the first entries."""
 
 
@@ -19,7 +21,6 @@ class Row:
     """The verdict on one quantity.
 
     Attributes:
-      name: The quantity's name.
       entries: How many numbers were compared.
       max_absolute: The largest absolute error.
       max_relative: The largest error relative to the magnitude that its tolerance is relative to.
@@ -58,7 +59,7 @@ def compare(
     """Compares one quantity.
 
     Args:
-      name: The quantity's name.
+      name: The quantity's name, which decides on the floor of its tolerance.
       ours: Our numbers, None if we have none of that name. Of `HEADS` the file may keep less than
         we have.
       golden: The original's numbers in float64, None if it has none. Integers must be equal.
@@ -123,17 +124,11 @@ def table(rows: list[Row]) -> str:
     head = ["quantity", "numbers", "max abs error", "max rel error", "tolerance", "used"]
     head += ["error / noise", ""]
     cells = [head, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
-    lines = [
-        "| "
-        + " | ".join(
-            cell.ljust(width) if column in (0, 7) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        + " |"
-        for line in cells
-    ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    # The first and the last column hold words, the others numbers.
+    line = " | ".join(["| {:<{}}", *["{:>{}}"] * 6, "{:<{}} |"])
+    first, *rest = (line.format(*itertools.chain(*zip(row, widths, strict=True))) for row in cells)
+    return "\n".join([first, "|" + "|".join("-" * (w + 2) for w in widths) + "|", *rest])
 
 
 def _cells(row: Row) -> list[str]:
@@ -151,7 +146,6 @@ def _incomparable(name: str, golden: np.ndarray | None, problem: str) -> Row:
 
 
 def _spread(noise: np.ndarray | None, golden: np.ndarray) -> np.ndarray:
-    """Returns the noise of each entry."""
     noise = np.asarray(0.0 if noise is None else noise, np.float64)
     return np.broadcast_to(
         noise.reshape(noise.shape + (1,) * (golden.ndim - noise.ndim)), golden.shape

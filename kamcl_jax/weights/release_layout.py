@@ -6,7 +6,6 @@ from typing import Any
 from flax import traverse_util
 
 from kamcl_jax.errors import PretrainedError
-from kamcl_jax.models.skip_thoughts import GATES
 from kamcl_jax.weights.torch_layout import (
     Layout,
     Place,
@@ -20,8 +19,6 @@ from kamcl_jax.weights.torchvision import resnet_depth, resnet_layout
 
 GPO_WIDTH = 32
 """The width of the position codes and of the GRU in every GPO."""
-
-_GATE_LETTERS = dict(zip(GATES, "rin", strict=True))
 
 
 def state_layout(depth: int, width: int, embedding_size: int) -> Layout:
@@ -129,8 +126,7 @@ def _mlp(name: str) -> Layout:
 def _skip_thoughts() -> Layout:
     from_words: Layout = {}
     from_state: Layout = {}
-    for row, gate in enumerate(GATES):
-        letter = _GATE_LETTERS[gate]
+    for row, letter in enumerate("rin"):  # `skip_thoughts.GATES`, as PyTorch's names have them
         from_words[f"weight_i{letter}.weight"] = Place(("params", "input_kernel"), (1, 0), row)
         from_words[f"weight_i{letter}.bias"] = Place(("params", "input_bias"), None, row)
         from_state[f"weight_h{letter}.weight"] = Place(("params", "recurrent_kernel"), (1, 0), row)
@@ -154,13 +150,9 @@ def _unused_gpo() -> Layout:
 
 
 def _unused_top(size: int) -> Layout:
-    batch_norm: Layout = {
-        "weight": Spare((size,), 1.0),
-        "bias": Spare((size,)),
-        "running_mean": Spare((size,)),
-        "running_var": Spare((size,), 1.0),
-        "num_batches_tracked": Spare((), 0),
-    }
+    fills = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+    batch_norm: Layout = {name: Spare((size,), fill) for name, fill in fills.items()}
+    batch_norm["num_batches_tracked"] = Spare((), 0)
     layout = named("mlp.0", _unused_linear(size, size))
     layout |= named("mlp.2", _unused_linear(size, size))
     for name in ("im", "tx"):

@@ -21,8 +21,6 @@ DICTIONARY, TABLE, ENCODER = FILES = ("dictionary.txt", "utable.npy", "uni_skip.
 URL = "http://www.cs.toronto.edu/~rkiros/models/"
 UNKNOWN = "UNK"
 
-_DATA_OPCODES = {"BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES"}
-
 
 def check_files(folder: str | Path) -> None:
     """Checks that a folder has the three published files; it reads none of them."""
@@ -59,7 +57,6 @@ def skip_thoughts_params(folder: str | Path, words: Sequence[str], like: Tree) -
 
 
 def _embedding(folder: Path, words: Sequence[str], width: int) -> np.ndarray:
-    """Returns f32[1 + words, width]."""
     row_of, lines = _read_dictionary(folder / DICTIONARY, {*words, UNKNOWN})
     if UNKNOWN not in row_of:
         raise PretrainedError(f"{folder / DICTIONARY} has no line {UNKNOWN}")
@@ -95,12 +92,14 @@ def _read_table(
     The published file is a pickle of one vector a word; a plain array [words, width] will do, too.
     """
     with _damage_told(path), path.open("rb") as file:
-        shape, pickled = _read_header(file)
+        version = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read_header(file)
         if shape and shape[0] < lines:
             raise PretrainedError(
                 f"{path.parent / DICTIONARY} has {lines} words, but {path} only {shape[0]} rows"
             )
-        read = _read_pickled if pickled else _read_plain
+        read = _read_pickled if dtype.hasobject else _read_plain
         vectors = read(file, shape, wanted, width)
     if vectors is None:
         raise PretrainedError(
@@ -110,14 +109,6 @@ def _read_table(
         row: checked_tensor(f"row {row}", vector, (width,), str(path))
         for row, vector in vectors.items()
     }
-
-
-def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool]:
-    """Returns the shape of an `.npy` file and whether its entries are pickled objects."""
-    version = npy.read_magic(file)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype.hasobject
 
 
 def _read_plain(
@@ -143,7 +134,7 @@ def _read_pickled(
             continue
         if len(argument) <= 2:
             types.add(argument)
-        elif opcode.name in _DATA_OPCODES and len(argument) == 4 * width:
+        elif opcode.name.endswith(("STRING", "BYTES")) and len(argument) == 4 * width:
             if count in wanted:
                 # `pickletools` shows the strings of Python 2 as Latin-1.
                 data = argument.encode("latin-1") if isinstance(argument, str) else argument

@@ -11,9 +11,6 @@ from kamcl_jax.step.state import TrainState
 from kamcl_jax.weights import skip_thoughts, torchvision
 from kamcl_jax.weights.torch_layout import Tree
 
-RESNET = ("image", "resnet")
-SKIP_THOUGHTS = ("text", "skip_thoughts")
-
 
 def check_weight_files(config: ml_collections.ConfigDict) -> None:
     """Checks that the files which the config names are there; it reads none of them."""
@@ -27,7 +24,12 @@ def check_weight_files(config: ml_collections.ConfigDict) -> None:
 def starting_state(
     config: ml_collections.ConfigDict, state: TrainState, words: Sequence[str]
 ) -> TrainState:
-    """Puts published weights into a state's query encoders, and the same into its key encoders."""
+    """Puts published weights into a state's query encoders, and the same into its key encoders.
+
+    `config.image_encoder.pretrained` is torchvision's file for the ResNet, and
+    `config.text_encoder.pretrained` the folder of the skip-thoughts files; "" leaves that encoder
+    as it is. `words` are those of the vocabulary.
+    """
     query = state.variables
     key = {"params": state.key_params, "batch_stats": state.key_batch_stats}
     for path, part in _published_parts(config, query, words):
@@ -42,37 +44,20 @@ def starting_state(
     )
 
 
-def starting_variables(
-    config: ml_collections.ConfigDict, variables: Tree, words: Sequence[str]
-) -> Tree:
-    """Puts published weights, f32 NumPy arrays, in the place of random ones.
-
-    Args:
-      config: `image_encoder.pretrained` is torchvision's file for the image encoder's ResNet,
-        `text_encoder.pretrained` the folder of the skip-thoughts files; "" leaves that encoder as
-        it is.
-      variables: `params` and `batch_stats` of a `models.towers.DualEncoder`; they are not changed.
-      words: The words of the vocabulary.
-    """
-    for path, part in _published_parts(config, variables, words):
-        variables = _with_part(variables, path, part)
-    return variables
-
-
 def _published_parts(
     config: ml_collections.ConfigDict, variables: Tree, words: Sequence[str]
 ) -> Iterator[tuple[tuple[str, ...], Tree]]:
     """Yields the published parts of the variables, each with its path."""
     image, text = config.image_encoder, config.text_encoder
     if image.pretrained:
-        paths = [(collection, *RESNET) for collection in ("params", "batch_stats")]
+        paths = [(collection, "image", "resnet") for collection in ("params", "batch_stats")]
         like = {path[0]: _part(variables, path) for path in paths}
         file = Path(image.pretrained).expanduser()
         resnet = torchvision.resnet_variables(file, image.depth, image.width, like)
         for path in paths:
             yield path, resnet[path[0]]
     if text.pretrained:
-        path = ("params", *SKIP_THOUGHTS)
+        path = ("params", "text", "skip_thoughts")
         folder = Path(text.pretrained).expanduser()
         yield path, skip_thoughts.skip_thoughts_params(folder, words, _part(variables, path))
 

@@ -2,11 +2,9 @@
 
 import dataclasses
 import importlib.util
-import math
-import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +19,6 @@ from kamcl_jax.weights.torch_layout import StateDict
 SUFFIX = ".safetensors"
 """The suffix of the files that need no PyTorch."""
 
-_NESTED = ("model", "state_dict")
 _PARALLEL = "module."
 
 
@@ -40,27 +37,13 @@ class Stored:
     score: float | None
 
 
-def check_readable(path: str | Path) -> None:
-    """Checks that a file is there and that what reads it is installed; it reads nothing yet."""
-    path = Path(path)
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise PretrainedError(f"cannot read {path}: {error.strerror}") from error
+def check_format(path: Path) -> None:
+    """Checks that what reads and writes files of this suffix is installed."""
     if path.suffix != SUFFIX and importlib.util.find_spec("torch") is None:
-        raise _needs_torch(path)
-
-
-def check_writable(path: str | Path) -> None:
-    """Checks that a file can be written there, before the work for it is done."""
-    path = Path(path)
-    if not path.name or path.is_dir():
-        raise PretrainedError(f"cannot write {path}: it is a folder")
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise PretrainedError(f"cannot write {path}: no permission in {existing}")
-    if path.suffix != SUFFIX:
-        _import_torch(path)
+        raise PretrainedError(
+            f"{path} is in PyTorch's own format, which needs PyTorch (pip install torch); "
+            f"a {SUFFIX} file does not"
+        )
 
 
 def read(path: str | Path) -> Stored:
@@ -71,37 +54,36 @@ def read(path: str | Path) -> Stored:
     `torch.nn.DataParallel` puts before all names is left out.
     """
     path = Path(path)
-    check_readable(path)
+    check_format(path)
+    path.open("rb").close()  # what the libraries say of a missing file does not name it
     tensors, record = (_read_safetensors if path.suffix == SUFFIX else _read_torch)(path)
     if not tensors:
         raise PretrainedError(f"{path} holds no tensors")
     if all(name.startswith(_PARALLEL) for name in tensors):
         tensors = {name.removeprefix(_PARALLEL): tensor for name, tensor in tensors.items()}
-    return Stored(tensors, _number(record, "epoch", int), _number(record, "best_rsum", float))
+    epoch, score = record.get("epoch"), record.get("best_rsum")
+    return Stored(
+        tensors, None if epoch is None else int(epoch), None if score is None else float(score)
+    )
 
 
 def write(path: str | Path, tensors: StateDict, *, epoch: int, score: float) -> None:
     """Writes a file of weights, whole or not at all; missing folders are made.
 
-    Args:
-      path: `.safetensors`, or anything else for PyTorch's format, laid out as the release's
-        checkpoints are.
-      tensors: The state_dict.
-      epoch: How many epochs were trained.
-      score: The validation score.
+    It becomes `.safetensors`, or with any other suffix a checkpoint of PyTorch's, laid out as the
+    release's are. `epoch` counts the trained epochs, and `score` is the validation score.
     """
     path = Path(path)
-    # Before any folder is made.
-    torch = None if path.suffix == SUFFIX else _import_torch(path)
+    check_format(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with storage.replaced(path, storage.PART) as file:
-        if torch is None:
+        if path.suffix == SUFFIX:
             # safetensors writes the memory as it lies, whatever the strides.
             whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
             metadata = {"format": "pt", "epoch": str(epoch), "best_rsum": repr(float(score))}
             file.write(safetensors.numpy.save(whole, metadata))
         else:
-            _save_torch(torch, file, tensors, epoch, score)
+            _save_torch(file, tensors, epoch, score)
 
 
 def _read_safetensors(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
@@ -120,15 +102,22 @@ def _widened(array: np.ndarray) -> np.ndarray:
 
 
 def _read_torch(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
-    torch = _import_torch(path)
+    import torch
+
     try:
         with torch.serialization.safe_globals(_numpy_numbers()):
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch meets a damaged file with nearly any of them.
-        raise PretrainedError(_refusal(path, error)) from error
+        unwanted = re.search(r"unsupported global:? (?:GLOBAL )?(\S+)", str(error), re.IGNORECASE)
+        problem = (
+            f"holds a Python object, {unwanted[1]}; only tensors are ever loaded"
+            if unwanted
+            else "is damaged, or no PyTorch file of tensors alone"
+        )
+        raise PretrainedError(f"{path} {problem}") from error
     if not isinstance(stored, Mapping):
         raise PretrainedError(f"{path} holds a {type(stored).__name__}, not a state_dict")
-    parts = (stored.get(name) for name in _NESTED)
+    parts = (stored.get(name) for name in ("model", "state_dict"))
     state_dict = next((part for part in parts if isinstance(part, Mapping)), stored)
     tensors = {}
     for name, value in state_dict.items():
@@ -141,13 +130,6 @@ def _read_torch(path: Path) -> tuple[StateDict, Mapping[str, Any]]:
     return tensors, stored
 
 
-def _refusal(path: Path, error: Exception) -> str:
-    unwanted = re.search(r"unsupported global:? (?:GLOBAL )?(\S+)", str(error), re.IGNORECASE)
-    if unwanted:
-        return f"{path} holds a Python object, {unwanted[1]}; only tensors are ever loaded"
-    return f"{path} is damaged, or no PyTorch file of tensors alone"
-
-
 def _numpy_numbers() -> list[Any]:
     """What PyTorch must allow for a NumPy number: the release's best score is one."""
     rebuild = np.float64().__reduce__()[0]
@@ -156,30 +138,9 @@ def _numpy_numbers() -> list[Any]:
     return [*((rebuild, f"{module}.scalar") for module in modules), np.dtype, *types]
 
 
-def _import_torch(path: Path) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise _needs_torch(path) from error
-    return torch
+def _save_torch(file: IO[bytes], tensors: StateDict, epoch: int, score: float) -> None:
+    import torch
 
-
-def _needs_torch(path: Path) -> PretrainedError:
-    return PretrainedError(
-        f"{path} is in PyTorch's own format, which needs PyTorch (pip install torch); "
-        f"a {SUFFIX} file does not"
-    )
-
-
-def _number(record: Mapping[str, Any], name: str, kind: Callable[[Any], Any]) -> Any:
-    try:
-        number = kind(record[name])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _save_torch(torch: Any, file: IO[bytes], tensors: StateDict, epoch: int, score: float) -> None:
     # Copies, since PyTorch warns of arrays that cannot be written to.
     state_dict = OrderedDict(
         (name, torch.from_numpy(np.array(tensor))) for name, tensor in tensors.items()

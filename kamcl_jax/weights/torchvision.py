@@ -28,8 +28,6 @@ PUBLISHED = {
 }
 """Depth -> torchvision's file, below https://download.pytorch.org/models/."""
 
-IMAGENET_CLASSES = 1000
-
 
 def resnet_layout(depth: int, width: int = 64) -> Layout:
     """Returns the layout of torchvision's ResNet in the variables of `models.resnet.ResNet`.
@@ -45,9 +43,7 @@ def resnet_layout(depth: int, width: int = 64) -> Layout:
             block = _block(f"layer{stage + 1}_{index}", 3 if bottleneck else 2, shortcut)
             layout |= named(f"layer{stage + 1}.{index}", block)
     channels = width * 8 * (4 if bottleneck else 1)
-    layout["fc.weight"] = Spare((IMAGENET_CLASSES, channels))
-    layout["fc.bias"] = Spare((IMAGENET_CLASSES,))
-    return layout
+    return layout | {"fc.weight": Spare((1000, channels)), "fc.bias": Spare((1000,))}
 
 
 def _block(name: str, convolutions: int, shortcut: bool) -> Layout:
@@ -75,7 +71,7 @@ def check_resnet_file(path: str | Path, depth: int) -> None:
             f"https://download.pytorch.org/models/{PUBLISHED[depth]}, or as model.safetensors of "
             f"timm/resnet{depth}.tv_in1k from Hugging Face"
         )
-    tensor_files.check_readable(path)
+    tensor_files.check_format(Path(path))
 
 
 def resnet_variables(path: str | Path, depth: int, width: int, like: Tree) -> Tree:

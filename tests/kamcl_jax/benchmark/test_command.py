@@ -114,7 +114,7 @@ def test_what_the_original_cannot_run_is_told_before_anything_runs(config, tmp_p
         against_original.check_sizes(config)
     monkeypatch.setitem(sys.modules, "torch", None)
     checkout = write(tmp_path / "checkout", MODEL)
-    with pytest.raises(TorchOriginalError, match=r"needs PyTorch \(pip install torch\), which"):
+    with pytest.raises(TorchOriginalError, match=r"needs PyTorch \(pip install torch\)"):
         command.run(synthetic.get_config("full"), tmp_path / "run", checkout)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigError, match=r"needs 512 concepts and the data have 40: set config\."):

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flax import traverse_util
-from tiny_model import tiny_config
 
 from configs import rsicd
 from kamcl_jax.config import build
@@ -14,17 +13,9 @@ from kamcl_jax.errors import ConfigError, GoldenFileError
 from kamcl_jax.torch_release import command, golden_check, golden_file, golden_inputs
 from kamcl_jax.torch_release.golden_check import compare_all
 from kamcl_jax.torch_release.golden_file import COVERAGE_OF_MODE, quantity_names
-from kamcl_jax.torch_release.our_program import NUM_TOKENS, OurProgram, config_of_run
+from kamcl_jax.torch_release.our_program import NUM_TOKENS, OurProgram
 from kamcl_jax.weights.release_layout import query_gradient_layout
 
-EVALUATION = ("final", "low", "high", "skipthoughts_mean", "skipthoughts_head", "sentence")
-TRAINING = (
-    "losses",
-    *(f"step{step}/grad_norms" for step in range(4)),
-    *(f"step0/{name}" for name in ("grad_first4", "logits_image_head", "logits_text_head")),
-    *(f"after{step}/{name}" for step in (1, 4) for name in ("l2", "mean", "first4")),
-    *(f"after{step}/queue_{name}" for step in (1, 4) for name in ("image", "text", "pointer")),
-)
 GOLDEN_FILE = Path(__file__).parents[2] / "golden" / "parity_seed0.npz"
 SMALL_FILE = Path(__file__).parents[2] / "golden" / "parity_seed11.npz"
 
@@ -84,9 +75,17 @@ def test_float32_stays_within_the_noise_of_float32(golden):
 
 def test_the_file_has_all_quantities_of_both_momentum_updates(golden):
     names = {*quantity_names(golden)}
-    assert names >= {f"eval/{name}" for name in EVALUATION}
+    evaluation = ("final", "low", "high", "skipthoughts_mean", "skipthoughts_head", "sentence")
+    assert names >= {f"eval/{name}" for name in evaluation}
     assert names >= {f"eval/pool_weights_{n}" for n in (2, 6, 7, 15, 64, 192)}
-    assert names >= {f"{mode}/{name}" for mode in ("release", "paper") for name in TRAINING}
+    after = ("l2", "mean", "first4", "queue_image", "queue_text", "queue_pointer")
+    training = {
+        "losses",
+        *(f"step{step}/grad_norms" for step in range(4)),
+        *(f"step0/{name}" for name in ("grad_first4", "logits_image_head", "logits_text_head")),
+        *(f"after{steps}/{name}" for steps in (1, 4) for name in after),
+    }
+    assert names >= {f"{mode}/{name}" for mode in ("release", "paper") for name in training}
     # Parameters and statistics of query and key encoders, all of them.
     assert golden["release/after4/l2"].shape == (392,)
 
@@ -115,14 +114,8 @@ def test_the_two_momentum_coverages_are_told_apart(golden, mode):
     assert met == {name: name == mode for name in met}
 
 
-def test_every_quantity_is_refused_when_it_is_two_percent_off(golden):
-    assert not failing(compare_all(golden, golden, "float64"))
-    for name in quantity_names(golden):
-        off = {**golden, name: golden[name] * 1.02}
-        assert failing(compare_all(off, golden, "float64")) == [name]
-
-
 def test_any_single_number_that_is_two_percent_off_is_refused(golden):
+    assert not failing(compare_all(golden, golden, "float64"))
     generator = np.random.default_rng(0)
     for name in quantity_names(golden):
         if name.endswith("queue_pointer"):
@@ -141,24 +134,13 @@ def test_any_single_number_that_is_two_percent_off_is_refused(golden):
             assert failing(compare_all({name: off}, named, "float64")) == [name], place
 
 
-@pytest.mark.parametrize("mode", ["release", "paper"])
-def test_one_tensor_that_is_two_percent_off_is_refused_and_named(golden, mode):
-    names = [str(name) for name in golden["tensor_names"]]
-    for index in range(0, len(names), 13):
-        off = golden[f"{mode}/after1/l2"].copy()
+def test_one_tensor_that_is_two_percent_off_is_refused_and_named(golden):
+    for index, name in [*enumerate(golden["tensor_names"])][::26]:
+        off = golden["release/after1/l2"].copy()
         off[index] *= 1.02
-        rows = compare_all({**golden, f"{mode}/after1/l2": off}, golden, "float64")
+        rows = compare_all({**golden, "release/after1/l2": off}, golden, "float64")
         (row,) = (row for row in rows if not row.passes)
-        sentence = golden_check.name_failed_tensors(row, golden)
-        assert sentence == f"{mode}/after1/l2: {names[index]}"
-
-
-@pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_a_missing_or_new_quantity_is_a_failure(golden, precision):
-    lacking = {name: value for name, value in golden.items() if name != "eval/low"}
-    assert failing(compare_all(lacking, golden, precision)) == ["eval/low"]
-    more = {**golden, "eval/unheard_of": np.ones(3)}
-    assert failing(compare_all(golden, more, precision)) == ["eval/unheard_of"]
+        assert golden_check.name_failed_tensors(row, golden) == f"release/after1/l2: {name}"
 
 
 def test_verdict_and_table(golden, monkeypatch, capsys):
@@ -174,56 +156,28 @@ def test_verdict_and_table(golden, monkeypatch, capsys):
     assert "FAIL: 1 of 59 quantities differ: paper/step2/grad_norms" in capsys.readouterr().out
 
 
-def test_the_numbers_of_the_run_are_in_the_config(golden):
-    config = config_of_run(tiny_config(), golden_file.run_of(golden))
-    assert config.optimizer.epsilon == 1e-3
-    assert config.batch_size == 8
-    assert config.text_encoder.dropout == 0
-
-
-@pytest.mark.parametrize("contents", [None, b"", b"not an archive", b"PK\x03\x04 cut short"])
-def test_a_file_that_cannot_be_read_is_named(contents, tmp_path):
-    path = tmp_path / "golden.npz"
-    if contents is not None:
-        path.write_bytes(contents)
-    with pytest.raises(GoldenFileError, match=r"the golden file .*golden.npz cannot be read: "):
-        golden_file.read(path)
-
-
 @pytest.mark.parametrize(
-    ("changed", "sentence"),
+    ("lacking", "sentence"),
     [
-        ({"seed": None}, "has no entry 'seed'"),
-        ({"paper/grad_names": None}, "has no entry 'paper/grad_names'"),
-        ({"eval/sims": np.full((8, 8), np.inf)}, "has numbers in 'eval/sims' that are not finite"),
-        ({"eval/low": np.array([print], object)}, "cannot be read: Object arrays cannot be loaded"),
+        (lambda _: True, "cannot be read: No data left in file"),
+        (lambda name: name == "seed", "has no entry 'seed'"),
+        (lambda name: name == "paper/grad_names", "has no entry 'paper/grad_names'"),
+        (lambda name: "/" in name, "has no quantity to compare"),
     ],
 )
-def test_a_file_with_wrong_entries_is_refused(changed, sentence, golden, tmp_path):
+def test_a_file_that_cannot_be_used_is_named(lacking, sentence, golden, tmp_path):
     path = tmp_path / "golden.npz"
-    entries = {**golden, **changed}
-    np.savez(path, **{name: value for name, value in entries.items() if value is not None})
-    with pytest.raises(GoldenFileError, match=sentence):
+    entries = {name: value for name, value in golden.items() if not lacking(name)}
+    if entries:
+        np.savez(path, **entries)
+    else:
+        path.touch()
+    with pytest.raises(GoldenFileError, match=rf"the golden file .*golden.npz {sentence}"):
         golden_file.read(path)
 
 
-def test_a_file_with_nothing_to_compare_is_refused(golden, tmp_path):
-    path = tmp_path / "golden.npz"
-    np.savez(path, **{name: value for name, value in golden.items() if "/" not in name})
-    with pytest.raises(GoldenFileError, match="has no quantity to compare"):
-        golden_file.read(path)
-
-
-@pytest.mark.parametrize(
-    ("entry", "value", "error", "sentence"),
-    [
-        ("tensor_names", ["visualmodelQ.nowhere"], GoldenFileError, "tensor 'visualmodelQ.nowhere"),
-        ("release/grad_names", ["x"], GoldenFileError, "has the gradient 'x'; we have none"),
-        ("loss_columns", ["regret"], GoldenFileError, "has the loss 'regret'; we have none"),
-        ("batch_size", 8001, ConfigError, r"queue_length 8000 is smaller than .*batch_size 8001"),
-    ],
-)
-def test_a_file_that_asks_for_what_we_do_not_have_is_refused(entry, value, error, sentence, golden):
-    changed = {**golden, entry: np.array(value)}
-    with pytest.raises(error, match=sentence):
+def test_a_batch_that_the_config_cannot_take_is_refused(golden):
+    changed = {**golden, "batch_size": np.array(8001)}
+    sentence = r"queue_length 8000 is smaller than .*batch_size 8001"
+    with pytest.raises(ConfigError, match=sentence):
         golden_check.compute_and_compare(changed, rsicd.get_config("release"), "float64")

@@ -24,7 +24,7 @@ class Twin(OurProgram):
 @pytest.mark.long
 def test_two_programs_that_differ_in_one_gradient(monkeypatch, tmp_path, capsys):
     config = rsicd.get_config("release")
-    monkeypatch.setattr(live, "load_original", lambda *_: Twin(config, np.float64))
+    monkeypatch.setattr(live, "TorchOriginal", lambda *_: Twin(config, np.float64))
     assert not command.against_original(config, tmp_path)
     printed = capsys.readouterr().out
     assert "cannot be imported, replaced by stand-ins of ours: xlwt" in printed

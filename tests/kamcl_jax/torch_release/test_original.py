@@ -1,17 +1,21 @@
 """The PyTorch original: what users are told, that nothing is left behind, the stand-ins."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from fake_checkout import MODEL, write
 from published_weights import shapes_of
 
 from kamcl_jax.errors import TorchOriginalError
+from kamcl_jax.models.skip_thoughts import SkipThoughts
 from kamcl_jax.torch_release.golden_file import GoldenRun
-from kamcl_jax.torch_release.original import load_original
-from kamcl_jax.weights.torch_layout import torch_shapes
+from kamcl_jax.torch_release.original import TorchOriginal
+from kamcl_jax.weights.release_layout import text_layout
+from kamcl_jax.weights.torch_layout import from_torch, torch_shapes
 from kamcl_jax.weights.torchvision import resnet_layout
 
 WORDS, QUEUE, BATCH = 20, 4, 2
@@ -35,94 +39,63 @@ def make_batch() -> dict[str, np.ndarray]:
     }
 
 
-def files_in(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+BORROWED = ("layers", "utils", "skipthoughts", "torchvision", "xlwt")
 
 
-class Surroundings:
+def surroundings(checkout):
     """What a run must leave as it was."""
-
-    def __init__(self, checkout: Path):
-        torch = pytest.importorskip("torch")
-        self._checkout = checkout
-        self._now = lambda: (
-            [*sys.path],
-            sys.dont_write_bytecode,
-            torch.cuda.is_available,
-            torch.Tensor.cuda,
-            torch.nn.Module.cuda,
-            {n: m for n, m in sys.modules.items() if n.partition(".")[0] in ("layers", "utils")},
-            files_in(checkout),
-        )
-        self._before = self._now()
-
-    def check(self, stand_ins):
-        assert self._now() == self._before
-        assert not [name for name in stand_ins if name in sys.modules]
+    torch = pytest.importorskip("torch")
+    return (
+        [*sys.path],
+        sys.dont_write_bytecode,
+        torch.cuda.is_available,
+        torch.Tensor.cuda,
+        torch.nn.Module.cuda,
+        {n: m for n, m in sys.modules.items() if n.partition(".")[0] in BORROWED},
+        {path: path.stat().st_mtime_ns for path in checkout.rglob("*")},
+    )
 
 
-def test_missing_checkout(tmp_path):
-    with pytest.raises(TorchOriginalError, match=r"nowhere, is no folder"):
-        load_original(tmp_path / "nowhere", WORDS)
-
-
-def test_incomplete_checkout_names_the_file(fake_checkout):
+def test_a_folder_that_is_no_checkout_is_told(fake_checkout):
     (fake_checkout / "layers/seq2vec.py").unlink()
     with pytest.raises(TorchOriginalError, match=r"is no checkout of .* has no layers/seq2vec.py"):
-        load_original(fake_checkout, WORDS)
+        TorchOriginal(fake_checkout, WORDS)
+    with pytest.raises(TorchOriginalError, match=r"nowhere, is no folder"):
+        TorchOriginal(fake_checkout / "nowhere", WORDS)
 
 
 def test_failing_module_is_named_and_nothing_left_behind(fake_checkout):
     (fake_checkout / "layers/seq2vec.py").write_text("import no_such_package")
-    surroundings = Surroundings(fake_checkout)
+    before = surroundings(fake_checkout)
     with pytest.raises(
         TorchOriginalError, match=r"the module layers\.seq2vec of .*: No module named 'no_such_"
     ):
-        load_original(fake_checkout, WORDS)
-    surroundings.check(())
-
-
-def test_failing_constructor_is_told(fake_checkout):
-    pytest.importorskip("torch")
-    with (fake_checkout / "layers/KAMCL.py").open("a") as file:
-        file.write("\ndel BaseModel.__init__\n")
-    with pytest.raises(TorchOriginalError, match=r"the model of the checkout .* cannot be built"):
-        load_original(fake_checkout, WORDS)
+        TorchOriginal(fake_checkout, WORDS)
+    assert surroundings(fake_checkout) == before
 
 
 def test_fake_original_runs_and_leaves_nothing_behind(fake_checkout, monkeypatch):
-    pytest.importorskip("torch")
     # Modules of the same names, of somebody else.
     for name in ("utils", "layers", "layers.gpo"):
         monkeypatch.setitem(sys.modules, name, sys)
-    surroundings = Surroundings(fake_checkout)
-    original = load_original(fake_checkout, WORDS, QUEUE)
-    surroundings.check(original.stand_ins)
-    before = original.state_dict()
-    original.load(before, RUN)
-    step = original.train_step(5, make_batch())
-    assert {loss.dtype for loss in step["losses"].values()} == {np.dtype(np.float32)}
-    terms = step["losses"]
+    around = surroundings(fake_checkout)
+    original = TorchOriginal(fake_checkout, WORDS, QUEUE)
+    assert surroundings(fake_checkout) == around
+    before, after = original.state_dict(), []
+    for _ in range(2):  # loading starts the optimiser afresh
+        original.load(before, RUN)
+        steps = [original.train_step(5, make_batch()) for _ in range(2)]
+        after.append(original.state_dict())
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), *after)
+    terms = steps[0]["losses"]
+    assert {loss.dtype for loss in terms.values()} == {np.dtype(np.float32)}
     np.testing.assert_allclose(terms["total"] - terms["triplet"], 5 * 0.2, rtol=1e-5)
-    moved = {n for n, value in original.state_dict().items() if (value != before[n]).any()}
-    gradients = step["gradients"].items()
+    moved = {name for name, value in after[0].items() if (value != before[name]).any()}
+    gradients = steps[0]["gradients"].items()
     assert {name for name, gradient in gradients if np.abs(gradient).max() > 1e-4} <= moved
-    surroundings.check(original.stand_ins)
-
-
-def test_loading_starts_the_optimiser_afresh_and_refuses_what_does_not_fit(fake_checkout):
-    pytest.importorskip("torch")
-    original = load_original(fake_checkout, WORDS, QUEUE)
-    start, runs = original.state_dict(), []
-    for _ in range(2):
-        original.load(start, RUN)
-        for _ in range(2):
-            original.train_step(0, make_batch())
-        runs.append(original.state_dict())
-    for name in start:
-        np.testing.assert_allclose(runs[0][name], runs[1][name], atol=1e-6)
+    assert surroundings(fake_checkout) == around
     with pytest.raises(TorchOriginalError, match=r"does not fit the PyTorch original: .*linear"):
-        original.load({n: tensor for n, tensor in start.items() if "Q.linear" not in n}, RUN)
+        original.load({n: tensor for n, tensor in before.items() if "Q.linear" not in n}, RUN)
 
 
 def test_stand_in_resnet_has_the_state_dict_of_torchvisions():
@@ -135,37 +108,28 @@ def test_stand_in_resnet_has_the_state_dict_of_torchvisions():
     assert list(tensors) == list(expected)  # the original's momentum goes by the order
 
 
-def numpy_gru(weights, x):
-    def sigmoid(value):
-        return 1 / (1 + np.exp(-value))
-
-    def gate(name, value, state):
-        from_input = value @ weights[f"gru_cell.weight_i{name}.weight"].T
-        return (
-            from_input + weights[f"gru_cell.weight_i{name}.bias"],
-            state @ weights[f"gru_cell.weight_h{name}.weight"].T,
-        )
-
-    state, states = np.zeros((len(x), 5)), []
-    for value in x.swapaxes(0, 1):
-        reset, keep = (sigmoid(sum(gate(name, value, state))) for name in "ri")
-        from_input, from_state = gate("n", value, state)
-        state = (1 - keep) * np.tanh(from_input + reset * from_state) + keep * state
-        states.append(state)
-    return np.stack(states, 1)
-
-
-@pytest.mark.parametrize("steps", [None, 3])
-def test_stand_in_gru_is_the_skip_thoughts_one(steps):
+def test_stand_in_encoder_computes_what_ours_does(monkeypatch):
     torch = pytest.importorskip("torch")
-    from kamcl_jax.torch_release.stand_ins import GRU
+    from kamcl_jax.torch_release import stand_ins
 
-    gru, x = GRU(3, 5), np.random.default_rng(0).standard_normal((2, 4, 3)).astype(np.float32)
-    weights = {name: tensor.numpy() for name, tensor in gru.state_dict().items()}
+    monkeypatch.setattr(stand_ins, "WORD_WIDTH", 3)
+    monkeypatch.setattr(stand_ins, "HIDDEN_WIDTH", 5)
+    theirs = stand_ins.BayesianUniSkip("", [str(number) for number in range(WORDS)])
+    tensors = {f"seq2vec.{n}": tensor.numpy() for n, tensor in theirs.state_dict().items()}
+    layout = {
+        name.removeprefix("text_feature."): place
+        for name, place in text_layout().items()
+        if ".seq2vec." in name
+    }
+    ours, batch = SkipThoughts(WORDS + 1, 3, 5), make_batch()
+    inputs = batch["tokens"], batch["lengths"]
+    shapes = jax.eval_shape(lambda: ours.init(jax.random.key(0), *inputs, train=False))
+    params = from_torch(tensors, layout, {"params": {"skip_thoughts": shapes["params"]}}, "it")
+    states = ours.apply({"params": params["params"]["skip_thoughts"]}, *inputs, train=False)
     with torch.no_grad():
-        states, last = gru(torch.tensor(x), max_length=steps)
-    np.testing.assert_allclose(states, numpy_gru(weights, x[:, :steps]), atol=1e-6)
-    np.testing.assert_array_equal(states[:, -1], last)
+        expected, last = theirs.rnn(theirs.embedding(torch.tensor(batch["tokens"]).long()), 2)
+    np.testing.assert_allclose(states[:, :2], expected, atol=1e-6)
+    np.testing.assert_array_equal(expected[:, -1], last)
 
 
 def test_stand_in_gru_drops_the_same_entries_in_all_steps():
@@ -184,21 +148,3 @@ def test_stand_in_gru_drops_the_same_entries_in_all_steps():
     assert not torch.equal(dropping, gru(x)[0])  # another sequence, another mask
     gru.eval()
     torch.testing.assert_close(gru(x)[0], gru(x)[0])
-
-
-def test_stand_in_encoder_agrees_with_the_real_package(monkeypatch):
-    torch = pytest.importorskip("torch")
-    real = pytest.importorskip("skipthoughts").BayesianUniSkip
-    from kamcl_jax.torch_release import stand_ins as torch_stand_ins
-
-    for name, loader in torch_stand_ins.SKIP_THOUGHTS_LOADERS.items():
-        monkeypatch.setattr(real, name, loader)
-    words = [str(number) for number in range(WORDS)]
-    theirs = real("", words, dropout=0)
-    ours = torch_stand_ins.BayesianUniSkip("", words, dropout=0)
-    theirs.load_state_dict(ours.state_dict())
-    tokens = torch.tensor(make_batch()["tokens"], dtype=torch.int64)
-    assert [int(n) for n in theirs._process_lengths(tokens)] == ours._process_lengths(tokens)
-    with torch.no_grad():
-        outputs = [model.rnn(model.embedding(tokens), max_length=3)[0] for model in (theirs, ours)]
-    np.testing.assert_allclose(*outputs, atol=1e-6)

@@ -31,19 +31,8 @@ def test_one_noise_for_all_shares_the_largest_magnitude():
     assert not compare("x", GOLDEN + error, GOLDEN, np.zeros((2, 2))).passes
 
 
-def test_error_over_noise_is_of_the_worst_entry():
-    row = compare("x", np.array([1.0, 5.004]), np.array([1.0, 5.0]), np.array([1e-9, 1e-3]))
-    assert row.noise_ratio == pytest.approx(4, rel=1e-6)
-
-
-@pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_numbers_that_are_none_fail(wrong):
-    ours = GOLDEN.copy()
-    ours[1, 0] = wrong
-    assert compare("x", ours, GOLDEN, None).failed == (1,)
-
-
-def test_integers_must_be_equal():
+def test_numbers_that_are_none_fail_and_integers_must_be_equal():
+    assert compare("x", GOLDEN * [[1, 1], [np.nan, 1]], GOLDEN, None).failed == (1,)
     golden = np.array([8, 8])
     row = compare("x", golden, golden, None)
     assert (row.passes, row.entries, row.max_absolute, row.max_relative) == (True, 2, 0, 0)
@@ -54,8 +43,6 @@ def test_the_file_may_hold_the_head_of_a_long_array():
     ours = np.arange(20.0).reshape(2, 10)
     assert compare("step0/logits_head", ours, ours[:, :4], None).passes
     assert not compare("step0/logits", ours, ours[:, :4], None).passes
-    longer = compare("step0/logits_head", ours, np.ones((2, 12)), None)
-    assert "ours is [2, 10], not [2, 12]" in longer.problem
     assert "ours is [2, 10], not [20]" in compare("x", ours, ours.ravel(), None).problem
 
 

@@ -1,10 +1,16 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from published_weights import HIDDEN, LINES, WIDTH, encoder_arrays, random, random_like, shapes_of
+from published_weights import (
+    HIDDEN,
+    WIDTH,
+    encoder_arrays,
+    random_like,
+    shapes_of,
+    write_skip_thoughts,
+)
 from tiny_model import tiny_config
 
 from kamcl_jax.errors import PretrainedError
@@ -25,25 +31,6 @@ def config():
 
 
 @pytest.fixture
-def variables():
-    """A model's variables, all zero."""
-    resnet = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes_of(18))
-    text = {
-        "embedding": np.zeros((len(WORDS) + 1, WIDTH)),
-        "input_kernel": np.zeros((3, WIDTH, HIDDEN)),
-        "input_bias": np.zeros((3, HIDDEN)),
-        "recurrent_kernel": np.zeros((3, HIDDEN, HIDDEN)),
-    }
-    return {
-        "params": {
-            "image": {"resnet": resnet["params"], "head": np.zeros(2)},
-            "text": {"skip_thoughts": jax.tree.map(jnp.asarray, text), "head": np.zeros(3)},
-        },
-        "batch_stats": {"image": {"resnet": resnet["batch_stats"], "other": np.zeros(4)}},
-    }
-
-
-@pytest.fixture
 def resnet(tmp_path, config):
     """Writes a ResNet, names it in the config and returns its variables."""
     path = tmp_path / "resnet18.safetensors"
@@ -56,45 +43,40 @@ def resnet(tmp_path, config):
 @pytest.fixture
 def table(tmp_path, config):
     """Writes skip-thoughts' files, names their folder and returns the words' vectors."""
-    folder = tmp_path / "skip-thoughts"
-    folder.mkdir()
-    (folder / "dictionary.txt").write_text("\n".join(LINES), "utf-8")
-    np.save(folder / "utable.npy", random(len(LINES), WIDTH))
-    np.savez(folder / "uni_skip.npz", **encoder_arrays())
+    folder = write_skip_thoughts(tmp_path / "skip-thoughts")
     config.text_encoder.pretrained = str(folder)
-    return random(len(LINES), WIDTH)
-
-
-def test_without_files_everything_is_left_as_it_is(config, variables, state):
-    starting_weights.check_weight_files(config)
-    assert starting_weights.starting_variables(config, variables, WORDS) is variables
-    started = starting_weights.starting_state(config, state, WORDS)
-    jax.tree.map(np.testing.assert_array_equal, started, state)
-
-
-def test_one_encoder_alone_can_start_from_a_file(config, variables, resnet):
-    started = starting_weights.starting_variables(config, variables, WORDS)
-    kernel = started["params"]["image"]["resnet"]["conv1"]["kernel"]
-    np.testing.assert_array_equal(kernel, resnet["params"]["conv1"]["kernel"])
-    assert started["params"]["text"] is variables["params"]["text"]
+    return np.load(folder / "utable.npy")
 
 
 @pytest.fixture
-def state(variables):
+def state():
     """Query encoders of zeros, key encoders of ones."""
-    ones = jax.tree.map(np.ones_like, variables)
+    resnet = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes_of(18))
+    text = {"input_kernel": np.zeros((3, WIDTH, HIDDEN))}  # the sizes; all else comes from the file
+    params = {
+        "image": {"resnet": resnet["params"], "head": np.zeros(2)},
+        "text": {"skip_thoughts": text, "head": np.zeros(3)},
+    }
+    batch_stats = {"image": {"resnet": resnet["batch_stats"], "other": np.zeros(4)}}
     return TrainState(
         step=np.array(0),
         skipped=np.array(0),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        key_params=ones["params"],
-        key_batch_stats=ones["batch_stats"],
+        params=params,
+        batch_stats=batch_stats,
+        key_params=jax.tree.map(np.ones_like, params),
+        key_batch_stats=jax.tree.map(np.ones_like, batch_stats),
         opt_state={"moments": np.full(4, 5.0)},
         image_queue=KeyQueue(np.full((2, 3), 0.1), np.array(0)),
         text_queue=KeyQueue(np.full((2, 3), 0.2), np.array(1)),
         rng=np.array([6, 7]),
     )
+
+
+def test_an_encoder_without_a_file_is_left_as_it_is(config, state, resnet):
+    started = starting_weights.starting_state(config, state, WORDS)
+    kernel = started.params["image"]["resnet"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(kernel, resnet["params"]["conv1"]["kernel"])
+    assert started.params["text"] is state.params["text"]
 
 
 def test_query_and_key_encoders_take_their_parts_and_nothing_else_changes(
@@ -122,9 +104,8 @@ def test_query_and_key_encoders_take_their_parts_and_nothing_else_changes(
         assert started.key_params[part]["head"].all()
     assert not started.batch_stats["image"]["other"].any()
     assert started.key_batch_stats["image"]["other"].all()
-    unchanged = {name: getattr(before, name) for name in ("params", "batch_stats")}
-    unchanged |= {f"key_{name}": getattr(before, f"key_{name}") for name in unchanged}
-    equal(started.replace(**unchanged), before)
+    encoders = ("params", "batch_stats", "key_params", "key_batch_stats")
+    equal(started.replace(**{name: getattr(before, name) for name in encoders}), before)
     equal(state, before)
 
 
@@ -133,8 +114,10 @@ def test_missing_files_are_told_before_anything_is_read(config, table, tmp_path,
     config.text_encoder.pretrained = "~/skip-thoughts"
     starting_weights.check_weight_files(config)
     config.text_encoder.pretrained = "~/nowhere"
-    with pytest.raises(PretrainedError, match=rf"cannot read {tmp_path}/nowhere/dictionary.txt: "):
+    sentence = rf"cannot read {tmp_path}/nowhere/dictionary.txt: No such file .*download dictionary"
+    with pytest.raises(PretrainedError, match=sentence):
         starting_weights.check_weight_files(config)
-    config.image_encoder.pretrained = str(tmp_path / "resnet18.pth")
-    with pytest.raises(PretrainedError, match=r"there is no file .*resnet18.pth; download it as"):
+    config.image_encoder.pretrained = "nowhere/resnet18.pth"
+    sentence = r"there is no file nowhere/resnet18.pth; download it as .*/models/resnet18-f37072fd"
+    with pytest.raises(PretrainedError, match=sentence):
         starting_weights.check_weight_files(config)

@@ -1,5 +1,7 @@
 """The way between PyTorch's tensors and ours: against PyTorch's layers, and what is refused."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from flax import linen as nn
 from kamcl_jax.errors import PretrainedError
 from kamcl_jax.models.layers import BatchNorm, Convolution
 from kamcl_jax.weights import torch_layout
-from kamcl_jax.weights.torch_layout import BatchCount, Place, Spare, from_torch, named, to_torch
+from kamcl_jax.weights.torch_layout import Place, from_torch, named, to_torch
 
 
 def test_convolution_batch_norm_and_linear_compute_what_pytorchs_do():
@@ -52,46 +54,24 @@ def test_convolution_batch_norm_and_linear_compute_what_pytorchs_do():
 LAYOUT = {
     "a.weight": Place(("params", "gates"), (1, 0), 0),
     "b.weight": Place(("params", "gates"), (1, 0), 1),
-    "unused": Spare((3,), 1.0),
-    "count": BatchCount(),
 }
 LIKE = {"params": {"gates": jax.ShapeDtypeStruct((2, 3, 4), jnp.float32)}}
-ABSENT = object()
-
-
-def gates(**changed):
-    tensors = {"a.weight": np.zeros((4, 3)), "b.weight": np.arange(12.0).reshape(4, 3), **changed}
-    return {name: tensor for name, tensor in tensors.items() if tensor is not ABSENT}
-
-
-def test_rows_of_a_stacked_leaf_come_from_several_tensors_and_spares_may_be_absent():
-    variables = from_torch(gates(), LAYOUT, LIKE, "it")
-    expected = np.stack([np.zeros((3, 4)), np.arange(12.0).reshape(4, 3).T])
-    np.testing.assert_array_equal(variables["params"]["gates"], expected)
-    assert variables["params"]["gates"].dtype == np.float32
-    tensors = to_torch(variables, LAYOUT)
-    np.testing.assert_array_equal(tensors["b.weight"], gates()["b.weight"])
-    np.testing.assert_array_equal(tensors["unused"], np.ones(3))
-    shapes = torch_layout.torch_shapes(LAYOUT, LIKE)
-    assert shapes == {name: tensor.shape for name, tensor in tensors.items()}
+TENSORS = {"a.weight": np.zeros((4, 3)), "b.weight": np.arange(12.0).reshape(4, 3)}
 
 
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"b.weight": ABSENT}, "the file lacks the tensor b.weight"),
-        ({"a.weight": ABSENT, "b.weight": ABSENT}, "lacks the tensor a.weight and 1 more"),
+        ({"a.weight": None, "b.weight": None}, "the file lacks the tensor a.weight and 1 more"),
         ({"c": np.zeros(1)}, "the file is of another model: it has the tensor c"),
         (
             {"b.weight": np.zeros((3, 4))},
             "the tensor b.weight of the file has the shape [3, 4]; the config's model needs [4, 3]",
         ),
-        ({"a.weight": np.zeros((4, 3), int)}, "a.weight of the file is int64, not floating-point"),
         ({"a.weight": np.full((4, 3), np.nan)}, "a.weight of the file holds values that are not f"),
-        ({"a.weight": np.full((4, 3), 1e300)}, "a.weight of the file holds values that are not f"),
     ],
 )
 def test_what_does_not_fit_is_named(changed, sentence):
-    with pytest.raises(PretrainedError) as error:
-        from_torch(gates(**changed), LAYOUT, LIKE, "the file")
-    assert sentence in str(error.value)
+    tensors = {n: tensor for n, tensor in {**TENSORS, **changed}.items() if tensor is not None}
+    with pytest.raises(PretrainedError, match=re.escape(sentence)):
+        from_torch(tensors, LAYOUT, LIKE, "the file")
