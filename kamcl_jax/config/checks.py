@@ -1,4 +1,7 @@
-"""What a config's fields must be to each other, to the devices and to the data."""
+"""What a config's fields must be to each other, to the devices and to the data.
+
+Whatever cannot be raises a `ConfigError` in one sentence.
+"""
 
 import ml_collections
 
@@ -9,11 +12,7 @@ from kamcl_jax.models.resnet import stage_channels
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-    """Checks all that can be known of a training without its data and its devices.
-
-    Raises:
-      ConfigError: The first thing that cannot be.
-    """
+    """Checks all that can be known of a training without its data and its devices."""
     check_fields(config)
     resize, image = config.augmentation.resize, config.image_encoder
     if 0 < resize < config.image_size:
@@ -40,11 +39,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 
 def check_division(config: ml_collections.ConfigDict, num_devices: int) -> None:
-    """Checks that the devices of a mesh divide what they share.
-
-    Raises:
-      ConfigError: They do not.
-    """
+    """Checks that the devices of a mesh divide what they share."""
     microbatches = config.gradient_accumulation
     if config.batch_size % (num_devices * microbatches):
         each = "" if microbatches == 1 else f" in {microbatches} microbatches"
@@ -67,9 +62,6 @@ def check_kernel(config: ml_collections.ConfigDict, platform: str, num_devices: 
       config: The config.
       platform: The kind of the mesh's devices, as JAX names it.
       num_devices: The size of the mesh.
-
-    Raises:
-      ConfigError: They cannot.
     """
     if config.image_encoder.pooling_kernel == "pallas" and (platform, num_devices) != ("gpu", 1):
         raise ConfigError(
@@ -79,11 +71,7 @@ def check_kernel(config: ml_collections.ConfigDict, platform: str, num_devices: 
 
 
 def check_against_data(config: ml_collections.ConfigDict, num_captions: int) -> None:
-    """Checks that a batch is not larger than the training split.
-
-    Raises:
-      ConfigError: It is.
-    """
+    """Checks that a batch is not larger than the training split."""
     if config.batch_size > num_captions:
         raise ConfigError(
             f"config.batch_size {config.batch_size} is larger than the training split of "

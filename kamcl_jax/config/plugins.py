@@ -1,7 +1,7 @@
 """Encoders and losses of your own, which a config names as 'package.module:Name'.
 
 docs/extending.md says what they have to be. They are tried on the shapes of a batch before anything
-is prepared or compiled.
+is prepared or compiled; what cannot be used raises a `ConfigError` in one sentence.
 """
 
 import importlib
@@ -63,9 +63,6 @@ def import_named(path: str, field: str) -> Any:
     Args:
       path: 'package.module:Name'.
       field: The field that holds it, for the error.
-
-    Raises:
-      ConfigError: The path is none, or what it names is missing or fails.
     """
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
@@ -89,9 +86,6 @@ def refuse_code_inside(folder: Path, path: str, field: str) -> None:
       folder: The folder that no code is taken from.
       path: 'package.module:Name'.
       field: The field that holds it, for the error.
-
-    Raises:
-      ConfigError: The module, or a package that it is in, lies there.
     """
     _look_in_working_directory()
     names = path.partition(":")[0].split(".")
@@ -132,9 +126,6 @@ def make_model(
       config: The config, checked.
       num_tokens: The rows of the word embedding, the padding included.
       num_concepts: The concepts that the data set really has.
-
-    Raises:
-      ConfigError: An encoder that the config names cannot be made.
     """
     image, text = config.image_encoder, config.text_encoder
     widths = {"num_concepts": num_concepts, "embedding_size": config.embedding_size}
@@ -186,10 +177,6 @@ def check_encoders(config: ml_collections.ConfigDict, dtype: DTypeLike | None) -
     Args:
       config: The config.
       dtype: The type that weights and inputs will be cast to; None leaves them.
-
-    Raises:
-      ConfigError: A field does not go with the encoder; or the encoder cannot be imported, made or
-        called, or returns something else.
     """
     leaves = flatten(config)
     for tower in TOWERS:
@@ -280,11 +267,7 @@ def _shapes(outputs: Any) -> str:
 
 
 def extra_terms(config: ml_collections.ConfigDict) -> tuple[LossTerm, ...]:
-    """Returns the losses of `config.loss.extra_terms`, in the order of their names.
-
-    Raises:
-      ConfigError: A function cannot be imported.
-    """
+    """Returns the losses of `config.loss.extra_terms`, in the order of their names."""
     return tuple(
         LossTerm(name, _of_comparison(import_named(term.function, _field(name))), term.weight)
         for name, term in sorted(config.loss.extra_terms.items())
@@ -317,10 +300,6 @@ def check_extra_terms(
     Args:
       config: The config.
       batch: The shapes of a training batch.
-
-    Raises:
-      ConfigError: A field cannot be, or a function cannot be imported or differentiated, or does
-        not return a scalar.
     """
     for name, term in config.loss.extra_terms.items():
         _check_term(f"config.loss.extra_terms.{name}", name, term)
