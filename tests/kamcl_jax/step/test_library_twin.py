@@ -233,15 +233,18 @@ def check(case, dtype="float32", **how):
     assert not wrong, (most, wrong)
 
 
-# Other combinations of sizes and devices are in the long tests.
-@pytest.mark.parametrize(("size", "devices"), [(64, 1), (96, 8)])
-def test_the_image_tower_has_the_twin_s_gradients(size, devices):
-    check(Case("image", BATCH, size), devices=devices)
+# One size, so that the twin is compiled once; the others are in the long tests.
+IMAGE_TOWER = Case("image", BATCH, 96)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_image_tower_has_the_twin_s_gradients(devices):
+    check(IMAGE_TOWER, devices=devices)
 
 
 @pytest.mark.parametrize("option", [{"rematerialise": True}, {"pooling_kernel": "pallas"}])
 def test_options_of_the_image_tower_leave_the_twin_s_gradients(option):
-    check(Case("image", BATCH, 64), **option)
+    check(IMAGE_TOWER, **option)
 
 
 def test_the_text_tower_has_the_twin_s_gradients():
@@ -271,7 +274,7 @@ def test_a_gradient_that_is_off_by_a_thousandth_is_seen(monkeypatch):
 
     monkeypatch.setattr(resnet, "max_pool", altered)
     with pytest.raises(AssertionError, match="bn1"):
-        check(Case("image", BATCH, 64))
+        check(IMAGE_TOWER)
 
 
 def matrix():
