@@ -171,11 +171,12 @@ def _changes_that_help(folder: Path, missing: Sequence[str]) -> Iterator[tuple[s
 def read_bytes(path: Path) -> bytes:
     """Reads an image file whole, or raises an `UnreadableImageError` that says why it can't."""
     try:
-        with open(path, "rb") as file:
-            num_bytes = os.stat(file.fileno()).st_size
-            if num_bytes > MAX_FILE_BYTES:
-                raise UnreadableImageError(f"it has {num_bytes} bytes, more than {MAX_FILE_BYTES}")
-            return file.read()
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its other end
+            raise UnreadableImageError("not a regular file")
+        if found.st_size > MAX_FILE_BYTES:
+            raise UnreadableImageError(f"it has {found.st_size} bytes, more than {MAX_FILE_BYTES}")
+        return Path(path).read_bytes()
     except UnreadableImageError:
         raise
     except (OSError, ValueError) as error:

@@ -22,7 +22,7 @@ _NO_WHITE_IN_PIL = (
 )
 
 # Tags of TIFF.
-_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR = 258, 259, 262, 284
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _PREDICTOR = 258, 259, 262, 284, 317
 _SAMPLES_PER_PIXEL, _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 277, 322, 323, 339
 
 
@@ -43,7 +43,7 @@ def decode(encoded: bytes, page: int) -> Image.Image:
 def _unidentified(encoded: bytes) -> str:
     start = encoded[:16].ljust(16, b"\0")
     for name in FORMATS:
-        accepts = Image.OPEN[name][1]
+        _, accepts = Image.OPEN.get(name, (None, None))  # a build of PIL may lack some
         if accepts is not None and accepts(start) is True:
             return f"it is a {name} file, damaged or of an unknown kind"
     return "its format is not known"
@@ -71,6 +71,8 @@ def _reason_to_refuse(image: Image.Image) -> str | None:
         return _NO_WHITE_IN_PIL
     if image.mode == "L" and tags.get(_SAMPLES_PER_PIXEL) == 2:
         return TWO_BANDS
+    if tags.get(_PREDICTOR, 1) != 1 and tags.get(_COMPRESSION) in (1, 32773):
+        return "its pixels are stored as differences, which PIL does not add up"
     if image.width * image.height > MAX_PIXELS:
         return f"it has more than {MAX_PIXELS} pixels"
     width, height = tags.get(_TILE_WIDTH), tags.get(_TILE_HEIGHT)

@@ -136,9 +136,13 @@ def read(folder: Path, untrusted: Path | None = None) -> TrainedModel:
 def _check_contents(folder: Path, config: dict[str, Any]) -> None:
     written = config.get("sha256", {})  # which exports of earlier versions do not have
     for name in (WEIGHTS, VOCABULARY):
-        with (folder / name).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if written.get(name, found) != found:
+        try:
+            with (folder / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            whole = written.get(name, found) == found
+        except (AttributeError, OSError) as error:
+            raise ExportError(f"{folder / name} cannot be checked: {error}") from error
+        if not whole:
             raise ExportError(
                 f"{folder / name} is not what was exported with {CONFIG}: it is damaged, or of "
                 "another export"

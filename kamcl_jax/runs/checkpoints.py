@@ -68,16 +68,16 @@ class Checkpoints:
         """
         score = operator.itemgetter(BEST_METRIC)
         best = managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(keep), best]),
-            best_fn=score,
-            best_mode="max",
-            read_only=read_only,
-            cleanup_tmp_directories=not read_only,  # which a killed process has left
-        )
         self._directory = Path(directory).absolute()
         self._check_metrics(set_aside=not read_only)
         with _without_warnings():
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(keep), best]),
+                best_fn=score,
+                best_mode="max",
+                read_only=read_only,
+                cleanup_tmp_directories=not read_only,  # which a killed process has left
+            )
             self._manager = ocp.CheckpointManager(
                 epath.Path(self._directory), options=options, item_names=("state", "record")
             )
@@ -244,6 +244,8 @@ class Checkpoints:
         with self._failure_of_reading(step):
             arguments = ocp.args.Composite(record=ocp.args.JsonRestore())
             stored: Record = self._manager.restore(step, args=arguments).record
+        if not isinstance(stored, dict):
+            raise DamagedCheckpointError(f"the record of {self._name_of(step)} is damaged")
         if "checksums" not in stored:
             raise CheckpointError(
                 f"{self._name_of(step)} was written by an earlier version of this program"

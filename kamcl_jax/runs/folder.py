@@ -34,6 +34,9 @@ def check_writable(workdir: Path) -> None:
     if not existing.is_dir():
         kind = "a file" if existing.exists() else "a link to nothing"
         raise ConfigError(f"--workdir={workdir} cannot be a folder: {existing} is {kind}")
+    for name in ("checkpoints", "tensorboard", "report"):
+        if (workdir / name).is_file():
+            raise ConfigError(f"{workdir / name} is a file; it must be a folder")
     if holds_exported_model(workdir):  # whose config a run would replace
         raise ConfigError(f"--workdir={workdir} is an exported model; a run needs another folder")
     try:
@@ -97,7 +100,7 @@ def check_shared(workdir: Path) -> None:
         time.sleep(0.1)
     blind = hosts.failing(not file.exists())
     if hosts.is_first():
-        file.unlink()
+        file.unlink(missing_ok=True)
     if blind is not None:
         raise ConfigError(
             f"host {blind} does not see the --workdir of host 0: "

@@ -84,7 +84,8 @@ def check_same_run(experiment: Experiment, record: dict[str, Any]) -> None:
 
 
 def _lost_images(experiment: Experiment, record: dict[str, Any]) -> str:
-    before = record.get(LEFT_OUT, ())
+    # A record of an earlier version does not say which were left out then.
+    before = record.get(LEFT_OUT, experiment.data.left_out)
     lost = [name for name in experiment.data.left_out if name not in before]
     what = "used at that time can't be used now"
     return f": {count_and_name(lost, what)}" if lost else ""

@@ -160,15 +160,20 @@ def open_index(folder: Path, *, with_model: bool = False) -> ImageIndex:
 
 def _open(folder: Path, number: int, images_root: Path) -> ImageIndex:
     generation = generation_of(folder, number)
+    settings = read_settings(generation)
+    rows = read_rows(generation, settings.widths)
+    return ImageIndex(folder, generation, images_root, settings, *rows)
+
+
+@contextlib.contextmanager
+def _damage_told(generation: Path) -> Iterator[None]:
     try:
-        settings = read_settings(generation)
-        rows = read_rows(generation, settings.widths)
+        yield
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"The index {folder} cannot be read ({error}): if one of its files is damaged, delete "
-            "the folder and make it anew."
+            f"The index {generation.parent} cannot be read ({error}): if one of its files is "
+            "damaged, delete the folder and make it anew."
         ) from error
-    return ImageIndex(folder, generation, images_root, settings, *rows)
 
 
 def read_pointer(folder: Path) -> tuple[int, Path]:
@@ -202,25 +207,26 @@ def settings_as_json(settings: IndexSettings) -> str:
 
 def read_settings(generation: Path) -> IndexSettings:
     """Returns what a generation depends on."""
-    stored = json.loads((generation / SETTINGS).read_bytes())
-    stretch, (embedding_width, num_concepts) = stored["stretch"], stored["widths"]
-    return IndexSettings(
-        image_encoder=stored["image_encoder"],
-        text_encoder=stored["text_encoder"],
-        choice=BandChoice(tuple(stored["bands"]), None if stretch is None else tuple(stretch)),
-        widths=(embedding_width, num_concepts),
-    )
+    with _damage_told(generation):
+        stored = json.loads((generation / SETTINGS).read_bytes())
+        stretch, (embedding_width, num_concepts) = stored["stretch"], stored["widths"]
+        return IndexSettings(
+            image_encoder=stored["image_encoder"],
+            text_encoder=stored["text_encoder"],
+            choice=BandChoice(tuple(stored["bands"]), None if stretch is None else tuple(stretch)),
+            widths=(embedding_width, num_concepts),
+        )
 
 
 def read_rows(generation: Path, widths: tuple[int, int]) -> IndexRows:
     """Opens the rows that are whole; `widths` are (E, C)."""
-    lines = _whole_lines(generation).splitlines()
-    # Parsing all lines at once takes a third of the time.
-    states = [FileState(*state) for state in json.loads(b"[" + b",".join(lines) + b"]")]
-    embeddings = _mapped(generation / EMBEDDINGS, "<f4", (len(states), widths[0]))
-    return IndexRows(
-        states, embeddings, _mapped(generation / CONCEPTS, "<f2", (len(states), widths[1]))
-    )
+    with _damage_told(generation):
+        lines = _whole_lines(generation).splitlines()
+        # Parsing all lines at once takes a third of the time.
+        states = [FileState(*state) for state in json.loads(b"[" + b",".join(lines) + b"]")]
+        embeddings = _mapped(generation / EMBEDDINGS, "<f4", (len(states), widths[0]))
+        concepts = _mapped(generation / CONCEPTS, "<f2", (len(states), widths[1]))
+        return IndexRows(states, embeddings, concepts)
 
 
 def _whole_lines(generation: Path) -> bytes:

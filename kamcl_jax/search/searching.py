@@ -120,9 +120,9 @@ def _groups_of_all_rows(faiss: ModuleType, index: ImageIndex) -> Any:
     if groups is not None and groups.ntotal == total:
         return groups
     # The rows of a generation never change, so those in the file are the first ones.
-    if groups is not None and groups.ntotal <= total <= 2 * groups.ntotal:
-        groups = _read_groups(faiss, path, 0)  # mapped ones take no more rows
-    else:
+    few_are_new = groups is not None and groups.ntotal <= total <= 2 * groups.ntotal
+    groups = _read_groups(faiss, path, 0) if few_are_new else None  # mapped ones take no more rows
+    if groups is None:
         groups = _groups_without_rows(faiss, index.embeddings)
     with tqdm(total=total, initial=groups.ntotal, desc="adding to FAISS", delay=1.0) as bar:
         for start in range(groups.ntotal, total, ADDED_AT_ONCE):

@@ -56,6 +56,8 @@ def to_torch(config: ml_collections.ConfigDict, workdir: Path, target: Path) -> 
     _check_towers(config)
     checks.check_config(config)
     tensor_files.check_format(target)
+    if target.is_dir():
+        raise ConfigError(f"--to_torch={target} is a folder; it must name a file")
     with open_checkpoints(workdir) as checkpoints:
         best = checkpoints.best_or_latest
         record = checkpoints.record(best)

@@ -144,3 +144,9 @@ def test_no_permission(images):
 def test_it_is_told_how_missing_images_would_be_found(images, missing, advice):
     write(images, "1.jpg", "1.json.jpg", "10.jpg", "sub/2.JPG")
     assert re.fullmatch(advice, naming_advice(images, missing))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(UnreadableImageError, match="not a regular file"):
+        read_bytes(tmp_path / "pipe.jpg")

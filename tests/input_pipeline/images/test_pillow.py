@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 
 from input_pipeline.images.bands import BandChoice
 from input_pipeline.images.files import UnreadableImageError
+from input_pipeline.images.pillow import to_rgb as read_rgb_of_pil
 from input_pipeline.images.reader import read_rgb
 
 
@@ -152,3 +153,12 @@ def test_the_orientation_of_exif_is_not_applied():
     exif[ExifTags.Base.Orientation] = 6
     encoded = encode(Image.fromarray(colours(8, 16)), "PNG", exif=exif)
     assert_array_equal(pixels(encoded), colours(8, 16))
+
+
+def test_differences_that_pil_does_not_add_up_are_refused():
+    ramp = np.tile(np.arange(0, 30, 3, dtype=np.uint8)[:, None], (4, 1, 3))
+    image = decoded_by_pil(encode(Image.fromarray(ramp), "TIFF", compression="packbits"))
+    read_rgb_of_pil(image)
+    image.tag_v2[317] = 2  # a horizontal predictor
+    with pytest.raises(UnreadableImageError, match="stored as differences"):
+        read_rgb_of_pil(image)

@@ -49,6 +49,12 @@ def test_a_folder_must_be_one_or_can_be_made_and_nothing_is_left(tmp_path):
             folder.check_writable(tmp_path / name)
 
 
+def test_a_file_in_the_place_of_a_run_s_folder_is_told_before_training(tmp_path):
+    (tmp_path / "report").write_text("")
+    with pytest.raises(ConfigError, match="report is a file; it must be a folder"):
+        folder.check_writable(tmp_path)
+
+
 def test_a_run_does_not_replace_an_exported_model(tmp_path):
     for name in ("config.json", "model.safetensors"):
         folder.check_writable(tmp_path)
