@@ -58,11 +58,9 @@ _BATCH, _TOKENS = 2, 3  # the abstract inputs that another encoder is tried on
 
 
 def import_named(path: str, field: str) -> Any:
-    """Imports what a config field names, from where Python looks and from the working directory.
+    """Imports 'package.module:Name', from where Python looks and from the working directory.
 
-    Args:
-      path: 'package.module:Name'.
-      field: The field that holds it, for the error.
+    The field that holds the path is for the error.
     """
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
@@ -295,12 +293,7 @@ def _of_comparison(function: Callable[..., jax.Array]) -> Callable[[Comparison],
 def check_extra_terms(
     config: ml_collections.ConfigDict, batch: dict[str, jax.ShapeDtypeStruct]
 ) -> None:
-    """Checks the fields of the extra losses, and tries them and their gradients on shapes.
-
-    Args:
-      config: The config.
-      batch: The shapes of a training batch.
-    """
+    """Checks the fields of the extra losses, and tries them and their gradients on shapes."""
     for name, term in config.loss.extra_terms.items():
         _check_term(f"config.loss.extra_terms.{name}", name, term)
     compared = _abstract_comparison(config, batch)

@@ -97,9 +97,6 @@ def random_rotation_and_crop(
 
     Returns:
       uint8[B, size, size, C].
-
-    Raises:
-      ValueError: The images are smaller than the crop.
     """
     batch, side = images.shape[:2]
     if side < size:

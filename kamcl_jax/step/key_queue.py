@@ -56,11 +56,7 @@ class KeyQueue(struct.PyTreeNode):
 def random_queue(key: jax.Array, length: int, width: int, *, with_ids: bool = False) -> KeyQueue:
     """Returns a queue of random unit vectors f32[length, width], as training starts with.
 
-    Args:
-      key: A PRNG key.
-      length: The number of keys, K.
-      width: The size of an embedding, E.
-      with_ids: Whether the queue keeps the ids of its keys' pairs.
+    The queue keeps the ids of its keys' pairs if it is made `with_ids`.
     """
     keys = jax.random.normal(key, (length, width))
     keys /= jnp.linalg.norm(keys, axis=1, keepdims=True)
@@ -74,9 +70,6 @@ def push(queue: KeyQueue, keys: jax.Array, ids: PairIds | None = None) -> KeyQue
       queue: The queue, of length K.
       keys: f32[B, E], unit vectors. They are stored without a gradient.
       ids: The pairs of the B keys. A queue that has no ids does not use them.
-
-    Raises:
-      ValueError: There are more keys than the queue has rows.
     """
     length, batch = queue.keys.shape[0], keys.shape[0]
     if batch > length:

@@ -23,9 +23,6 @@ def average(
 
     Returns:
       The new key parameters.
-
-    Raises:
-      ValueError: The trees differ in structure.
     """
     moves = jax.tree.map(lambda _: True, key_params) if mask is None else mask(key_params)
     return jax.tree.map(
