@@ -22,7 +22,8 @@ MIN_SIZE = 64
 
 
 MESHES = [
-    pytest.param((8, 1, "replicated"), id="8x1"),
+    # The library's twin of the step runs on such a mesh in every run of the tests.
+    pytest.param((8, 1, "replicated"), id="8x1", marks=pytest.mark.long),
     pytest.param((4, 2, "sharded"), id="4x2 with a sharded queue"),
     pytest.param((1, 8, "replicated"), id="1x8", marks=pytest.mark.long),
 ]
