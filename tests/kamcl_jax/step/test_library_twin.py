@@ -242,6 +242,10 @@ def test_the_image_tower_has_the_twin_s_gradients(devices):
     check(IMAGE_TOWER, devices=devices)
 
 
+def test_the_image_tower_has_them_at_an_odd_size():
+    check(Case("image", BATCH, 100), "float64")
+
+
 @pytest.mark.parametrize("option", [{"rematerialise": True}, {"pooling_kernel": "pallas"}])
 def test_options_of_the_image_tower_leave_the_twin_s_gradients(option):
     check(IMAGE_TOWER, **option)
