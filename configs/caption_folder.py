@@ -11,10 +11,10 @@ def get_config(variant: str = "resnet18"):
     """Returns a training on a folder of images.
 
     Args:
-      variant: one of `variants.VARIANTS`, as in `--config=configs/caption_folder.py:resnet50`.
+      variant: One of `variants.VARIANTS`, as in `--config=configs/caption_folder.py:resnet50`.
 
     Raises:
-      ValueError: the variant is unknown.
+      ValueError: The variant is unknown.
     """
     config = variants.get_config("caption_folder", variant)
     config.data.validation = "auto"

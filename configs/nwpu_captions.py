@@ -7,10 +7,10 @@ def get_config(variant: str = "resnet18"):
     """Returns the paper's NWPU-Captions training.
 
     Args:
-      variant: one of `variants.VARIANTS`, as in `--config=configs/nwpu_captions.py:release`.
+      variant: One of `variants.VARIANTS`, as in `--config=configs/nwpu_captions.py:release`.
 
     Raises:
-      ValueError: the variant is unknown.
+      ValueError: The variant is unknown.
     """
     config = variants.get_config("nwpu_captions", variant)
     config.num_epochs = 30

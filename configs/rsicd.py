@@ -7,9 +7,9 @@ def get_config(variant: str = "resnet18"):
     """Returns the paper's RSICD training.
 
     Args:
-      variant: one of `variants.VARIANTS`, as in `--config=configs/rsicd.py:release`.
+      variant: One of `variants.VARIANTS`, as in `--config=configs/rsicd.py:release`.
 
     Raises:
-      ValueError: the variant is unknown.
+      ValueError: The variant is unknown.
     """
     return variants.get_config("rsicd", variant)

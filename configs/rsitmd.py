@@ -7,10 +7,10 @@ def get_config(variant: str = "resnet18"):
     """Returns the paper's RSITMD training.
 
     Args:
-      variant: one of `variants.VARIANTS`, as in `--config=configs/rsitmd.py:release`.
+      variant: One of `variants.VARIANTS`, as in `--config=configs/rsitmd.py:release`.
 
     Raises:
-      ValueError: the variant is unknown.
+      ValueError: The variant is unknown.
     """
     config = variants.get_config("rsitmd", variant)
     config.num_epochs = 30

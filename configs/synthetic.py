@@ -16,10 +16,10 @@ def get_config(variant: str = "small") -> ml_collections.ConfigDict:
     """Returns a training on drawn scenes.
 
     Args:
-      variant: one of `VARIANTS`.
+      variant: One of `VARIANTS`.
 
     Raises:
-      ValueError: the variant is unknown.
+      ValueError: The variant is unknown.
     """
     if variant not in VARIANTS:
         known = ", ".join(VARIANTS)

@@ -7,10 +7,10 @@ def get_config(variant: str = "resnet18"):
     """Returns a UCM-Captions training with the published validation split.
 
     Args:
-      variant: one of `variants.VARIANTS`, as in `--config=configs/ucm_captions.py:resnet50`.
+      variant: One of `variants.VARIANTS`, as in `--config=configs/ucm_captions.py:resnet50`.
 
     Raises:
-      ValueError: the variant is unknown.
+      ValueError: The variant is unknown.
     """
     config = variants.get_config("ucm_captions", variant)
     config.data.validation = "auto"

@@ -44,11 +44,11 @@ def get_config(name: str, variant: str) -> ml_collections.ConfigDict:
     """Returns the base config for a data set of caption files and an image folder.
 
     Args:
-      name: of the data set, and of its config file.
-      variant: a key of `VARIANTS`.
+      name: The name of the data set, which is that of its config file.
+      variant: A key of `VARIANTS`.
 
     Raises:
-      ValueError: the variant is unknown.
+      ValueError: The variant is unknown.
     """
     if variant not in VARIANTS:
         known = ", ".join(VARIANTS)

@@ -121,11 +121,11 @@ def check_with_devices(config: ml_collections.ConfigDict, *, trains: bool = True
     """Checks a config for the devices that there are, and returns their mesh.
 
     Args:
-      config: as `configs.base` describes it.
-      trains: whether the devices must share the training's batches and queues evenly.
+      config: The config.
+      trains: Whether the devices must share the training's batches and queues evenly.
 
     Raises:
-      ConfigError: a field that cannot be.
+      ConfigError: A field cannot be what it is.
     """
     checks.check_config(config)
     try:

@@ -20,9 +20,6 @@ COUNT_UP_TO = 256
 It is at most 256, as a count is kept in a byte.
 """
 
-KERNELS = ("counting", "pallas")
-"""How a GPU counts: by XLA, with a pass over memory for each item, or by `gpo_kernels`."""
-
 BLOCK_ENTRIES = 2**21
 """A CPU counts this many entries at once: its caches hold them, and memory is far slower."""
 
@@ -51,8 +48,9 @@ def descending_ranks(values: jax.Array, kernel: str = "counting") -> jax.Array:
 
     Args:
       values: f32[B, D, N], without NaN.
-      kernel: One of `KERNELS`, for up to `COUNT_UP_TO` items; the result is the same. "pallas" is
-        for one GPU; a CPU interprets it, which is slow and meant for tests.
+      kernel: How up to `COUNT_UP_TO` items are counted; the result is the same. "counting" leaves
+        it to XLA, with a pass over memory for each item. "pallas" is `gpo_kernels`, for one GPU; a
+        CPU interprets it, which is slow and meant for tests.
 
     Returns:
       u8[B, D, N], or i32 for longer lists; every row (b, d, :) is a permutation of 0..N-1.

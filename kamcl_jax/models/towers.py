@@ -50,7 +50,7 @@ class ImageEncoder(nn.Module):
     depth: int = 18  # these three: see `ResNet`
     width: int = 64
     rematerialise: bool = False
-    pooling_kernel: str = "counting"  # of the low-level features, one of `gpo.KERNELS`
+    pooling_kernel: str = "counting"  # of the low-level features, as `gpo.GPO` takes it
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Encoded:

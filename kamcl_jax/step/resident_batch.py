@@ -20,6 +20,15 @@ CHUNK_BYTES = 16 * 2**20
 """The images that are on their way to the devices at once."""
 
 
+_DTYPES = {
+    "image_of_caption": np.int32,
+    "tokens": np.int32,
+    "lengths": np.int32,
+    "word_concepts": np.uint8,
+    "image_concepts": np.float32,
+}
+
+
 class ResidentExamples(struct.PyTreeNode):
     """A split of N images and M captions as tables on the devices; see `Examples`.
 
@@ -84,12 +93,11 @@ def table_bytes(examples: Examples, *, with_texts: bool = False) -> int:
       examples: The split.
       with_texts: Whether the tables have `text_of_caption`.
     """
-    captions, images = len(examples.captions), len(examples.images)
-    concepts = examples.word_concepts.shape[1]
-    numbers = captions * (examples.tokens.shape[1] + 2 + with_texts) + images * concepts
+    arrays = {name: getattr(examples, name) for name in _DTYPES}
+    sizes = [math.prod(x.shape) * np.dtype(_DTYPES[name]).itemsize for name, x in arrays.items()]
     pixels = math.prod(examples.images.shape) * examples.images.dtype.itemsize
-    words = math.prod(examples.word_concepts.shape) * examples.word_concepts.dtype.itemsize
-    return pixels + words + numbers * np.dtype(np.int32).itemsize
+    texts = len(examples.captions) * np.dtype(np.int32).itemsize if with_texts else 0
+    return pixels + sum(sizes) + texts
 
 
 def load(
@@ -110,11 +118,7 @@ def load(
     put = partial(_put, place=layout.whole)
     return ResidentExamples(
         images=_put_in_chunks(examples.images, layout.whole, chunk_bytes),
-        image_of_caption=put(np.asarray(examples.image_of_caption, np.int32)),
-        tokens=put(np.asarray(examples.tokens, np.int32)),
-        lengths=put(np.asarray(examples.lengths, np.int32)),
-        word_concepts=put(np.asarray(examples.word_concepts)),
-        image_concepts=put(np.asarray(examples.image_concepts, np.float32)),
+        **{name: put(np.asarray(getattr(examples, name), _DTYPES[name])) for name in _DTYPES},
         text_of_caption=None if texts is None else put(np.asarray(texts, np.int32)),
     )
 

@@ -16,9 +16,6 @@ LEARNING_RATE, EPSILON = 2e-4, 1e-3
 """Adam's. With its usual epsilon, entries whose gradient is rounding noise move by the whole
 learning rate, and no comparison after a step is well conditioned."""
 
-EPOCHS = (0, 10, 11, 12)
-"""The concept loss takes part from epoch 11 on."""
-
 POOL_LENGTHS = (2, 6, 7, 15, 64, 192)
 """Numbers of items: those of the towers' poolings, and two odd ones."""
 

@@ -163,7 +163,7 @@ def test_the_docs_page_has_the_table():
     assert fields.markdown_table() in page.read_text()
 
 
-def test_every_default_keeps_its_rule_and_its_type():
+def test_every_default_keeps_its_rule_and_is_described():
     fields.check_fields(fields.default_config())
     for name, field in fields.FIELDS.items():
         assert field.about.endswith((".", "...")), name
