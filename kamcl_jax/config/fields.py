@@ -225,9 +225,9 @@ FIELDS: dict[str, Field] = {
         False, SWITCH, "The backward pass computes blocks once more, to save memory.", FREE
     ),
     "image_encoder.pooling_kernel": Field(
-        "counting",
-        one_of("counting", "pallas"),
-        "How low-level features are ranked; 'pallas' is for one GPU and not measured yet.",
+        "auto",
+        one_of("auto", "counting", "pallas"),
+        "How both towers' poolings are computed: by a GPU's kernels, or by XLA's loops.",
         FREE,
     ),
     "image_encoder.pretrained": Field(

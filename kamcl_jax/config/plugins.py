@@ -44,7 +44,7 @@ _OWN: dict[str, dict[str, object]] = {
     "image_encoder": {
         "image_encoder.pretrained": "",
         "image_encoder.rematerialise": False,
-        "image_encoder.pooling_kernel": "counting",
+        "image_encoder.pooling_kernel": "auto",
         "momentum_coverage": "all",
     },
     "text_encoder": {
@@ -116,7 +116,10 @@ def _first_line(error: Exception) -> str:
 
 
 def make_model(
-    config: ml_collections.ConfigDict, num_tokens: int, num_concepts: int
+    config: ml_collections.ConfigDict,
+    num_tokens: int,
+    num_concepts: int,
+    platform: str | None = None,
 ) -> DualEncoder:
     """Returns both towers: the paper's, or those that the config names.
 
@@ -124,8 +127,13 @@ def make_model(
       config: The config, checked.
       num_tokens: The rows of the word embedding, the padding included.
       num_concepts: The concepts that the data set really has.
+      platform: The kind of device that it will run on, as JAX names it; None stands for the kind
+        that JAX computes on here.
     """
     image, text = config.image_encoder, config.text_encoder
+    kernel = image.pooling_kernel
+    if kernel == "auto":
+        kernel = "pallas" if (platform or jax.default_backend()) == "gpu" else "counting"
     widths = {"num_concepts": num_concepts, "embedding_size": config.embedding_size}
     if image.module:
         image_encoder = _make_other(config, "image_encoder", widths)
@@ -135,7 +143,7 @@ def make_model(
             depth=image.depth,
             width=image.width,
             rematerialise=image.rematerialise,
-            pooling_kernel=image.pooling_kernel,
+            pooling_kernel=kernel,
         )
     if text.module:
         text_encoder = _make_other(config, "text_encoder", {"num_tokens": num_tokens, **widths})
@@ -147,6 +155,7 @@ def make_model(
             hidden_width=text.hidden_width,
             dropout=text.dropout,
             caption_padding=config.caption_padding,
+            pooling_kernel=kernel,
         )
     return DualEncoder(image_encoder, text_encoder)
 

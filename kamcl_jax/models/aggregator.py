@@ -35,14 +35,14 @@ class HierarchicalAggregator(nn.Module):
     """Low-, high-level and final features, each pooled its own way, then pooled together."""
 
     embedding_size: int  # E
-    pooling_kernel: str = "counting"  # of the low-level features, by far the most
+    pooling_kernel: str = "counting"  # as `GPO` takes it
 
     @nn.compact
     def __call__(self, stages: Sequence[jax.Array]) -> jax.Array:
         """Maps the four stages, f32[B, H_s, W_s, C_s], to the latent vector f32[B, E]."""
         levels = jnp.stack([self.final(stages), self.low(stages), self.high(stages)], axis=1)
         items = jnp.concatenate([SharedMLP(name="mlp")(levels), levels], axis=1)
-        return GPO(name="gpo")(items.swapaxes(1, 2))
+        return self._gpo("gpo")(items.swapaxes(1, 2))
 
     @nn.nowrap
     def final(self, stages: Sequence[jax.Array]) -> jax.Array:
@@ -52,7 +52,7 @@ class HierarchicalAggregator(nn.Module):
         brought to E by a linear layer.
         """
         batch, _, _, channels = stages[3].shape
-        pooled = GPO(name="final_gpo")(stages[3].reshape(batch, -1, channels).swapaxes(1, 2))
+        pooled = self._gpo("final_gpo")(stages[3].reshape(batch, -1, channels).swapaxes(1, 2))
         if channels == self.embedding_size:
             return pooled
         return layers.dense(self.embedding_size, channels, "final_linear")(pooled)
@@ -62,8 +62,7 @@ class HierarchicalAggregator(nn.Module):
         """GPO over the channel maps of stages 1 and 2, then linear -> f32[B, E]."""
         maps = jnp.concatenate([stages[0], upsample_to(stages[1], stages[0])], axis=-1)
         batch, _, _, channels = maps.shape
-        low_gpo = GPO(kernel=self.pooling_kernel, name="low_gpo")
-        pooled = low_gpo(maps.reshape(batch, -1, channels))
+        pooled = self._gpo("low_gpo")(maps.reshape(batch, -1, channels))
         return layers.dense(self.embedding_size, pooled.shape[-1], "low_linear")(pooled)
 
     @nn.nowrap
@@ -72,3 +71,6 @@ class HierarchicalAggregator(nn.Module):
         maps = jnp.concatenate([stages[2], upsample_to(stages[3], stages[2])], axis=-1)
         pooled = maps.mean(axis=(1, 2))
         return layers.dense(self.embedding_size, pooled.shape[-1], "high_linear")(pooled)
+
+    def _gpo(self, name: str) -> GPO:
+        return GPO(kernel=self.pooling_kernel, name=name)

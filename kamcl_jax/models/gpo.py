@@ -4,7 +4,8 @@ Chen et al., "Learning the Best Pooling Strategy for Visual Semantic Embedding" 
 in KAMCL's architecture figure.
 """
 
-from functools import partial
+from types import ModuleType
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,22 +50,25 @@ def descending_ranks(values: jax.Array, kernel: str = "counting") -> jax.Array:
     Args:
       values: f32[B, D, N], without NaN.
       kernel: How up to `COUNT_UP_TO` items are counted; the result is the same. "counting" leaves
-        it to XLA, with a pass over memory for each item. "pallas" is `gpo_kernels`, for one GPU; a
-        CPU interprets it, which is slow and meant for tests.
+        it to XLA, with a pass over memory for each item. "pallas" is a GPU's kernel, see
+        `gpo_kernels`; a CPU interprets it, which is slow and meant for tests.
 
     Returns:
       u8[B, D, N], or i32 for longer lists; every row (b, d, :) is a permutation of 0..N-1.
     """
     if values.shape[-1] > COUNT_UP_TO:
         return sorted_ranks(values)
-    keys = _ordered_integers(values)
     if kernel == "pallas":
-        # Imported here: Pallas is experimental, and a training without it should not depend on it.
-        from kamcl_jax.models.gpo_kernels import count_ahead
-
-        interpreted = partial(count_ahead, interpret=True)
-        return jax.lax.platform_dependent(keys, cpu=interpreted, default=count_ahead)
+        return _kernels().count_ahead(values)
+    keys = _ordered_integers(values)
     return jax.lax.platform_dependent(keys, cpu=_count_by_blocks, default=_count)
+
+
+def _kernels() -> ModuleType:
+    # Imported here: Pallas is experimental, and a training without it should not depend on it.
+    from kamcl_jax.models import gpo_kernels
+
+    return gpo_kernels
 
 
 def sorted_ranks(values: jax.Array) -> jax.Array:
@@ -175,9 +179,13 @@ class GPO(nn.Module):
         """
         codes = self._codes(num_items)
         present = jnp.arange(num_items) < counts[:, None]
-        # The forward direction never sees the end, so one run serves every length.
-        ahead = self.forward_gru(codes, jnp.ones((1, num_items), bool))
-        behind = self.backward_gru(codes, present, reverse=True)
+        directions = self.forward_gru(codes), self.backward_gru(codes)
+        if self.kernel == "pallas" and self.hidden_width.bit_count() == 1:
+            ahead, behind = run_by_kernel(*directions, counts)
+        else:
+            # The forward direction never sees the end, so one run serves every length.
+            ahead = run(directions[0], jnp.ones((1, num_items), bool))
+            behind = run(directions[1], present, reverse=True)
         scores = self.score((ahead + behind) / 2)[..., 0] / self.temperature
         return jax.nn.softmax(scores, axis=-1, where=present)
 
@@ -198,19 +206,23 @@ class GPO(nn.Module):
         return pool_sorted(features, by_count[valid.sum(axis=1) - 1], valid, self.kernel)
 
 
+class Gates(NamedTuple):
+    """What one direction of a `torch.nn.GRU` of width H needs to run over N positions."""
+
+    inputs: jax.Array  # f32[N, 3 H]: of the gates reset, update, candidate; multiplied and biased
+    kernel: jax.Array  # f32[H, 3 H], the recurrent one
+    bias: jax.Array  # f32[3 H], the recurrent one
+
+
 class GRUDirection(nn.Module):
-    """One direction of a `torch.nn.GRU` that runs over one sequence cut at several lengths."""
+    """The parameters of one direction of a `torch.nn.GRU`."""
 
     input_width: int
     hidden_width: int
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, present: jax.Array, reverse: bool = False) -> jax.Array:
-        """Runs over f32[N, input_width]; `present`, bool[M, N], says which positions row m has.
-
-        Absent positions leave the state at zero. It returns the state after each position, in the
-        order of the inputs: f32[M, N, hidden_width], float32 at least whatever the parameters'.
-        """
+    def __call__(self, inputs: jax.Array) -> Gates:
+        """Makes the gates of f32[N, input_width], float32 at least whatever the parameters'."""
         gates = 3 * self.hidden_width
         init = layers.uniform_init(self.hidden_width**-0.5)
         input_kernel = self.param("input_kernel", init, (self.input_width, gates))
@@ -219,21 +231,55 @@ class GRUDirection(nn.Module):
         recurrent_bias = self.param("recurrent_bias", init, (gates,))
         # In float32: rounding adds up over the many positions, and the widths are tiny.
         wide = jnp.promote_types(input_kernel.dtype, jnp.float32)
-        recurrent_kernel, recurrent_bias = (
-            x.astype(wide) for x in (recurrent_kernel, recurrent_bias)
-        )
         projected = inputs @ input_kernel.astype(wide) + input_bias.astype(wide)
+        return Gates(projected, recurrent_kernel.astype(wide), recurrent_bias.astype(wide))
 
-        def step(state, item):
-            from_input, here = item
-            input_r, input_z, input_n = jnp.split(from_input, 3)
-            state_r, state_z, state_n = jnp.split(state @ recurrent_kernel + recurrent_bias, 3, -1)
-            reset = jax.nn.sigmoid(input_r + state_r)
-            update = jax.nn.sigmoid(input_z + state_z)
-            candidate = jnp.tanh(input_n + reset * state_n)
-            state = jnp.where(here[:, None], (1 - update) * candidate + update * state, 0)
-            return state, state
 
-        start = jnp.zeros((present.shape[0], self.hidden_width), projected.dtype)
-        _, states = jax.lax.scan(step, start, (projected, present.T), reverse=reverse)
-        return jnp.moveaxis(states, 0, 1)
+def run(gates: Gates, present: jax.Array, reverse: bool = False) -> jax.Array:
+    """Runs one direction over one sequence that is cut at several lengths.
+
+    Args:
+      gates: Those of the direction at the N positions.
+      present: bool[M, N], the positions that row m has. Absent ones leave the state at zero.
+      reverse: Whether to begin at the last position.
+
+    Returns:
+      f32[M, N, H], the state after each position, in the order of the inputs.
+    """
+
+    def step(state, item):
+        from_input, here = item
+        input_r, input_z, input_n = jnp.split(from_input, 3)
+        state_r, state_z, state_n = jnp.split(state @ gates.kernel + gates.bias, 3, -1)
+        reset = jax.nn.sigmoid(input_r + state_r)
+        update = jax.nn.sigmoid(input_z + state_z)
+        candidate = jnp.tanh(input_n + reset * state_n)
+        state = jnp.where(here[:, None], (1 - update) * candidate + update * state, 0)
+        return state, state
+
+    start = jnp.zeros((present.shape[0], gates.kernel.shape[0]), gates.inputs.dtype)
+    _, states = jax.lax.scan(step, start, (gates.inputs, present.T), reverse=reverse)
+    return jnp.moveaxis(states, 0, 1)
+
+
+def run_by_kernel(
+    forward: Gates, backward: Gates, counts: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Does `run` for both directions at once, by a GPU's kernel.
+
+    Args:
+      forward: The gates of the forward direction at N positions.
+      backward: Those of the backward direction.
+      counts: i32[M], the positions that row m has: the first ones.
+
+    Returns:
+      f32[M, N, H] of each direction; absent positions are zero in both.
+    """
+    num_items = forward.inputs.shape[0]
+    # The kernel runs one way only: the backward direction gets its inputs in reverse.
+    turned = backward._replace(inputs=backward.inputs[::-1])
+    inputs, kernel, bias = (jnp.stack(pair) for pair in zip(forward, turned, strict=True))
+    start = jnp.stack([jnp.zeros_like(counts), num_items - counts])
+    stop = jnp.stack([counts, jnp.full_like(counts, num_items)])
+    ahead, behind = _kernels().gru_states(inputs, kernel, bias, start, stop)
+    return ahead, behind[:, ::-1]

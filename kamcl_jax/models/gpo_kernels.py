@@ -1,15 +1,25 @@
-"""A Pallas kernel that counts ranks on a GPU in registers instead of in many passes over memory.
+"""The GPO's kernels for a GPU: its GRU and the ranks of its items, each in a single launch.
 
-It is written for Triton, Pallas's way to GPUs of all generations: blocks are powers of two, and
-what is chosen by a number that the compiler doesn't know is loaded, not cut out of registers.
+A loop of XLA's launches several kernels for each of its rounds, and every launch costs some
+microseconds, whatever it computes. Here the loop is inside of the kernel. The kernels are Pallas's
+for Triton, which is its way to GPUs of all generations: arrays in registers have powers of two as
+lengths, and what is chosen by a number that the compiler does not know is loaded, not cut out.
+A CPU interprets the kernels, which is slow and meant for tests.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.pallas import triton
+from jax.sharding import NamedSharding, PartitionSpec
+
+RANKED_UP_TO = 256
+"""The longest lists that `count_ahead` ranks, as a count is a byte."""
 
 ITEMS = 64
 """A program ranks this many items of a row; ResNet-18 has 192, three times as many."""
@@ -24,53 +34,63 @@ threads of a row.
 WARPS = 4
 
 
-def count_ahead(keys: jax.Array, *, interpret: bool = False) -> jax.Array:
+@custom_partitioning
+def count_ahead(values: jax.Array) -> jax.Array:
     """Counts, for each item, the larger ones of its row and the equal ones before it.
 
     A program of the grid holds a tile of rows x items in registers and goes through the items of
-    these rows once: N^2 comparisons a row as in `gpo`, but the keys are read from memory about once
-    and each count is written once.
-
-    The compiler cannot partition it. On several devices, call it inside `jax.shard_map` with the
-    batch axis split as the features' is, and D and N whole. `check_vma=False` is needed there, as
-    the kernel does not say over which axes its result varies.
+    these rows once: N^2 comparisons a row as in `gpo`, but the values are read from memory about
+    once and each count is written once. All comparisons read the same memory, so that every row of
+    the result is a permutation, however many of the values are equal. On several devices, each one
+    ranks the rows that it holds.
 
     Args:
-      keys: i32[B, D, N], or of another integer dtype; 1 <= N <= 256, as a count is a byte.
-      interpret: Whether to run as ordinary XLA operations, slowly, on any device.
+      values: f32[B, D, N], or of another dtype, without NaN; 1 <= N <= `RANKED_UP_TO`.
 
     Returns:
       u8[B, D, N]; every row (b, d, :) is a permutation of 0..N-1.
     """
-    num_items = keys.shape[-1]
+    num_items = values.shape[-1]
     width = min(ITEMS, pl.next_power_of_2(num_items))
     height = ENTRIES // width
-    rows = keys.reshape(-1, num_items)
+    rows = values.reshape(-1, num_items)
     # The kernel reads whole tiles. The padding is ranked, too, but rivals nobody and is cut off.
     padded = jnp.pad(rows, ((0, -len(rows) % height), (0, -num_items % width)))
-    counts = pl.pallas_call(
+    counts = _launch(
         partial(_count_tile, num_items=num_items),
-        out_shape=jax.ShapeDtypeStruct(padded.shape, jnp.uint8),
-        grid=(padded.shape[0] // height, padded.shape[1] // width),
-        in_specs=[pl.BlockSpec((height, padded.shape[1]), lambda row, _: (row, 0))],
-        out_specs=pl.BlockSpec((height, width), lambda row, item: (row, item)),
-        interpret=interpret,
-        compiler_params=triton.CompilerParams(num_warps=WARPS),
-        name="count_ahead",
-    )(padded)
-    return counts[: len(rows), :num_items].reshape(keys.shape)
+        "count_ahead",
+        jax.ShapeDtypeStruct(padded.shape, jnp.uint8),
+        (padded.shape[0] // height, padded.shape[1] // width),
+        [pl.BlockSpec((height, padded.shape[1]), lambda row, _: (row, 0))],
+        pl.BlockSpec((height, width), lambda row, item: (row, item)),
+        padded,
+    )
+    return counts[: len(rows), :num_items].reshape(values.shape)
 
 
-def _count_tile(keys, counts, *, num_items: int) -> None:
+def _on_each_device(mesh: Any, shapes: Any, result: Any) -> tuple[Any, ...]:
+    """Tells the compiler how the devices of a mesh share `count_ahead`: they split B and D."""
+    del result
+    batch, rows, _ = (*shapes[0].sharding.spec, None, None, None)[:3]
+    split = NamedSharding(mesh, PartitionSpec(batch, rows, None))
+    return mesh, count_ahead.fun, split, (split,)
+
+
+count_ahead.def_partition(
+    partition=_on_each_device, sharding_rule="b d n -> b d n", need_replication_factors=("n",)
+)
+
+
+def _count_tile(values: Any, counts: Any, *, num_items: int) -> None:
     """Ranks the items of one tile among `num_items`, all of those in its rows but the padding."""
     width = counts.shape[1]
     start = pl.program_id(1) * width
     end = jnp.minimum(start + width, num_items)
-    own = keys[:, pl.ds(start, width)]
+    own = values[:, pl.ds(start, width)]
     places = start + jax.lax.broadcasted_iota(jnp.int32, own.shape, 1)
 
     def other(place):
-        return keys[:, pl.ds(place, 1)]
+        return values[:, pl.ds(place, 1)]
 
     # Only within the tile does each pair have to be asked which of the two comes first.
     def before(place, count):
@@ -89,3 +109,172 @@ def _count_tile(keys, counts, *, num_items: int) -> None:
     count = jax.lax.fori_loop(start, end, within, count)
     count = jax.lax.fori_loop(end, num_items, after, count)
     counts[...] = count.astype(jnp.uint8)
+
+
+@jax.custom_vjp
+def gru_states(
+    projected: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    start: jax.Array,
+    stop: jax.Array,
+) -> jax.Array:
+    """Runs small GRUs over several sequences at once and returns their states.
+
+    The equations are those of `torch.nn.GRU`: with the gates' inputs x and what the kernel makes of
+    the state h, reset = s(x_r + h_r), update = s(x_z + h_z), candidate = tanh(x_n + reset h_n) and
+    h' = (1 - update) candidate + update h. A program of the grid has a GRU and a row; it keeps the
+    state and the GRU's kernel in registers.
+
+    Args:
+      projected: f32[G, N, 3 H], the inputs of the gates (reset, update, candidate) of G GRUs, which
+        all rows share.
+      kernel: f32[G, H, 3 H], the recurrent kernels; H is a power of two.
+      bias: f32[G, 3 H], the recurrent biases.
+      start: i32[G, M], the first step at which a row is present.
+      stop: i32[G, M], the step after the last one.
+
+    Returns:
+      f32[G, M, N, H]: the states after each step, zero where a row is absent.
+    """
+    return _gru_forward(projected, kernel, bias, start, stop)[0]
+
+
+def _gru_forward(projected, kernel, bias, start, stop):
+    (count, steps, _), rows, hidden = projected.shape, start.shape[1], kernel.shape[1]
+    states = _on_rows(
+        _run_row,
+        "gpo_gru_forward",
+        jax.ShapeDtypeStruct((count, rows, steps, hidden), projected.dtype),
+        of_gru=(projected, kernel, bias[:, None]),
+        of_row=(start[..., None], stop[..., None]),
+    )
+    return states, (projected, kernel, bias, start, stop, states)
+
+
+def _gru_backward(saved, gradient):
+    projected, kernel, bias, start, stop, states = saved
+    step = jnp.arange(states.shape[2])
+    present = (start[..., None] <= step) & (step < stop[..., None])
+    before = jnp.pad(states, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
+    # All that does not depend on later steps is computed for all of them at once, outside.
+    exact = partial(jnp.einsum, precision="highest")
+    from_state = exact("gmnh,ghk->gmnk", before, kernel) + bias[:, None, None]
+    input_r, input_z, input_n = jnp.split(projected[:, None], 3, axis=-1)
+    state_r, state_z, state_n = jnp.split(from_state, 3, axis=-1)
+    reset, update = jax.nn.sigmoid(input_r + state_r), jax.nn.sigmoid(input_z + state_z)
+    candidate = jnp.tanh(input_n + reset * state_n)
+    # What a state's gradient is multiplied by to be that of the candidate's input and so on.
+    of_candidate = (1 - update) * (1 - candidate**2)
+    of_reset = of_candidate * state_n * reset * (1 - reset)
+    of_update = (before - candidate) * update * (1 - update)
+    factors = jnp.stack([of_reset, of_update, of_candidate * reset, update], axis=3)
+    factors = jnp.where(present[..., None, None], factors, 0)
+
+    totals = _on_rows(
+        _run_row_back,
+        "gpo_gru_backward",
+        jax.ShapeDtypeStruct(states.shape, states.dtype),
+        of_gru=(kernel,),
+        of_row=(factors, jnp.where(present[..., None], gradient, 0)),
+    )
+    d_state = totals[:, :, :, None] * factors[:, :, :, :3]
+    d_input = d_state.at[:, :, :, 2].set(totals * jnp.where(present[..., None], of_candidate, 0))
+    d_state, d_input = (x.reshape(*x.shape[:3], -1) for x in (d_state, d_input))
+    d_kernel = exact("gmnh,gmnk->ghk", before, d_state)
+    return d_input.sum(1), d_kernel, d_state.sum((1, 2)), None, None
+
+
+gru_states.defvjp(_gru_forward, _gru_backward)
+
+
+def _on_rows(
+    body: Callable[..., None],
+    name: str,
+    result: jax.ShapeDtypeStruct,
+    of_gru: tuple[jax.Array, ...],
+    of_row: tuple[jax.Array, ...],
+) -> jax.Array:
+    """Runs a kernel's body for each GRU and row: on arrays [G, ...] and [G, M, ...]."""
+    per_gru = [
+        pl.BlockSpec((None, *x.shape[1:]), lambda g, m, n=x.ndim: (g,) + (0,) * (n - 1))
+        for x in of_gru
+    ]
+    rows: list[Any] = [*of_row, result]
+    per_row = [
+        pl.BlockSpec((None, None, *x.shape[2:]), lambda g, m, n=x.ndim: (g, m) + (0,) * (n - 2))
+        for x in rows
+    ]
+    return _launch(
+        body,
+        name,
+        result,
+        result.shape[:2],
+        [*per_gru, *per_row[:-1]],
+        per_row[-1],
+        *of_gru,
+        *of_row,
+    )
+
+
+def _launch(
+    body: Callable[..., None],
+    name: str,
+    result: jax.ShapeDtypeStruct,
+    grid: tuple[int, ...],
+    in_specs: list[pl.BlockSpec],
+    out_specs: pl.BlockSpec,
+    *arrays: jax.Array,
+) -> jax.Array:
+    def call(*arrays: jax.Array, interpret: bool) -> jax.Array:
+        return pl.pallas_call(
+            body,
+            out_shape=result,
+            grid=grid,
+            in_specs=in_specs,
+            out_specs=out_specs,
+            interpret=interpret,
+            compiler_params=triton.CompilerParams(num_warps=WARPS),
+            name=name,
+        )(*arrays)
+
+    interpreted, compiled = (partial(call, interpret=here) for here in (True, False))
+    return jax.lax.platform_dependent(*arrays, cpu=interpreted, default=compiled)
+
+
+def _run_row(projected: Any, kernel: Any, bias: Any, start: Any, stop: Any, states: Any) -> None:
+    hidden = states.shape[1]
+    gates = [pl.ds(gate * hidden, hidden) for gate in range(3)]
+    kernels, biases = [kernel[:, gate] for gate in gates], [bias[0, gate] for gate in gates]
+    first, end = start[0], stop[0]
+
+    def step(t, state):
+        column = state[:, None]
+        # Sums of products, as a row is far smaller than what a tensor core multiplies.
+        from_state = [
+            jnp.sum(column * by, axis=0) + add for by, add in zip(kernels, biases, strict=True)
+        ]
+        reset, update = (jax.nn.sigmoid(projected[t, gates[i]] + from_state[i]) for i in range(2))
+        candidate = jnp.tanh(projected[t, gates[2]] + reset * from_state[2])
+        new = (1 - update) * candidate + update * state
+        new = jnp.where((first <= t) & (t < end), new, 0)
+        states[t, :] = new
+        return new
+
+    jax.lax.fori_loop(0, states.shape[0], step, jnp.zeros(hidden, states.dtype))
+
+
+def _run_row_back(kernel: Any, factors: Any, gradient: Any, totals: Any) -> None:
+    steps, hidden = totals.shape
+    kernels = [kernel[:, pl.ds(gate * hidden, hidden)] for gate in range(3)]
+
+    def step(count, later):
+        t = steps - 1 - count
+        total = gradient[t, :] + later
+        totals[t, :] = total
+        back = total * factors[t, 3, :]
+        for gate, by in enumerate(kernels):
+            back += jnp.sum((total * factors[t, gate, :])[None, :] * by, axis=1)
+        return back
+
+    jax.lax.fori_loop(0, steps, step, jnp.zeros(hidden, totals.dtype))

@@ -4,6 +4,8 @@ It embeds words and runs a GRU whose dropout masks are drawn once a sequence and
 shared by all time steps (Gal & Ghahramani 2016). The PyTorch ecosystem calls it "BayesianUniSkip".
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -82,8 +84,8 @@ def gru_states(
     reset = s(x_r + (m_r h) W_r), update = s(x_u + (m_u h) W_u),
     candidate = tanh(x_c + reset * ((m_c h) W_c)), h' = (1 - update) * candidate + update * h.
 
-    The loops end after the longest caption of the batch, whatever the padding, and the kernel's
-    gradient is one product over all steps after the backward loop instead of one a step.
+    The kernel's gradient is one product over all steps after the backward loop instead of one a
+    step. How the loops are run is a matter of the device: see `_run` and `_run_unrolled`.
 
     All arrays share one float dtype, which the loops compute in; the kernel's gradient is summed
     over the steps and the batch in float32 at least.
@@ -98,7 +100,35 @@ def gru_states(
     Returns:
       f32[T, B, H], zero from each caption's end on.
     """
-    return _run(kernel, projected, mask, lengths, keep_gates=False)[0]
+    return _states_and_gates(kernel, projected, mask, lengths, keep_gates=False)[0]
+
+
+def _states_and_gates(kernel, projected, mask, lengths, keep_gates):
+    """Returns f32[T, B, H], and f32[T, 4, B, H]: the gates and the candidate's part of the state.
+
+    The gates are None where they are not kept.
+    """
+    how = {"default": _run, "cuda": _run_unrolled, "rocm": _run_unrolled}
+    return jax.lax.platform_dependent(
+        kernel,
+        projected,
+        mask,
+        lengths,
+        **{name: partial(run, keep_gates=keep_gates) for name, run in how.items()},
+    )
+
+
+def _gates(from_input, from_state):
+    """Returns reset, update and candidate of a step, and the candidate's part of the state."""
+    reset = jax.nn.sigmoid(from_input[0] + from_state[0])
+    update = jax.nn.sigmoid(from_input[1] + from_state[1])
+    return reset, update, jnp.tanh(from_input[2] + reset * from_state[2]), from_state[2]
+
+
+def _next(state, gates, present):
+    """Returns the state f32[B, H] after a step."""
+    _, update, candidate, _ = gates
+    return jnp.where(present[:, None], (1 - update) * candidate + update * state, 0)
 
 
 def _by_gate(kernel: jax.Array) -> list[jax.Array]:
@@ -107,6 +137,7 @@ def _by_gate(kernel: jax.Array) -> list[jax.Array]:
 
 
 def _run(kernel, projected, mask, lengths, keep_gates):
+    """Loops until the longest caption of the batch ends, whatever the padding."""
     steps, _, batch, hidden = projected.shape
     buffer = jnp.zeros((steps, batch, hidden), projected.dtype)
     gates = jnp.zeros((steps, 4, batch, hidden), projected.dtype) if keep_gates else None
@@ -115,16 +146,13 @@ def _run(kernel, projected, mask, lengths, keep_gates):
     def step(t, carry):
         state, states, gates = carry
         # Three products: a batched one is not faster, and a fused one has no place for the masks.
-        from_reset, from_update, from_candidate = (
+        from_state = [
             (state * gate_mask) @ gate for gate_mask, gate in zip(mask, kernels, strict=True)
-        )
-        reset = jax.nn.sigmoid(projected[t, 0] + from_reset)
-        update = jax.nn.sigmoid(projected[t, 1] + from_update)
-        candidate = jnp.tanh(projected[t, 2] + reset * from_candidate)
-        new = (1 - update) * candidate + update * state
-        new = jnp.where((t < lengths)[:, None], new, 0)
+        ]
+        of_step = _gates(projected[t], from_state)
+        new = _next(state, of_step, t < lengths)
         if gates is not None:
-            gates = gates.at[t].set(jnp.stack([reset, update, candidate, from_candidate]))
+            gates = gates.at[t].set(jnp.stack(of_step))
         return new, states.at[t].set(new), gates
 
     start = jnp.zeros((batch, hidden), projected.dtype)
@@ -133,42 +161,124 @@ def _run(kernel, projected, mask, lengths, keep_gates):
     return states, gates
 
 
+UNROLLED = 64
+"""So many steps of the GRU follow each other without a loop on a GPU; longer captions loop."""
+
+ROWS = 8
+"""A GPU multiplies 16-bit matrices of a multiple of so many rows; XLA would pad at every step."""
+
+
+def _run_unrolled(kernel, projected, mask, lengths, keep_gates):
+    """Runs over the padding, too, with three launches for a step: a product and two for the rest.
+
+    A loop launches more kernels than these for each of its rounds, and the host would wait for each
+    round to know whether it was the last one.
+    """
+    batch = projected.shape[2]
+    projected, mask, lengths = (
+        _with_whole_rows(x, axis) for x, axis in ((projected, 2), (mask, 1), (lengths, 0))
+    )
+
+    def step(state, item):
+        t, from_input = item
+        from_state = jnp.einsum("gbh,ghk->gbk", state * mask, kernel)
+        new = _next(state, _gates(from_input, from_state), t < lengths)
+        return new, (new, from_state)
+
+    items = jnp.arange(len(projected)), projected
+    _, (states, from_state) = _scan(step, jnp.zeros_like(projected[0, 0]), items)
+    gates = None
+    if keep_gates:  # of all steps at once
+        gates = jnp.stack(jax.vmap(_gates)(projected, from_state), axis=1)[:, :, :batch]
+    return states[:, :batch], gates
+
+
+def _scan(step, start, items, reverse=False):
+    unroll = min(len(items[0]), UNROLLED)
+    return jax.lax.scan(step, start, items, reverse=reverse, unroll=unroll)
+
+
+def _with_whole_rows(x: jax.Array, axis: int) -> jax.Array:
+    """Fills the batch up to a multiple of `ROWS`; an axis of 1 is broadcast and stays."""
+    missing = -x.shape[axis] % ROWS if x.shape[axis] > 1 else 0
+    return jnp.pad(x, [(0, missing if at == axis else 0) for at in range(x.ndim)])
+
+
 def _forward(kernel, projected, mask, lengths):
-    states, gates = _run(kernel, projected, mask, lengths, keep_gates=True)
+    states, gates = _states_and_gates(kernel, projected, mask, lengths, keep_gates=True)
     return states, (kernel, mask, lengths, states, gates)
 
 
 def _backward(saved, gradient):
     kernel, mask, lengths, states, gates = saved
-    steps, batch, hidden = states.shape
     before = jnp.concatenate([jnp.zeros_like(states[:1]), states[:-1]])
-    kernels = _by_gate(kernel)
-
-    def step(count, carry):
-        t = last - 1 - count
-        from_later, d_projected = carry
-        reset, update, candidate, from_candidate = gates[t]
-        d_state = jnp.where((t < lengths)[:, None], gradient[t] + from_later, 0)
-        d_candidate = d_state * (1 - update) * (1 - candidate**2)
-        d_update = d_state * (before[t] - candidate) * update * (1 - update)
-        d_reset = d_candidate * from_candidate * reset * (1 - reset)
-        products = (d_reset, d_update, d_candidate * reset)
-        to_earlier = d_state * update
-        for gate_mask, gate, product in zip(mask, kernels, products, strict=True):
-            to_earlier += (product @ gate.T) * gate_mask
-        d_projected = d_projected.at[t].set(jnp.stack([d_reset, d_update, d_candidate]))
-        return to_earlier, d_projected
-
-    last = jnp.minimum(lengths.max(), steps)
-    start = jnp.zeros((batch, hidden), states.dtype)
-    buffer = jnp.zeros((steps, len(GATES), batch, hidden), states.dtype)
-    _, d_projected = jax.lax.fori_loop(0, last, step, (start, buffer))
-
+    d_projected = jax.lax.platform_dependent(
+        kernel,
+        mask,
+        lengths,
+        before,
+        gates,
+        gradient,
+        default=_run_back,
+        cuda=_run_back_unrolled,
+        rocm=_run_back_unrolled,
+    )
     d_products = d_projected.at[:, 2].multiply(gates[:, 0])
     masked = before[:, None] * mask
     wide = jnp.promote_types(kernel.dtype, jnp.float32)
     d_kernel = jnp.einsum("tgbh,tgbk->ghk", masked, d_products, preferred_element_type=wide)
     return d_kernel.astype(kernel.dtype), d_projected, jnp.zeros_like(mask), None
+
+
+def _cell_back(d_state, gates, before):
+    """Returns the gradients f32[3, B, H] of a step's inputs, and of its products with the state."""
+    reset, update, candidate, from_candidate = gates
+    d_candidate = d_state * (1 - update) * (1 - candidate**2)
+    d_update = d_state * (before - candidate) * update * (1 - update)
+    d_reset = d_candidate * from_candidate * reset * (1 - reset)
+    return jnp.stack([d_reset, d_update, d_candidate]), (d_reset, d_update, d_candidate * reset)
+
+
+def _run_back(kernel, mask, lengths, before, gates, gradient):
+    """Loops back from the end of the longest caption and returns the inputs' gradient."""
+    steps, batch, hidden = before.shape
+    kernels = _by_gate(kernel)
+
+    def step(count, carry):
+        t = last - 1 - count
+        from_later, d_projected = carry
+        d_state = jnp.where((t < lengths)[:, None], gradient[t] + from_later, 0)
+        d_input, products = _cell_back(d_state, gates[t], before[t])
+        to_earlier = d_state * gates[t, 1]
+        for gate_mask, gate, product in zip(mask, kernels, products, strict=True):
+            to_earlier += (product @ gate.T) * gate_mask
+        return to_earlier, d_projected.at[t].set(d_input)
+
+    last = jnp.minimum(lengths.max(), steps)
+    start = jnp.zeros((batch, hidden), before.dtype)
+    buffer = jnp.zeros((steps, len(GATES), batch, hidden), before.dtype)
+    return jax.lax.fori_loop(0, last, step, (start, buffer))[1]
+
+
+def _run_back_unrolled(kernel, mask, lengths, before, gates, gradient):
+    """Does `_run_back` as `_run_unrolled` runs forward."""
+    batch = before.shape[1]
+    before, gates, gradient = (
+        _with_whole_rows(x, axis) for x, axis in ((before, 1), (gates, 2), (gradient, 1))
+    )
+    mask, lengths = _with_whole_rows(mask, 1), _with_whole_rows(lengths, 0)
+
+    def step(from_later, item):
+        t, before, gates, gradient = item
+        d_state = jnp.where((t < lengths)[:, None], gradient + from_later, 0)
+        _, products = _cell_back(d_state, gates, before)
+        to_earlier = jnp.einsum("gbk,ghk->gbh", jnp.stack(products), kernel) * mask
+        return d_state * gates[1] + sum(to_earlier), d_state
+
+    items = jnp.arange(len(before)), before, gates, gradient
+    _, d_states = _scan(step, jnp.zeros_like(before[0]), items, reverse=True)
+    d_projected, _ = jax.vmap(_cell_back)(d_states, gates, before)
+    return d_projected[:, :, :batch]
 
 
 gru_states.defvjp(_forward, _backward)

@@ -50,7 +50,7 @@ class ImageEncoder(nn.Module):
     depth: int = 18  # these three: see `ResNet`
     width: int = 64
     rematerialise: bool = False
-    pooling_kernel: str = "counting"  # of the low-level features, as `gpo.GPO` takes it
+    pooling_kernel: str = "counting"  # as `GPO` takes it
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Encoded:
@@ -80,6 +80,7 @@ class TextEncoder(nn.Module):
     hidden_width: int = 2400
     dropout: float = 0.25
     caption_padding: str = "masked"
+    pooling_kernel: str = "counting"  # as `GPO` takes it
 
     @nn.compact
     def __call__(
@@ -103,12 +104,12 @@ class TextEncoder(nn.Module):
         items = jnp.concatenate([words, SharedMLP(name="mlp")(words)], axis=1)
         present = jnp.arange(tokens.shape[1]) < lengths[:, None]
         present = jnp.concatenate([present, present], axis=1)
-        pooled = GPO(name="word_gpo")(items.swapaxes(1, 2), present)
+        pooled = GPO(kernel=self.pooling_kernel, name="word_gpo")(items.swapaxes(1, 2), present)
         sentence = jnp.tanh(pooled)
         named = layers.dense(self.embedding_size, self.num_concepts, "concept_linear")(
             word_concepts
         )
-        latent = GPO(name="gpo")(jnp.stack([sentence, named], axis=2))
+        latent = GPO(kernel=self.pooling_kernel, name="gpo")(jnp.stack([sentence, named], axis=2))
         return ConceptHead(self.num_concepts, name="concept_head")(latent)
 
 

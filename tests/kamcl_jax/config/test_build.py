@@ -38,15 +38,30 @@ def test_a_config_of_other_devices_fits_these():
 def test_a_kernel_of_a_gpu_is_refused_where_there_is_none():
     config = tiny_config()
     config.image_encoder.pooling_kernel = "pallas"
-    with pytest.raises(ConfigError, match=r"pooling_kernel='pallas' runs on one GPU"):
+    with pytest.raises(ConfigError, match=r"pooling_kernel='pallas' runs on a GPU"):
         build.check_with_devices(config)
 
 
-def test_the_kernel_reaches_the_low_level_features_alone():
+def test_all_poolings_of_both_towers_get_a_gpu_s_kernels():
     config = tiny_config()
+
+    def kernels(platform, pooling_kernel="auto"):
+        config.image_encoder.pooling_kernel = pooling_kernel
+        model = build.make_model(config, 5, 4, platform)
+        return {tower.pooling_kernel for tower in (model.image, model.text)}
+
+    assert kernels("gpu") == {"pallas"}
+    assert kernels("cpu") == kernels(None) == kernels("tpu") == {"counting"}
+    assert kernels("gpu", "counting") == {"counting"}
     config.image_encoder.pooling_kernel = "pallas"
-    image = build.make_model(config, num_tokens=5, num_concepts=4).image
-    images = jax.ShapeDtypeStruct((2, 64, 64, 3), np.float32)
-    made = jax.make_jaxpr(lambda x: image.init_with_output(jax.random.key(0), x, train=False))
-    kernels = str(made(images)).count("name=count_ahead")
-    assert kernels == 2  # compiled and, for a CPU, interpreted
+    model = build.make_model(config, num_tokens=5, num_concepts=4)
+    shapes = jax.ShapeDtypeStruct((2, 64, 64, 3), np.float32)
+    tokens, lengths = np.ones((2, 7), np.int32), np.ones(2, np.int32)
+    made = jax.make_jaxpr(
+        lambda x: model.init_with_output(
+            jax.random.key(0), x, tokens, lengths, np.ones((2, 4), np.float32), train=False
+        )
+    )(shapes)
+    for name in ("count_ahead", "gpo_gru_forward"):
+        # Five poolings, each of them compiled and, for a CPU, interpreted.
+        assert str(made).count(f"name={name}") == 2 * 5

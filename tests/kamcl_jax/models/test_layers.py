@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from kamcl_jax.models import layers
 from kamcl_jax.models.layers import (
     BatchNorm,
     convolve,
@@ -56,6 +57,14 @@ def test_bfloat16_is_normalised_in_float32(train):
         np.testing.assert_allclose(statistic, expected_updated["batch_stats"][name], rtol=1e-5)
 
 
+@pytest.fixture(params=["a CPU", "an accelerator"])
+def moments_of(request, monkeypatch):
+    """Has this device take the moments as another one does."""
+    if request.param == "an accelerator":
+        monkeypatch.setattr(layers, "_moments", layers._moments_in_one_pass)
+
+
+@pytest.mark.usefixtures("moments_of")
 @pytest.mark.parametrize("shape", [(4, 3, 3, 5), (2, 5)])
 def test_the_gradients_of_a_normalisation_are_those_of_the_formula(shape):
     x, weight = GENERATOR.normal(3, 2, (2, *shape)).astype(np.float32)
@@ -72,9 +81,21 @@ def test_the_gradients_of_a_normalisation_are_those_of_the_formula(shape):
 
         return jax.grad(loss, (0, 1, 2))(x, scale, bias)
 
-    ours = gradients(lambda *inputs: normalise_batch(*inputs, 1e-5)[0])
-    for got, expected in zip(ours, gradients(plain), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
+    # Moments around zero, and near the mean of 3.
+    for shift in (0.0, 2.9):
+        ours = gradients(lambda *inputs, at=shift: normalise_batch(*inputs, jnp.array(at), 1e-5)[0])
+        for got, expected in zip(ours, gradients(plain), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("moments_of")
+def test_what_is_constant_normalises_to_the_bias_wherever_its_moments_are_taken():
+    x, ones = np.full((4, 3, 3, 2), 70.1, np.float32), np.ones(2, np.float32)
+    for shift in (0.0, 70.0):
+        normalised, mean, variance = normalise_batch(x, ones, 2 * ones, shift * ones, 1e-5)
+        np.testing.assert_allclose(mean, 70.1, rtol=1e-6)
+        assert np.all(variance >= 0)
+        np.testing.assert_allclose(normalised, 2, atol=1e-2)
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(4, 3, 1), (5, 3, 2), (8, 3, 2), (4, 1, 2)])

@@ -51,6 +51,49 @@ def test_states_and_the_written_gradient_equal_those_of_a_plain_loop(inputs):
         assert np.any(got)
 
 
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Has this device run what a GPU runs."""
+    monkeypatch.setattr(skip_thoughts, "_run", skip_thoughts._run_unrolled)
+    monkeypatch.setattr(skip_thoughts, "_run_back", skip_thoughts._run_back_unrolled)
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+@pytest.mark.parametrize("unrolled", [skip_thoughts.UNROLLED, 3])
+def test_a_gpu_runs_the_plain_loop_s_states_and_gradients(
+    inputs, as_on_a_gpu, monkeypatch, unrolled, dropped
+):
+    monkeypatch.setattr(skip_thoughts, "UNROLLED", unrolled)
+    kernel, projected, mask = inputs
+    mask = mask if dropped else jnp.ones((3, 1, 1))
+    weights = jax.random.normal(jax.random.key(9), (STEPS, BATCH, HIDDEN))
+
+    def value_and_gradients(function):
+        def loss(kernel, projected):
+            states = function(kernel, projected, mask, LENGTHS)
+            return jnp.sum(weights * states), states
+
+        return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(kernel, projected)
+
+    ours, expected = value_and_gradients(gru_states), value_and_gradients(plain_gru)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), ours, expected)
+
+
+def test_a_gpu_takes_the_steps_without_a_loop(inputs):
+    kernel, projected, mask = inputs
+
+    def gradient(kernel, projected):
+        states = partial(gru_states, mask=mask, lengths=LENGTHS)
+        return jax.grad(lambda *x: states(*x).sum(), (0, 1))(kernel, projected)
+
+    def lowered(platform):
+        traced = jax.jit(gradient).trace(kernel, projected)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    assert "stablehlo.while" not in lowered("cuda")
+    assert lowered("tpu").count("stablehlo.while") == 2
+
+
 @pytest.fixture(scope="module")
 def encoder():
     module = SkipThoughts(num_tokens=9, word_width=4, hidden_width=6, dropout=0.5)

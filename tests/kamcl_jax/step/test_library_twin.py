@@ -17,7 +17,7 @@ import pytest
 
 from configs import synthetic
 from kamcl_jax.config import build
-from kamcl_jax.models import resnet
+from kamcl_jax.models import layers, resnet, skip_thoughts
 from kamcl_jax.models.layers import max_pool
 from kamcl_jax.parallel import mesh
 from kamcl_jax.step import state as train_state
@@ -116,11 +116,14 @@ class Case:
         }
 
 
-def computed(case, dtype, *, library=False, devices=1, dropout=0.0, **image_options):
+def computed(
+    case, dtype, *, library=False, devices=1, dropout=0.0, pooling_kernel="counting", **image
+):
     """Returns f64 arrays by tower and name: what a case computes in a dtype."""
     arrays = case.state, case.data
     model = case.model.clone(
-        image=case.model.image.clone(**image_options), text=case.model.text.clone(dropout=dropout)
+        image=case.model.image.clone(pooling_kernel=pooling_kernel, **image),
+        text=case.model.text.clone(pooling_kernel=pooling_kernel, dropout=dropout),
     )
     with jax.enable_x64(dtype == "float64"):
         state, data = cast_floats(arrays, "float64" if dtype == "float64" else "float32")
@@ -246,9 +249,32 @@ def test_the_image_tower_has_them_at_an_odd_size():
     check(Case("image", BATCH, 100), "float64")
 
 
-@pytest.mark.parametrize("option", [{"rematerialise": True}, {"pooling_kernel": "pallas"}])
-def test_options_of_the_image_tower_leave_the_twin_s_gradients(option):
-    check(IMAGE_TOWER, **option)
+def test_blocks_that_are_computed_again_leave_the_twin_s_gradients():
+    check(IMAGE_TOWER, rematerialise=True)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Has this device run what a GPU runs; its kernels are interpreted."""
+    monkeypatch.setattr(layers, "_moments", layers._moments_in_one_pass)
+    monkeypatch.setattr(skip_thoughts, "_run", skip_thoughts._run_unrolled)
+    monkeypatch.setattr(skip_thoughts, "_run_back", skip_thoughts._run_back_unrolled)
+    return functools.partial(check, pooling_kernel="pallas")
+
+
+def test_an_image_tower_as_a_gpu_runs_it_has_the_twin_s_gradients(as_on_a_gpu):
+    as_on_a_gpu(IMAGE_TOWER, devices=8)
+
+
+def test_a_text_tower_as_a_gpu_runs_it_has_the_twin_s_gradients(as_on_a_gpu):
+    as_on_a_gpu(Case("text", BATCH), "float64")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_step_as_a_gpu_runs_it_does_what_the_twin_s_does(as_on_a_gpu, dtype, devices):
+    as_on_a_gpu(Case("step", BATCH, 96), dtype, devices=devices)
 
 
 def test_the_text_tower_has_the_twin_s_gradients():
