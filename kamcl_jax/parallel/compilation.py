@@ -72,12 +72,21 @@ class StepMemory:
         return self.arguments + self.results - self.reused + self.temporary
 
 
-def compile_step(step: Any, abstract_state: Any, abstract_batch: Any, layout: Layout) -> Any:
-    """Compiles what `make_train_step` returns for the shapes that it will see."""
+def compile_step(
+    step: Any,
+    abstract_state: Any,
+    abstract_batch: Any,
+    layout: Layout,
+    options: dict[str, Any] | None = None,
+) -> Any:
+    """Compiles what `make_train_step` returns for the shapes that it will see.
+
+    `options` are the compiler's own, which `jax.stages.Lowered.compile` takes.
+    """
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.batch), abstract_batch
     )
-    return step.lower(abstract_state, batch).compile()
+    return step.lower(abstract_state, batch).compile(options)
 
 
 def memory(compiled: Any) -> StepMemory:
