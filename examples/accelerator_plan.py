@@ -186,9 +186,8 @@ def network_rows(
     return sorted(rows, key=lambda row: -row[4])
 
 
-def launch_tables(made: Plan, device: Accelerator) -> list[str]:
+def launch_tables(some: list[Kernel], device: Accelerator) -> list[str]:
     """Returns what a step launches, with its parts, loops and kernels, the worst places first."""
-    some = made.kernels
     in_loops = [kernel for kernel in some if kernel.loops]
     waits = sum(trips(around) for around in {k.loops for k in in_loops} if not around[-1].known)
     uncounted = sorted({kernel.uncounted for kernel in some if kernel.uncounted})
@@ -281,21 +280,24 @@ def kernel_place(kernel: Kernel) -> str:
 
 
 def times(
-    made: Plan, config: ml_collections.ConfigDict, device: Accelerator, own: bool
+    some: list[Kernel],
+    sent: list[Collective],
+    devices: int,
+    dtype: str,
+    device: Accelerator,
+    own: bool = True,
 ) -> tuple[list[list[str]], float]:
     """Returns the table of what takes time in a step, and the seconds of all.
 
     The accelerator's own program has its predicted time: launches, kernels and network one after
     another. A program for simulated devices has a roofline: the largest of arithmetic, memory and
-    network.
+    network, with products at the rate of the config's dtype, which a CPU's program does not keep.
     """
-    mesh, some = made.layout.mesh, made.kernels
-    hosts = -(-mesh.size // device.devices_per_host)
-    speed = device.network_across if hosts > 1 else device.network
-    sent = sum(row[4] for row in network_rows(made.sent, mesh.size))
+    speed = device.network_across if devices > device.devices_per_host else device.network
+    sends = sum(one.sent(devices) for one in sent)
     count, flops, moved = launches.launches(some), launches.products(some), launches.traffic(some)
     work = f"{flops / 1e12:.2f} TFLOP, {moved / GB:.1f} GB"
-    network = (f"{sent / GB:.3f} GB sent", sent / speed)
+    network = (f"{sends / GB:.3f} GB sent", sends / speed)
     if own:
         kernels = launches.seconds(some, device) - count * device.launch
         rows = {
@@ -306,7 +308,7 @@ def times(
         total = sum(value for _, value in rows.values())
     else:
         rows = {
-            "arithmetic": (f"{flops / 1e12:.2f} TFLOP", flops / device.flops[config.dtype]),
+            "arithmetic": (f"{flops / 1e12:.2f} TFLOP", flops / device.flops[dtype]),
             "memory": (f"{moved / GB:.1f} GB", moved / device.memory_speed),
             "network": network,
         }
@@ -328,7 +330,7 @@ def describe(
     """
     devices, device = made.layout.mesh.size, ACCELERATORS[name]
     hosts = -(-devices // device.devices_per_host)
-    rows, step = times(made, config, device, own)
+    rows, step = times(made.kernels, made.sent, devices, config.dtype, device, own)
     arrays = len(made.sent)
     network = network_rows(made.sent, devices)
     operations = sum(row[2] for row in network)
@@ -343,7 +345,7 @@ def describe(
                 ["on each device", "GB"],
                 [[part, f"{size / GB:.3f}"] for part, size in memory_rows(made)],
             ),
-            *(launch_tables(made, device) if own else []),
+            *(launch_tables(made.kernels, device) if own else []),
             f"collectives: {operations} of {arrays} arrays; {made.overlapped} have kernels "
             "between their start and their end",
             markdown_table(

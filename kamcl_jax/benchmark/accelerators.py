@@ -149,7 +149,7 @@ def absent_devices(name: str, count: int) -> list[Any]:
         else:
             os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU to ask
             found = topologies.get_topology_desc(
-                platform="tpu", topology_name=f"{name}:{_slice(count)}"
+                platform="tpu", topology_name=f"{name}:{slice_of_pod(count)}"
             )
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
@@ -157,7 +157,7 @@ def absent_devices(name: str, count: int) -> list[Any]:
     return list(found.devices)[:count]
 
 
-def _slice(count: int) -> str:
+def slice_of_pod(count: int) -> str:
     """Returns the smallest slice of a pod that has so many chips."""
     for shape in _V5E_SLICES:
         width, height = map(int, shape.split("x"))

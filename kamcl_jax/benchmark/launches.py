@@ -277,9 +277,13 @@ def _count_ahead(operands: tuple[Array, ...], results: tuple[Array, ...]) -> Wor
 
 
 def _gpo_gru(operands: tuple[Array, ...], results: tuple[Array, ...]) -> Work:
-    """A recurrence over N states, which are the first result: [..., N, H]."""
+    """Recurrences over N states [..., N, H] side by side, with three products of H x H a state."""
     del operands
-    return Work(latency=results[0].shape[-2] * GRU_STEP_SECONDS)
+    *_, steps, hidden = results[0].shape
+    return Work(
+        simple=3.0 * results[0].entries * hidden * 2,
+        latency=steps * GRU_STEP_SECONDS,
+    )
 
 
 PALLAS: dict[str, Callable[[tuple[Array, ...], tuple[Array, ...]], Work]] = {

@@ -1,5 +1,6 @@
-"""The plan's arithmetic against arrays that really lie on devices, on the tiny model."""
+"""The plan's arithmetic against arrays that really lie on devices, and the budgets of a GPU."""
 
+import re
 from functools import partial
 
 import jax
@@ -8,10 +9,20 @@ import pytest
 from linear_towers import Towers, create_state
 from tiny_model import BATCH, CONCEPTS, EMBEDDING, MAX_TOKENS, QUEUE, WORDS, tiny_config
 
-from examples import scaling_plan
+from configs import rsicd, synthetic
+from examples import accelerator_plan
+from kamcl_jax.benchmark import accelerators, launches
+from kamcl_jax.benchmark.accelerators import ACCELERATORS
+from kamcl_jax.benchmark.launches import Kernel, Loop, Work
 from kamcl_jax.config import build, data
 from kamcl_jax.parallel import mesh
 from kamcl_jax.parallel.compilation import Collective
+
+H100 = ACCELERATORS["h100"]
+RSICD = {"words": 1225, "concepts": 512, "tokens": 34}
+needs_compiler = pytest.mark.skipif(
+    not accelerators.has_compiler("h100"), reason="the compiler for NVIDIA's GPUs is not installed"
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +37,8 @@ def config():
 @pytest.fixture(scope="module")
 def made(config):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "make_model", lambda *_: Towers())
-        return scaling_plan.plan(config, jax.devices(), WORDS - 1, CONCEPTS, MAX_TOKENS)
+        patch.setattr(build, "make_model", lambda *_, **__: Towers())
+        return accelerator_plan.plan(config, jax.devices(), WORDS - 1, CONCEPTS, MAX_TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +53,7 @@ def held_by_first_device(tree):
 
 
 def test_bytes_of_a_device_are_those_that_it_holds(made, state):
-    rows = dict(scaling_plan.memory_rows(made))
+    rows = dict(accelerator_plan.memory_rows(made))
     held = {
         "parameters": (state.params, state.batch_stats),
         "Adam's moments": state.opt_state,
@@ -66,28 +77,109 @@ def test_bytes_of_a_device_are_those_that_it_holds(made, state):
 def test_arrays_of_one_operation_are_one_launch():
     sent = [Collective("all-reduce", "f32", (2,), channel) for channel in (1, 1, 2)]
     sent.append(Collective("all-gather", "bf16", (64,), 3))
-    rows = scaling_plan.network_rows(sent, 2)
-    assert rows == [("all-gather", "bf16", 1, 64.0), ("all-reduce", "f32", 2, 24.0)]
+    rows = accelerator_plan.network_rows(sent, 2)
+    assert rows == [("all-gather", "bf16", 1, 1, 64.0), ("all-reduce", "f32", 2, 3, 24.0)]
 
 
-def test_flops_count_every_word_of_the_gru(config, made):
-    longer = scaling_plan.loops(config, 8, MAX_TOKENS + 1)[0]
-    shorter = scaling_plan.loops(config, 8, MAX_TOKENS)[0]
-    assert longer.trips - shorter.trips == 1
-    rows, hidden = BATCH // 8, config.text_encoder.hidden_width
-    gates = np.zeros((3, rows, hidden)).size
-    assert shorter.flops == 3 * 2 * gates * hidden  # two forward passes, one backward
-    assert made.flops > (MAX_TOKENS - 1) * shorter.flops
+GRU = "jit(step)/transpose(jvp(DualEncoder))/DualEncoder.encode_texts/text/skip_thoughts/while"
+
+
+@pytest.mark.parametrize(
+    ("place", "part", "short"),
+    [
+        (GRU, ("words' GRU", "gradient"), "text/skip_thoughts/while, gradient"),
+        (
+            "jit(step)/jvp(DualEncoder)/DualEncoder.encode_images/image/aggregator/low_gpo/"
+            "low_gpo.weights/forward_gru/while",
+            ("GPO, weights", "queries"),
+            "image/aggregator/low_gpo/low_gpo.weights/forward_gru/while, queries",
+        ),
+        (
+            "jit(step)/DualEncoder/DualEncoder.encode_images/image/aggregator/low_gpo/cond/"
+            "branch_0_fun/while/body/closed_call/add",
+            ("GPO, ranks and sums", "keys"),
+            "image/aggregator/low_gpo/while/add, keys",
+        ),
+        ("jit(step)/jvp()/reduce_sum", ("losses", "queries"), "jvp()/reduce_sum, queries"),
+        ("jit(step)/add", ("update, augmentation, copies", ""), "add"),
+        ("", ("update, augmentation, copies", ""), "no place"),
+    ],
+)
+def test_kernels_belong_to_parts_of_the_step(place, part, short):
+    assert accelerator_plan.part_of(place) == part
+    assert accelerator_plan.short_place(place) == short
+
+
+def test_the_worst_loop_comes_first_with_all_of_its_trips(config, made):
+    outer = Loop("parts", "jit(step)/while", 4, True)
+    words = Loop("words", GRU, 34, False)
+    kernels = [
+        Kernel("once", "jit(step)/add", 1, Work(bytes=3350)),
+        Kernel("inside", "jit(step)/mul", 4, Work(), (outer,)),
+        Kernel("gates", f"{GRU}/body/dot_general", 136, Work(5e6, bytes=1e6), (outer, words)),
+        Kernel("own", "own/pallas_call", 1, Work(), uncounted="own"),
+    ]
+    text = "\n".join(accelerator_plan.launch_tables(kernels, H100))
+    assert "launches a step: 142\n" in text
+    assert "of them in loops: 140, which move 0.1 GB\n" in text
+    assert "host has read a condition: at most 136\n" in text
+    assert "arithmetic not counted: own\n" in text
+    rows = re.findall(r"^\| text/skip_thoughts/while, gradient +\| +(.*?) +\| +(\d+) ", text, re.M)
+    assert rows == [("at most 136", "1")]
+    assert text.index("text/skip_thoughts/while") < text.index("| while ")
+
+
+def test_the_predicted_time_is_that_of_launches_kernels_and_network(config, made):
+    kernels = [Kernel("a", "", 3, Work(495e9)), Kernel("b", "", 1, Work(bytes=3350e6))]
+    sent = [Collective("all-reduce", "f32", (450_000_000,), 1)]
+    rows, total = accelerator_plan.times(kernels, sent, 8, "float32", H100)
+    assert [row[2] for row in rows] == ["0.0", "4.0", "7.0"]
+    assert total == pytest.approx(4 * H100.launch + 4e-3 + 7e-3)
+    _, roofline = accelerator_plan.times(kernels, sent, 8, "float32", H100, own=False)
+    assert roofline == pytest.approx(7e-3)
 
 
 def test_the_plan_names_the_numbers_that_it_rests_on(config, made):
-    text = scaling_plan.describe(made, config, scaling_plan.ACCELERATORS["v5e"], 1000, 5)
+    text = accelerator_plan.describe(made, config, "v5e", 1000, 5)
     side = data.train_size(config)
     assert f"{1000 * side**2 * 3 / 1e9:.1f} GB" in text
     assert f"| {1000 * 5 // BATCH} |" in text.replace("  ", "")
     assert "all-reduce" in text
-    # No roofline where XLA counts one part of a batch.
-    parts = config.copy_and_resolve_references()
-    parts.gradient_accumulation = 2
-    device = scaling_plan.ACCELERATORS["h100"]
-    assert "No roofline" in scaling_plan.describe(made, parts, device, 1000, 5)
+    assert f"launches a step: {launches.launches(made.kernels)}\n" in text
+    assert re.search(r"^predicted step: \d+\.\d ms$", text, re.M)
+    # A CPU's program says nothing of an accelerator's launches.
+    simulated = accelerator_plan.describe(made, config, "h100", 1000, 5, own=False)
+    assert "launches a step" not in simulated
+    assert "predicted step" not in simulated
+
+
+def compiled_for_h100(config, **sizes):
+    devices = accelerators.absent_devices("h100", 1)
+    options = accelerators.compiler_options("h100")
+    return accelerator_plan.plan(config, devices, **sizes, options=options)
+
+
+MOST_LAUNCHES = 1500
+
+
+@needs_compiler
+def test_a_gpu_is_launched_seldom_for_the_small_config():
+    made = compiled_for_h100(synthetic.get_config(), words=60, concepts=20, tokens=12)
+    assert 0 < launches.launches(made.kernels) <= MOST_LAUNCHES
+
+
+@needs_compiler
+@pytest.mark.long
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 25), ("bfloat16", 15)])
+def test_a_gpu_is_launched_seldom_and_done_soon_for_rsicd(dtype, most):
+    config = rsicd.get_config()
+    config.dtype = dtype
+    made = compiled_for_h100(config, **RSICD)
+    assert 0 < launches.launches(made.kernels) <= MOST_LAUNCHES
+    assert 0 < launches.seconds(made.kernels, H100) <= 1e-3 * most
+    ranks = [
+        kernel
+        for kernel in made.kernels
+        if accelerator_plan.part_of(kernel.origin) == ("GPO, ranks and sums", "queries")
+    ]
+    assert 0 < launches.traffic(ranks) <= 2e9
