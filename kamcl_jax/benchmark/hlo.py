@@ -110,15 +110,6 @@ class Computation:
         """Returns the arrays that an operation reads."""
         return tuple(array for name in operation.operands for array in self.by_name[name].results)
 
-    @cached_property
-    def readers(self) -> dict[str, list[Operation]]:
-        """The operations that read each operation."""
-        found: dict[str, list[Operation]] = {name: [] for name in self.by_name}
-        for operation in self.operations:
-            for name in dict.fromkeys(operation.operands):
-                found[name].append(operation)
-        return found
-
 
 @dataclasses.dataclass(frozen=True)
 class Program:

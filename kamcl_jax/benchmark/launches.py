@@ -184,18 +184,82 @@ def _kernels(
 
 def _work(program: Program, computation: Computation, operation: Operation) -> tuple[Work, str]:
     """Returns the work of an operation, and the name of what is not counted in it."""
-    arithmetic, uncounted = _arithmetic(program, computation, operation)
-    moved = _read_by(program, computation, operation) + _written_by(program, computation, operation)
-    return dataclasses.replace(arithmetic, bytes=moved), uncounted
+    if operation.kind == "fusion":
+        return _fused_work(program, operation)
+    work, uncounted = _arithmetic(operation, computation.operands(operation))
+    read, written = _read(computation, operation), _written_by(program, computation, operation)
+    return dataclasses.replace(work, bytes=read + written), uncounted
 
 
-def _arithmetic(
-    program: Program, computation: Computation, operation: Operation
-) -> tuple[Work, str]:
-    kind, operands = operation.kind, computation.operands(operation)
-    if kind == "fusion":
-        (fused,) = program.called(operation)
-        return _sum(_arithmetic(program, fused, inner) for inner in fused.operations)
+def _fused_work(program: Program, operation: Operation) -> tuple[Work, str]:
+    """Returns the same of a fusion: it keeps all but parameters and result in registers."""
+    (fused,) = program.called(operation)
+    needed = _needed(program, fused)
+    products, simple, precision, uncounted = 0.0, 0.0, "float32", ""
+    moved = _written(program, fused, fused.by_name[fused.root])
+    for inner in fused.operations:
+        share = needed[inner.name] / max(_entries(inner), 1)
+        if inner.kind == "parameter":
+            moved += share * _size(inner.results)
+            continue
+        if inner.kind == "fusion":
+            work, name = _fused_work(program, inner)
+        else:
+            work, name = _arithmetic(inner, fused.operands(inner))
+        if work.products:
+            products, precision = products + work.products, work.precision
+        simple += share * work.simple
+        uncounted = uncounted or name
+    return Work(products, precision, simple, moved), uncounted
+
+
+def _needed(program: Program, fused: Computation) -> dict[str, float]:
+    """Returns how many entries of each value a fused computation takes to make its result.
+
+    A large array of which only a slice goes into the result is not read as a whole, and one that is
+    changed in place not at all.
+    """
+    needed = dict.fromkeys(fused.by_name, 0.0)
+    needed[fused.root] = _entries(fused.by_name[fused.root])
+    results = {fused.root}  # names of what is written, not only used
+    for operation in reversed(fused.operations):
+        kind, whole = operation.kind, _entries(operation)
+        own = needed[operation.name] = min(needed[operation.name], whole)
+        for place, name in enumerate(operation.operands):
+            entries = _entries(fused.by_name[name])
+            taken = entries * own / max(whole, 1)
+            if kind in ("tuple", "bitcast") and operation.name in results:
+                results.add(name)
+            if kind == "tuple":
+                taken = entries
+            elif kind == "broadcast" or (kind in _PARTS and place == 0):
+                taken = own
+            elif kind in _CHANGED_BY and place == 0 and operation.name in results:
+                taken = 0
+            elif kind == "fusion":
+                taken *= _share_needed(program, operation, place)
+            needed[name] += taken
+    return needed
+
+
+def _share_needed(program: Program, operation: Operation, place: int) -> float:
+    """Returns the share of one operand that a fusion reads."""
+    (fused,) = program.called(operation)
+    needed = _needed(program, fused)
+    (parameter,) = (
+        inner
+        for inner in fused.operations
+        if inner.kind == "parameter" and inner.literal == str(place)
+    )
+    return needed[parameter.name] / max(_entries(parameter), 1)
+
+
+def _entries(operation: Operation) -> int:
+    return sum(array.entries for array in operation.results)
+
+
+def _arithmetic(operation: Operation, operands: tuple[Array, ...]) -> tuple[Work, str]:
+    kind = operation.kind
     if kind == "custom-call":
         return _library_call(operation, operands)
     if kind == "dot":
@@ -207,19 +271,6 @@ def _arithmetic(
     if kind in ("reduce", "reduce-window", "select-and-scatter"):
         return Work(simple=sum(array.entries for array in operands)), ""
     return Work(simple=operation.results[0].entries if operation.results else 0), ""
-
-
-def _sum(parts: Iterable[tuple[Work, str]]) -> tuple[Work, str]:
-    total, uncounted = Work(), ""
-    for work, name in parts:
-        total = Work(
-            total.products + work.products,
-            work.precision if work.products else total.precision,
-            total.simple + work.simple,
-            latency=total.latency + work.latency,
-        )
-        uncounted = uncounted or name
-    return total, uncounted
 
 
 def _precision(operation: Operation, operands: tuple[Array, ...]) -> str:
@@ -302,38 +353,12 @@ def _size(some: Iterable[Array]) -> int:
     return sum(array.bytes for array in some)
 
 
-def _read_by(program: Program, computation: Computation, operation: Operation) -> float:
-    """Returns the bytes that a kernel reads, of a large array only the part that it needs."""
-    if operation.kind == "fusion":
-        (fused,) = program.called(operation)
-        parameters = [inner for inner in fused.operations if inner.kind == "parameter"]
-        return sum(_read(program, fused, parameter) for parameter in parameters)
+def _read(computation: Computation, operation: Operation) -> float:
+    """Returns the bytes that an operation reads, of a large array only the part that it needs."""
     if operation.kind in _PARTS:
         return _size(operation.results)
     operands = operation.operands[operation.kind in _CHANGED_BY :]
     return _size(array for name in operands for array in computation.by_name[name].results)
-
-
-def _read(program: Program, fused: Computation, value: Operation) -> float:
-    """Returns the bytes of a value that are read within a fused computation, at most all."""
-    whole, parts = _size(value.results), 0.0
-    for reader in fused.readers[value.name]:
-        first = reader.operands[0] == value.name
-        if first and reader.kind in _PARTS:
-            parts += _size(reader.results)
-        elif reader.kind == "bitcast" or (first and reader.kind in _CHANGED_BY):
-            parts += _read(program, fused, reader)
-        elif reader.kind == "fusion":
-            (inner,) = program.called(reader)
-            place = str(reader.operands.index(value.name))
-            parts += sum(
-                _read(program, inner, parameter)
-                for parameter in inner.operations
-                if parameter.kind == "parameter" and parameter.literal == place
-            )
-        elif reader.kind != "tuple":
-            return whole
-    return min(whole, parts)
 
 
 def _written_by(program: Program, computation: Computation, operation: Operation) -> float:

@@ -43,7 +43,6 @@ def test_operations_have_kinds_arrays_and_places(program):
     assert loop.operands == ("start",)
     assert (loop.place, loop.trips) == ("jit(step)/while", 68)
     assert entry.operands(entry.by_name["start"]) == (Array("s32", (3,)), Array("f32", (2, 3)))
-    assert entry.readers["x"] == [entry.by_name["start"]]
 
 
 def test_an_operation_names_the_computations_that_it_runs(program):

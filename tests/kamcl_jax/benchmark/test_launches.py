@@ -198,6 +198,35 @@ def test_the_slowest_unit_bounds_a_kernel():
     assert kernel.seconds(H100) == pytest.approx(2 * (1e-3 + H100.launch))
 
 
+FUSION = """
+HloModule step
+
+%fused (p: f32[34,100,64], q: f32[100,64]) -> f32[104,64] {
+  %p = f32[34,100,64]{2,1,0} parameter(0)
+  %q = f32[100,64]{1,0} parameter(1)
+  %none = f32[] constant(0)
+  %wide = f32[34,104,64]{2,1,0} pad(%p, %none), padding=0_0x0_4x0_0
+  %minus = f32[34,104,64]{2,1,0} negate(%wide)
+  %step = f32[1,104,64]{2,1,0} slice(%minus), slice={[3:4], [0:104], [0:64]}
+  %flat = f32[104,64]{1,0} bitcast(%step)
+  %mine = f32[104,64]{1,0} pad(%q, %none), padding=0_4x0_0
+  ROOT %product = f32[104,64]{1,0} multiply(%flat, %mine)
+}
+
+ENTRY %main (a: f32[34,100,64], b: f32[100,64]) -> f32[104,64] {
+  %a = f32[34,100,64]{2,1,0} parameter(0)
+  %b = f32[100,64]{1,0} parameter(1)
+  ROOT %out = f32[104,64]{1,0} fusion(%a, %b), kind=kLoop, calls=%fused
+}
+"""
+
+
+def test_a_fusion_reads_and_computes_only_what_goes_into_its_result():
+    (kernel,) = launches.kernels(hlo.parse(FUSION), TRIPS)
+    assert kernel.work.bytes == pytest.approx(4 * (2 * 100 * 64 + 104 * 64))
+    assert kernel.work.simple == pytest.approx(2 * 104 * 64)
+
+
 CONVOLUTION = """
 HloModule step
 
