@@ -84,9 +84,12 @@ class Operation:
         return tuple(int(number) for number in re.findall(r"\d+", found))
 
     def window(self, attribute: str) -> tuple[int, ...]:
-        """Returns an attribute of a convolution's window, like (3, 3) of `size=3x3`."""
-        found = self._attribute(rf"window=\{{[^}}]*\b{attribute}=([\dx]+)")
-        return tuple(int(number) for number in found.split("x")) if found else ()
+        """Returns an attribute of a convolution's window, like (3, 3) of `size=3x3`.
+
+        Of `pad=1_2x0_1` these are the entries before and after each axis, (1, 2, 0, 1).
+        """
+        found = self._attribute(rf"window=\{{[^}}]*\b{attribute}=([-\d_x]+)")
+        return tuple(int(number) for number in re.findall(r"-?\d+", found))
 
     def _attribute(self, pattern: str) -> str:
         found = re.search(pattern, self.attributes)

@@ -9,6 +9,8 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
+
 from kamcl_jax.benchmark.accelerators import Accelerator
 from kamcl_jax.benchmark.hlo import Array, Computation, Operation, Program
 
@@ -287,14 +289,30 @@ def _product(operation: Operation, operands: tuple[Array, ...], contracted: str)
 
 
 def _convolution(operation: Operation, output: Array, given: Array, kernel: Array) -> Work:
-    """Returns the work of a convolution, of which each output sums over all but one kernel axis."""
-    labels = re.search(r"dim_labels=\w+_(\w+)->", operation.attributes)
+    """Returns the work of a convolution, without products with padding or with spread-out zeros.
+
+    A gradient spreads its input apart, and a TPU's program writes every product as a convolution,
+    some with a window of which one place at a time lies on the input.
+    """
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", operation.attributes)
     assert labels, operation.name
-    features = kernel.shape[labels[1].index("o")]
-    # A gradient spreads its input apart; the zeros between need no product.
-    spread = math.prod(operation.window("lhs_dilate"))
-    terms = kernel.entries / max(features, 1) / spread
-    return Work(2.0 * output.entries * terms, _precision(operation, (given,)))
+    of_input, of_kernel, of_output = (
+        dict(zip(axes, array.shape, strict=True))
+        for axes, array in zip(labels.groups(), (given, kernel, output), strict=True)
+    )
+    pairs = of_output["b"] * of_output["f"] * of_kernel["i"]
+    for axis in filter(str.isdigit, of_kernel):
+        stride, spread, apart = (
+            (operation.window(name) or (1,) * (int(axis) + 1))[int(axis)]
+            for name in ("stride", "lhs_dilate", "rhs_dilate")
+        )
+        padding = operation.window("pad")
+        before = padding[2 * int(axis)] if padding else 0
+        places = np.arange(of_output[axis])[:, None] * stride - before
+        places = places + np.arange(of_kernel[axis]) * apart
+        inside = (places >= 0) & (places <= (of_input[axis] - 1) * spread)
+        pairs *= int(np.sum(inside & (places % spread == 0)))
+    return Work(2.0 * pairs, _precision(operation, (given,)))
 
 
 def _library_call(operation: Operation, operands: tuple[Array, ...]) -> tuple[Work, str]:
@@ -303,12 +321,12 @@ def _library_call(operation: Operation, operands: tuple[Array, ...]) -> tuple[Wo
         return _product(operation, operands, "lhs_contracting_dimensions"), ""
     if target.startswith("__cudnn$conv"):
         result = operation.results[0]
-        # Labels, and what is summed, are those of the convolution whose gradient it may be.
-        output, kernel = {
-            "__cudnn$convBackwardInput": (operands[0], operands[1]),
-            "__cudnn$convBackwardFilter": (operands[1], result),
-        }.get(target, (result, operands[1]))
-        return _convolution(operation, output, operands[0], kernel), ""
+        # Labels and window are those of the convolution whose gradient it may be.
+        output, given, kernel = {
+            "__cudnn$convBackwardInput": (operands[0], result, operands[1]),
+            "__cudnn$convBackwardFilter": (operands[1], operands[0], result),
+        }.get(target, (result, *operands[:2]))
+        return _convolution(operation, output, given, kernel), ""
     named = re.search(r'\bname = "(\w+)"', operation.attributes)
     name = named[1] if named else pallas_name(operation.place) or target
     if name in PALLAS:
