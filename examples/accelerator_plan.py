@@ -167,10 +167,7 @@ def memory_rows(made: Plan) -> list[tuple[str, int]]:
 def network_rows(
     sent: Iterable[Collective], devices: int
 ) -> list[tuple[str, str, int, int, float]]:
-    """Returns kind, dtype, operations, arrays and bytes that each device sends, the largest first.
-
-    It counts a ring of all devices: a little too much where the ring is a group of `fsdp` devices.
-    """
+    """Returns kind, dtype, operations, arrays and bytes that each device sends, largest first."""
     groups: dict[tuple[str, str], list[Collective]] = {}
     for one in sent:
         groups.setdefault((one.kind, one.dtype), []).append(one)

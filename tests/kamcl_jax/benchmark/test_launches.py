@@ -235,7 +235,8 @@ ENTRY %main (x: f32[2,16,16,8], k: f32[32,3,3,8], y: f32[2,8,8,32]) -> f32[2,8,8
   %k = f32[32,3,3,8]{{3,2,1,0}} parameter(1)
   %y = f32[2,8,8,32]{{3,2,1,0}} parameter(2)
   ROOT %conv = ({result}, u8[0]{{0}}) custom-call({operands}), \
-window={{size=3x3 pad=0_1x0_1 stride=2x2}}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$conv{kind}"
+window={{size=3x3 pad=0_1x0_1 stride=2x2}}, dim_labels=b01f_o01i->b01f, \
+custom_call_target="__cudnn$conv{kind}"
 }}
 """
 
