@@ -125,7 +125,10 @@ def has_compiler(name: str) -> bool:
 
 
 def absent_devices(name: str, count: int) -> list[Any]:
-    """Returns devices to compile for that need not be there; no driver is asked for them.
+    """Returns devices to compile for that need not be there.
+
+    Without a GPU's driver JAX has to be told so (`jax_platforms` is "cpu") before it looks for
+    devices: otherwise it finds that the driver is missing, and leaves the compiler out, too.
 
     Args:
       name: One of `ACCELERATORS`.

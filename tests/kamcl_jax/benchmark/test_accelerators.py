@@ -19,15 +19,6 @@ def test_a_compiler_is_found_by_its_module(monkeypatch):
     assert not accelerators.has_compiler("h100")
 
 
-@pytest.mark.skipif(
-    not accelerators.has_compiler("h100"), reason="the compiler for NVIDIA's GPUs is not installed"
-)
-@pytest.mark.parametrize("count", [1, 8, 12])
-def test_absent_gpus_are_as_many_as_asked_for(count):
-    found = accelerators.absent_devices("h100", count)
-    assert [device.platform for device in found] == ["gpu"] * count
-
-
 def test_slices_of_a_pod_have_enough_chips():
     chips = {1: "2x2", 4: "2x2", 8: "2x4", 64: "8x8", 65: "8x16", 256: "16x16"}
     assert {count: accelerators.slice_of_pod(count) for count in chips} == chips
