@@ -8,6 +8,7 @@ import signal
 from input_pipeline.errors import DataError, KamclError
 
 __all__ = [
+    "AcceleratorError",
     "CheckpointError",
     "ConfigError",
     "DamagedCheckpointError",
@@ -21,6 +22,10 @@ __all__ = [
     "Stopped",
     "TorchOriginalError",
 ]
+
+
+class AcceleratorError(KamclError, RuntimeError):
+    """No program can be compiled for an accelerator."""
 
 
 class ConfigError(KamclError, ValueError):

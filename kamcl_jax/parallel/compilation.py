@@ -72,12 +72,21 @@ class StepMemory:
         return self.arguments + self.results - self.reused + self.temporary
 
 
-def compile_step(step: Any, abstract_state: Any, abstract_batch: Any, layout: Layout) -> Any:
-    """Compiles what `make_train_step` returns for the shapes that it will see."""
+def compile_step(
+    step: Any,
+    abstract_state: Any,
+    abstract_batch: Any,
+    layout: Layout,
+    options: dict[str, Any] | None = None,
+) -> Any:
+    """Compiles what `make_train_step` returns for the shapes that it will see.
+
+    `options` are the compiler's own, which `jax.stages.Lowered.compile` takes.
+    """
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.batch), abstract_batch
     )
-    return step.lower(abstract_state, batch).compile()
+    return step.lower(abstract_state, batch).compile(options)
 
 
 def memory(compiled: Any) -> StepMemory:
@@ -125,6 +134,7 @@ class Collective:
     dtype: str  # as XLA writes it, like "f32"
     shape: tuple[int, ...]  # of the result on each device
     channel: int | None = None  # the operation that sends it, and may send several arrays
+    group: int | None = None  # so many devices send to each other; None: all of them
 
     @property
     def size(self) -> int:
@@ -133,7 +143,8 @@ class Collective:
         return math.prod(self.shape) * bits // 8
 
     def sent(self, devices: int) -> float:
-        """Returns how many bytes each of a ring of devices sends."""
+        """Returns how many bytes each of a ring of devices sends, of all or of its group."""
+        devices = self.group or devices
         if self.kind == "reduce-scatter":  # its result is a share
             return (devices - 1) * self.size
         if self.kind == "collective-permute":
@@ -146,7 +157,8 @@ class Collective:
 _COLLECTIVE = re.compile(
     r"= (?P<results>\(.*?\)|\S+) "
     r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
-    r"(.*?channel_id=(?P<channel>\d+))?"
+    r"(.*?channel_id=(?P<channel>\d+)"
+    r"(, replica_groups=(?P<groups>(mesh\[[^]]*\] )?(\{\{?[^}]*\}|\[[\d,]*\])))?)?"
 )
 _ARRAY = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
 
@@ -162,5 +174,17 @@ def collectives(program: str) -> list[Collective]:
         seen.add(channel)
         for dtype, lengths in _ARRAY.findall(match["results"]):
             shape = tuple(int(length) for length in lengths.split(",") if length)
-            found.append(Collective(match["kind"], dtype, shape, channel))
+            group = _group_size(match["groups"] or "")
+            found.append(Collective(match["kind"], dtype, shape, channel, group))
     return found
+
+
+def _group_size(groups: str) -> int | None:
+    """Returns how many devices are in each group; the groups are named in one of three ways."""
+    mesh, _, axes = groups.rpartition("] ")
+    if mesh:  # mesh['a'=8,'b'=2] {'b'}, some of the axes of a mesh
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh))
+        return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", axes))
+    if groups.startswith("["):  # [4,2]<=[8], the number of groups and their size
+        return int(re.findall(r"\d+", groups)[-1])
+    return len(re.findall(r"\d+", groups)) or None  # {{0,1},{2,3}}, of which this is the first one

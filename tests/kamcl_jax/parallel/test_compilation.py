@@ -120,6 +120,24 @@ def test_a_ring_sends_each_share_around(kind, times):
     assert one.sent(1) == (128 if kind == "collective-permute" else 0)
 
 
+@pytest.mark.parametrize(
+    ("groups", "size"),
+    [
+        ("{{0,1},{2,3},{4,5},{6,7}}, use_global_device_ids=true", 2),
+        ("[2,4]<=[8], use_global_device_ids=true", 4),
+        ("[4,2]<=[2,4]T(1,0), dimensions={0}", 2),
+        ("mesh['axis_0'=4,'axis_1'=2] {'axis_1'}, use_global_device_ids=true", 2),
+        ("mesh['axis_0'=4,'axis_1'=2] {'axis_0','axis_1'}, to_apply=%add", 8),
+        ("{}, to_apply=%add", None),
+    ],
+)
+def test_a_ring_may_be_a_group_of_the_devices(groups, size):
+    line = f"  %r = f32[4,8]{{1,0}} reduce-scatter(%x), channel_id=7, replica_groups={groups}"
+    (one,) = compilation.collectives(line)
+    assert one == Collective("reduce-scatter", "f32", (4, 8), 7, size)
+    assert one.sent(8) == ((size or 8) - 1) * 128
+
+
 def test_the_compiled_step_tells_its_memory(tiny):
     create = partial(create_state, tiny.optimizer, queue_length=4096)
     abstract = jax.eval_shape(create)
