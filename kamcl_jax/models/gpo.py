@@ -4,6 +4,7 @@ Chen et al., "Learning the Best Pooling Strategy for Visual Semantic Embedding" 
 in KAMCL's architecture figure.
 """
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -171,39 +172,84 @@ class GPO(nn.Module):
         self.backward_gru = GRUDirection(*shape)
         self.score = nn.Dense(1, use_bias=False, kernel_init=layers.linear_init)
 
-    def weights(self, counts: jax.Array, num_items: int) -> jax.Array:
-        """Returns the pooling weights of lists that have `counts` items, i32[M], padded to N.
+    def weights(self, num_items: int, any_length: bool = False) -> jax.Array:
+        """Returns the pooling weights of lists of N items, float32 at least: f32[1, N].
 
-        They are f32[M, N], float32 at least whatever the parameters' dtype; row m sums to 1 over
-        its first counts[m] places and is 0 after them.
+        With `any_length` they are f32[N, N]: row m is for lists whose first m + 1 items are there.
+        A row sums to 1 over these and is 0 after them.
         """
-        codes = self._codes(num_items)
-        present = jnp.arange(num_items) < counts[:, None]
-        directions = self.forward_gru(codes), self.backward_gru(codes)
-        if self.kernel == "pallas" and self.hidden_width.bit_count() == 1:
-            ahead, behind = run_by_kernel(*directions, counts)
-        else:
-            # The forward direction never sees the end, so one run serves every length.
-            ahead = run(directions[0], jnp.ones((1, num_items), bool))
-            behind = run(directions[1], present, reverse=True)
-        scores = self.score((ahead + behind) / 2)[..., 0] / self.temperature
+        return weights_together([Pooling(self, num_items, any_length)])[0]
+
+    def gates(self, num_items: int) -> tuple["Gates", "Gates"]:
+        """Returns those of the forward and of the backward direction at N positions."""
+        most = COUNT_UP_TO if is_symbolic_dim(num_items) else num_items
+        codes = jnp.asarray(position_codes(most, self.code_width))[:num_items]
+        return self.forward_gru(codes), self.backward_gru(codes)
+
+    def weigh(self, states: jax.Array, present: jax.Array) -> jax.Array:
+        """Makes weights f32[M, N] of the mean states of both directions, f32[M, N, H]."""
+        scores = self.score(states)[..., 0] / self.temperature
         return jax.nn.softmax(scores, axis=-1, where=present)
 
-    def _codes(self, num_items: int) -> jax.Array:
-        most = COUNT_UP_TO if is_symbolic_dim(num_items) else num_items
-        return jnp.asarray(position_codes(most, self.code_width))[:num_items]
-
-    def __call__(self, features: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        features: jax.Array,
+        valid: jax.Array | None = None,
+        weights: jax.Array | None = None,
+    ) -> jax.Array:
         """Pools D features over N items: f32[B, D, N] -> f32[B, D], in the features' dtype.
 
-        `valid`, bool[B, N], says which items exist, at least one a sample; None: all of them.
+        Args:
+          features: f32[B, D, N].
+          valid: bool[B, N], which items exist, at least one a sample; None: all of them.
+          weights: What the method of that name returns for N, and for any length with `valid`;
+            None computes them.
         """
-        num_items = features.shape[-1]
+        if weights is None:
+            weights = self.weights(features.shape[-1], any_length=valid is not None)
         if valid is None:
-            weights = self.weights(jnp.array([num_items]), num_items)[0]
-            return pool_sorted(features, weights, kernel=self.kernel)
-        by_count = self.weights(jnp.arange(1, num_items + 1), num_items)
-        return pool_sorted(features, by_count[valid.sum(axis=1) - 1], valid, self.kernel)
+            return pool_sorted(features, weights[0], kernel=self.kernel)
+        return pool_sorted(features, weights[valid.sum(axis=1) - 1], valid, self.kernel)
+
+
+class Pooling(NamedTuple):
+    """What `GPO.weights` is asked for."""
+
+    gpo: GPO
+    num_items: int
+    any_length: bool = False
+
+    @property
+    def counts(self) -> jax.Array:
+        """The items that each row has, i32[M]."""
+        first = 1 if self.any_length else self.num_items
+        return jnp.arange(first, self.num_items + 1)
+
+    @property
+    def present(self) -> jax.Array:
+        """Which those are, bool[M, N]."""
+        return jnp.arange(self.num_items) < self.counts[:, None]
+
+
+def weights_together(poolings: Sequence[Pooling]) -> list[jax.Array]:
+    """Returns the weights of several poolings of one kind, which a GPU computes in one launch."""
+    gpo = poolings[0].gpo
+    # The kernel's arrays have powers of two as lengths.
+    if gpo.kernel == "pallas" and gpo.hidden_width.bit_count() == 1:
+        states = run_by_kernel([(each.gpo.gates(each.num_items), each.counts) for each in poolings])
+    else:
+        states = [_run_both(each.gpo.gates(each.num_items), each.present) for each in poolings]
+    return [
+        each.gpo.weigh((ahead + behind) / 2, each.present)
+        for each, (ahead, behind) in zip(poolings, states, strict=True)
+    ]
+
+
+def _run_both(gates: tuple["Gates", "Gates"], present: jax.Array) -> tuple[jax.Array, jax.Array]:
+    forward, backward = gates
+    # The forward direction never sees the end, so one run serves every length.
+    everywhere = jnp.ones((1, present.shape[1]), bool)
+    return run(forward, everywhere), run(backward, present, reverse=True)
 
 
 class Gates(NamedTuple):
@@ -263,23 +309,35 @@ def run(gates: Gates, present: jax.Array, reverse: bool = False) -> jax.Array:
 
 
 def run_by_kernel(
-    forward: Gates, backward: Gates, counts: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Does `run` for both directions at once, by a GPU's kernel.
+    sequences: Sequence[tuple[tuple[Gates, Gates], jax.Array]],
+) -> list[tuple[jax.Array, jax.Array]]:
+    """Does `run` for both directions over several sequences at once, by a GPU's kernel.
 
     Args:
-      forward: The gates of the forward direction at N positions.
-      backward: Those of the backward direction.
-      counts: i32[M], the positions that row m has: the first ones.
+      sequences: For each of them the gates of the forward and of the backward direction at its N
+        positions, and how many of these each of its M rows has, i32[M]: the first ones.
 
     Returns:
-      f32[M, N, H] of each direction; absent positions are zero in both.
+      For each sequence the states of both directions, f32[M, N, H]; absent positions are zero.
     """
-    num_items = forward.inputs.shape[0]
-    # The kernel runs one way only: the backward direction gets its inputs in reverse.
-    turned = backward._replace(inputs=backward.inputs[::-1])
-    inputs, kernel, bias = (jnp.stack(pair) for pair in zip(forward, turned, strict=True))
-    start = jnp.stack([jnp.zeros_like(counts), num_items - counts])
-    stop = jnp.stack([counts, jnp.full_like(counts, num_items)])
-    ahead, behind = _kernels().gru_states(inputs, kernel, bias, start, stop)
-    return ahead, behind[:, ::-1]
+    steps = max(gates[0].inputs.shape[0] for gates, _ in sequences)
+    rows = max(len(counts) for _, counts in sequences)
+    inputs, kernels, biases, starts, stops = [], [], [], [], []
+    for (forward, backward), counts in sequences:
+        num_items = forward.inputs.shape[0]
+        # The kernel runs one way only: the backward direction gets its inputs in reverse.
+        for direction in (forward, backward._replace(inputs=backward.inputs[::-1])):
+            inputs.append(jnp.pad(direction.inputs, ((0, steps - num_items), (0, 0))))
+            kernels.append(direction.kernel)
+            biases.append(direction.bias)
+        # Rows that fill up are absent at every step.
+        counts = jnp.pad(counts, (0, rows - len(counts)))
+        starts += [jnp.zeros_like(counts), num_items - counts]
+        stops += [counts, jnp.full_like(counts, num_items)]
+    arrays = (jnp.stack(x) for x in (inputs, kernels, biases, starts, stops))
+    states = _kernels().gru_states(*arrays)
+    found = []
+    for index, ((forward, _), counts) in enumerate(sequences):
+        own = states[2 * index : 2 * index + 2, : len(counts), : forward.inputs.shape[0]]
+        found.append((own[0], own[1, :, ::-1]))
+    return found

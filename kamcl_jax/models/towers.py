@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from kamcl_jax.models import layers
 from kamcl_jax.models.aggregator import HierarchicalAggregator, SharedMLP
-from kamcl_jax.models.gpo import GPO
+from kamcl_jax.models.gpo import GPO, Pooling, weights_together
 from kamcl_jax.models.resnet import ResNet
 from kamcl_jax.models.skip_thoughts import SkipThoughts
 
@@ -104,12 +104,15 @@ class TextEncoder(nn.Module):
         items = jnp.concatenate([words, SharedMLP(name="mlp")(words)], axis=1)
         present = jnp.arange(tokens.shape[1]) < lengths[:, None]
         present = jnp.concatenate([present, present], axis=1)
-        pooled = GPO(kernel=self.pooling_kernel, name="word_gpo")(items.swapaxes(1, 2), present)
-        sentence = jnp.tanh(pooled)
+        word_gpo, gpo = (GPO(kernel=self.pooling_kernel, name=n) for n in ("word_gpo", "gpo"))
+        word_weights, weights = weights_together(
+            [Pooling(word_gpo, items.shape[1], any_length=True), Pooling(gpo, 2)]
+        )
+        sentence = jnp.tanh(word_gpo(items.swapaxes(1, 2), present, word_weights))
         named = layers.dense(self.embedding_size, self.num_concepts, "concept_linear")(
             word_concepts
         )
-        latent = GPO(kernel=self.pooling_kernel, name="gpo")(jnp.stack([sentence, named], axis=2))
+        latent = gpo(jnp.stack([sentence, named], axis=2), weights=weights)
         return ConceptHead(self.num_concepts, name="concept_head")(latent)
 
 

@@ -62,6 +62,6 @@ def test_all_poolings_of_both_towers_get_a_gpu_s_kernels():
             jax.random.key(0), x, tokens, lengths, np.ones((2, 4), np.float32), train=False
         )
     )(shapes)
-    for name in ("count_ahead", "gpo_gru_forward"):
-        # Five poolings, each of them compiled and, for a CPU, interpreted.
-        assert str(made).count(f"name={name}") == 2 * 5
+    # Five poolings in two towers; each kernel is compiled and, for a CPU, interpreted.
+    assert str(made).count("name=count_ahead") == 2 * 5
+    assert str(made).count("name=gpo_gru_forward") == 2 * 2

@@ -39,37 +39,39 @@ def test_numbers_of_16_bits_are_ranked_alike():
 
 
 @pytest.mark.parametrize(
-    ("num_items", "counts", "dtype"),
-    [(1, [1], np.float32), (2, [1, 2], np.float32), (40, [40], np.float32)]
-    + [(40, [1, 3, 39, 40], dtype) for dtype in (np.float32, np.float64)],
+    ("lengths", "dtype"),
+    [({1: [1]}, np.float32), ({2: [2], 6: [6], 40: [40]}, np.float32)]
+    + [({2: [2], 40: [1, 3, 39, 40]}, dtype) for dtype in (np.float32, np.float64)],
 )
-def test_the_kernel_s_states_and_gradients_are_those_of_the_scan(num_items, counts, dtype):
-    counts = np.array(counts)
-    present = np.arange(num_items) < counts[:, None]
-    weights = GENERATOR.normal(size=(2, len(counts), num_items, 8))
+def test_the_kernel_s_states_and_gradients_are_those_of_the_scan(lengths, dtype):
+    weights = {
+        items: GENERATOR.normal(size=(2, len(counts), items, 8))
+        for items, counts in lengths.items()
+    }
 
-    def plain(forward, backward):
-        ahead = gpo.run(forward, present)
-        return ahead, gpo.run(backward, present, reverse=True)
+    def plain(sequences):
+        for items, (forward, backward) in sequences.items():
+            present = np.arange(items) < np.array(lengths[items])[:, None]
+            yield gpo.run(forward, present), gpo.run(backward, present, reverse=True)
 
-    def kernel(forward, backward):
-        return gpo.run_by_kernel(forward, backward, jnp.asarray(counts))
+    def kernel(sequences):
+        counts = map(jnp.array, lengths.values())
+        return gpo.run_by_kernel(list(zip(sequences.values(), counts, strict=True)))
 
-    def value_and_gradients(run, *gates):
-        def loss(*gates):
-            states = jnp.stack(run(*gates))
-            return jnp.sum(weights * states**2), states
+    def value_and_gradients(run, sequences):
+        def loss(sequences):
+            states = dict(zip(lengths, map(jnp.stack, run(sequences)), strict=True))
+            return sum(jnp.sum(weights[n] * states[n] ** 2) for n in lengths), states
 
-        return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(*gates)
+        return jax.jit(jax.grad(loss, has_aux=True))(sequences)
 
-    shapes = ((num_items, 24), (8, 24), (24,))
+    def draw(items):
+        shapes = ((items, 24), (8, 24), (24,))
+        return Gates(*(jnp.asarray(GENERATOR.normal(size=shape), dtype) for shape in shapes))
+
     with jax.enable_x64(dtype == np.float64):
-        directions = [
-            Gates(*(jnp.asarray(GENERATOR.normal(size=shape), dtype) for shape in shapes))
-            for _ in range(2)
-        ]
-        found = value_and_gradients(kernel, *directions)
-        expected = value_and_gradients(plain, *directions)
+        sequences = {items: (draw(items), draw(items)) for items in lengths}
+        found, expected = (value_and_gradients(run, sequences) for run in (kernel, plain))
     tolerance = 2e-5 if dtype == np.float32 else 1e-12
     for ours, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert ours.dtype == dtype
