@@ -195,7 +195,7 @@ def launch_tables(some: list[Kernel], device: Accelerator) -> list[str]:
         f"of them in loops: {launches.launches(in_loops)}, which move "
         f"{launches.traffic(in_loops) / GB:.1f} GB",
     ]
-    if waits:
+    if waits and device.platform == "cuda":
         sentences.append(f"trips that wait until the host has read a condition: at most {waits}")
     if uncounted:
         sentences.append(f"arithmetic not counted: {', '.join(uncounted)}")

@@ -163,7 +163,7 @@ def _kernels(
         if kind in _FREE or kind.endswith(("-done", "-update")):
             continue
         if kind == "while":
-            trips = operation.trips
+            trips = program.trips(operation)
             loop = Loop(operation.name, operation.place, trips or unknown, trips is not None)
             condition, body = program.called(operation)
             # The host runs a loop with a known number of trips without asking its condition.
@@ -327,11 +327,19 @@ def _library_call(operation: Operation, operands: tuple[Array, ...]) -> tuple[Wo
             "__cudnn$convBackwardFilter": (operands[1], operands[0], result),
         }.get(target, (result, *operands[:2]))
         return _convolution(operation, output, given, kernel), ""
+    if target in _TPU_NOTES:
+        return Work(), ""
     named = re.search(r'\bname = "(\w+)"', operation.attributes)
     name = named[1] if named else pallas_name(operation.place) or target
     if name in PALLAS:
         return PALLAS[name](operands, operation.results), ""
     return Work(), name
+
+
+_TPU_NOTES = (
+    "AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast", "GatherScatterIndicesBitpacked"
+)  # fmt: skip
+"""Custom calls of a TPU's program that compute nothing."""
 
 
 def pallas_name(place: str) -> str:
@@ -368,7 +376,7 @@ operand is read and each result written once.
 
 
 def _size(some: Iterable[Array]) -> int:
-    return sum(array.bytes for array in some)
+    return sum(array.bytes for array in some if not array.near)
 
 
 def _read(computation: Computation, operation: Operation) -> float:
