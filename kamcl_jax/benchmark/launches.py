@@ -13,6 +13,7 @@ import numpy as np
 
 from kamcl_jax.benchmark.accelerators import Accelerator
 from kamcl_jax.benchmark.hlo import Array, Computation, Operation, Program
+from kamcl_jax.parallel.compilation import COLLECTIVES
 
 GRU_STEP_SECONDS = 2e-6
 """A guess at one step of a recurrence inside one kernel: a tiny product, whose result the next one
@@ -124,17 +125,19 @@ def overlapped(program: Program) -> int:
         for operation in computation.operations:
             if operation.kind.endswith("-done"):
                 count += started.pop(operation.operands[0], False)
-            elif operation.kind in _SENDING:
+            elif _starts_to_send(program, operation):
                 started[operation.name] = False
             elif operation.kind not in _FREE:
                 started = dict.fromkeys(started, True)
     return count
 
 
-_SENDING = {
-    f"{kind}-start"
-    for kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-}
+def _starts_to_send(program: Program, operation: Operation) -> bool:
+    kinds = [operation.kind.removesuffix("-start")]
+    if operation.kind == "async-start":
+        kinds = [inner.kind for called in program.called(operation) for inner in called.operations]
+    return operation.kind.endswith("-start") and not COLLECTIVES.isdisjoint(kinds)
+
 
 # They are names, constants or views, or what ends an operation that has been counted.
 _FREE = {
