@@ -195,7 +195,7 @@ def launch_tables(some: list[Kernel], device: Accelerator) -> list[str]:
         f"of them in loops: {launches.launches(in_loops)}, which move "
         f"{launches.traffic(in_loops) / GB:.1f} GB",
     ]
-    if waits:
+    if waits and device.platform == "cuda":
         sentences.append(f"trips that wait until the host has read a condition: at most {waits}")
     if uncounted:
         sentences.append(f"arithmetic not counted: {', '.join(uncounted)}")
@@ -210,7 +210,7 @@ def launch_tables(some: list[Kernel], device: Accelerator) -> list[str]:
     def worst_first(groups: dict[Any, list[Kernel]]) -> list[Any]:
         return sorted(groups.items(), key=lambda group: -launches.seconds(group[1], device))
 
-    return [
+    tables = [
         "\n".join(sentences),
         markdown_table(
             ["part", "pass", *_WORK],
@@ -218,22 +218,22 @@ def launch_tables(some: list[Kernel], device: Accelerator) -> list[str]:
             left=2,
         ),
         markdown_table(
-            ["loop", "trips", "launches a trip", *_WORK],
-            [
-                [
-                    short_place(around[-1].place),
-                    f"{'' if all(loop.known for loop in around) else 'at most '}{trips(around)}",
-                    str(launches.launches(some) // trips(around)),
-                    *_work(some, device),
-                ]
-                for around, some in worst_first(loops)[:LONGEST]
-            ],
-        ),
-        markdown_table(
             ["kernel", *_WORK],
             [[f"{kernel_place(k)} ({k.name})", *_work([k], device)] for k in longest],
         ),
     ]
+    if loops:
+        rows = [
+            [
+                short_place(around[-1].place),
+                f"{'' if all(loop.known for loop in around) else 'at most '}{trips(around)}",
+                str(launches.launches(some) // trips(around)),
+                *_work(some, device),
+            ]
+            for around, some in worst_first(loops)[:LONGEST]
+        ]
+        tables.insert(2, markdown_table(["loop", "trips", "launches a trip", *_WORK], rows))
+    return tables
 
 
 def trips(around: tuple[launches.Loop, ...]) -> int:
@@ -266,7 +266,7 @@ def part_of(place: str) -> tuple[str, str]:
 def short_place(place: str) -> str:
     """Returns a place in the traced program without what every place has."""
     path = re.sub(r"^jit\(\w+\)/(.*\.encode_\w+/)?", "", place)
-    path = re.sub(r"/(cond/branch_\d_fun|closed_call|body|jit\(\w+\))(?=/|$)", "", path)
+    path = re.sub(r"/(cond/branch_\d_fun|closed_call|body|pallas_call|jit\(\w+\))(?=/|$)", "", path)
     kind = part_of(place)[1]
     return f"{path or 'no place'}{f', {kind}' if kind else ''}"
 
@@ -330,9 +330,6 @@ def describe(
     devices, device = made.layout.mesh.size, ACCELERATORS[name]
     hosts = -(-devices // device.devices_per_host)
     rows, step = times(made.kernels, made.sent, devices, config.dtype, device, own)
-    arrays = len(made.sent)
-    network = network_rows(made.sent, devices)
-    operations = sum(row[2] for row in network)
     predicted = f"predicted step: {step / MS:.1f} ms" if own else f"roofline: {step / MS:.1f} ms"
     return "\n\n".join(
         [
@@ -345,21 +342,29 @@ def describe(
                 [[part, f"{size / GB:.3f}"] for part, size in memory_rows(made)],
             ),
             *(launch_tables(made.kernels, device) if own else []),
-            f"collectives: {operations} of {arrays} arrays; {made.overlapped} have kernels "
-            "between their start and their end",
-            markdown_table(
-                ["collective", "dtype", "operations", "arrays", "MB that a device sends"],
-                [
-                    [kind, dtype, str(n), str(of), f"{size / MB:.1f}"]
-                    for kind, dtype, n, of, size in network
-                ],
-                left=2,
-            ),
+            *(network_tables(made) if made.sent else ["collectives: none"]),
             markdown_table(["time of a step", "a device", "ms"], rows),
             predicted,
             markdown_table(["", ""], input_rows(made, config, images, captions, hosts, step)),
         ]
     )
+
+
+def network_tables(made: Plan) -> list[str]:
+    """Returns how many collectives a step has, how many are combined, and what they send."""
+    rows = network_rows(made.sent, made.layout.mesh.size)
+    return [
+        f"collectives: {sum(row[2] for row in rows)}, which send {len(made.sent)} arrays; "
+        f"{made.overlapped} have kernels between their start and their end",
+        markdown_table(
+            ["collective", "dtype", "operations", "arrays", "MB that a device sends"],
+            [
+                [kind, dtype, str(operations), str(arrays), f"{size / MB:.1f}"]
+                for kind, dtype, operations, arrays, size in rows
+            ],
+            left=2,
+        ),
+    ]
 
 
 def input_rows(
@@ -387,7 +392,7 @@ def input_rows(
         ("input of a host", f"{batch / hosts / step / GB:.2f} GB/s"),
         ("the same", f"{config.batch_size / hosts / step:.0f} images/s"),
         ("steps an epoch", f"{steps}"),
-        ("time of an epoch", f"{steps * step / 3600:.2f} h"),
+        ("time of an epoch", f"{steps * step / 60:.1f} min"),
         ("decoded images", f"{images * side**2 * 3 / GB:.1f} GB"),
         ("tokens, lengths, places", f"{images * captions * (tokens + 2) * 4 / GB:.2f} GB"),
         ("concepts of captions, labels", f"{images * concepts * (captions + 4) / GB:.2f} GB"),

@@ -13,6 +13,7 @@ class Array:
 
     dtype: str
     shape: tuple[int, ...]
+    near: bool = False  # a TPU's program keeps it beside the units that compute, in VMEM
 
     @property
     def entries(self) -> int:
@@ -57,12 +58,6 @@ class Operation:
     def place(self) -> str:
         """Where it comes from in the traced program, like "jit(step)/jvp(Encoder)/layer/dot"."""
         return self._attribute(r'op_name="([^"]*)"')
-
-    @property
-    def trips(self) -> int | None:
-        """How often a loop runs; None where that depends on the data."""
-        known = self._attribute(r'"known_trip_count":\{"n":"(\d+)"')
-        return int(known) if known else None
 
     @property
     def called(self) -> tuple[str, ...]:
@@ -125,12 +120,25 @@ class Program:
         """Returns the computations that an operation runs."""
         return [self.computations[name] for name in operation.called]
 
+    def trips(self, loop: Operation) -> int | None:
+        """Returns how often a loop runs; None where that depends on the data."""
+        known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
+        if known:
+            return int(known[1])
+        # A TPU's program does not say it, but JAX counts from zero while "place < constant".
+        condition = self.called(loop)[0]
+        root = condition.by_name[condition.root]
+        if root.kind != "compare" or "direction=LT" not in root.attributes:
+            return None
+        most = condition.by_name[root.operands[1]]
+        return int(most.literal) if most.kind == "constant" else None
+
 
 _HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+) .*->.*\{\s*$")
 _LINE = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = ")
 _KIND = re.compile(r"\s*([\w\-]+)\(")
 _NAME = re.compile(r"%([\w.\-]+)")
-_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*:T\([^}]*S\(1\)[^}]*\})?")
 
 
 def parse(text: str) -> Program:
@@ -152,8 +160,9 @@ def parse(text: str) -> Program:
 
 def arrays(text: str) -> Iterator[Array]:
     """Yields the arrays of a type like `(f32[2,3]{1,0}, s32[])`."""
-    for dtype, lengths in _ARRAY.findall(text):
-        yield Array(dtype, tuple(int(length) for length in lengths.split(",") if length))
+    for dtype, lengths, near in _ARRAY.findall(text):
+        shape = tuple(int(length) for length in lengths.split(",") if length)
+        yield Array(dtype, shape, bool(near))
 
 
 def _operation(name: str, line: str) -> Operation:

@@ -13,6 +13,7 @@ import numpy as np
 
 from kamcl_jax.benchmark.accelerators import Accelerator
 from kamcl_jax.benchmark.hlo import Array, Computation, Operation, Program
+from kamcl_jax.parallel.compilation import COLLECTIVES
 
 GRU_STEP_SECONDS = 2e-6
 """A guess at one step of a recurrence inside one kernel: a tiny product, whose result the next one
@@ -124,17 +125,19 @@ def overlapped(program: Program) -> int:
         for operation in computation.operations:
             if operation.kind.endswith("-done"):
                 count += started.pop(operation.operands[0], False)
-            elif operation.kind in _SENDING:
+            elif _starts_to_send(program, operation):
                 started[operation.name] = False
             elif operation.kind not in _FREE:
                 started = dict.fromkeys(started, True)
     return count
 
 
-_SENDING = {
-    f"{kind}-start"
-    for kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-}
+def _starts_to_send(program: Program, operation: Operation) -> bool:
+    kinds = [operation.kind.removesuffix("-start")]
+    if operation.kind == "async-start":
+        kinds = [inner.kind for called in program.called(operation) for inner in called.operations]
+    return operation.kind.endswith("-start") and not COLLECTIVES.isdisjoint(kinds)
+
 
 # They are names, constants or views, or what ends an operation that has been counted.
 _FREE = {
@@ -163,7 +166,7 @@ def _kernels(
         if kind in _FREE or kind.endswith(("-done", "-update")):
             continue
         if kind == "while":
-            trips = operation.trips
+            trips = program.trips(operation)
             loop = Loop(operation.name, operation.place, trips or unknown, trips is not None)
             condition, body = program.called(operation)
             # The host runs a loop with a known number of trips without asking its condition.
@@ -327,11 +330,19 @@ def _library_call(operation: Operation, operands: tuple[Array, ...]) -> tuple[Wo
             "__cudnn$convBackwardFilter": (operands[1], operands[0], result),
         }.get(target, (result, *operands[:2]))
         return _convolution(operation, output, given, kernel), ""
+    if target in _TPU_NOTES:
+        return Work(), ""
     named = re.search(r'\bname = "(\w+)"', operation.attributes)
     name = named[1] if named else pallas_name(operation.place) or target
     if name in PALLAS:
         return PALLAS[name](operands, operation.results), ""
     return Work(), name
+
+
+_TPU_NOTES = (
+    "AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast", "GatherScatterIndicesBitpacked"
+)  # fmt: skip
+"""Custom calls of a TPU's program that compute nothing."""
 
 
 def pallas_name(place: str) -> str:
@@ -341,8 +352,12 @@ def pallas_name(place: str) -> str:
 
 
 def _count_ahead(operands: tuple[Array, ...], results: tuple[Array, ...]) -> Work:
-    """N comparisons and N sums for each entry of [rows, N]."""
-    return Work(simple=2.0 * results[0].entries * operands[0].shape[-1])
+    """N comparisons and N sums for each entry of [rows, N].
+
+    An H100 has half as many units for integers as for floats (64 and 128 a core, by NVIDIA's paper
+    on its architecture), so that each of them counts as two.
+    """
+    return Work(simple=2 * 2.0 * results[0].entries * operands[0].shape[-1])
 
 
 def _gpo_gru(operands: tuple[Array, ...], results: tuple[Array, ...]) -> Work:
@@ -368,7 +383,7 @@ operand is read and each result written once.
 
 
 def _size(some: Iterable[Array]) -> int:
-    return sum(array.bytes for array in some)
+    return sum(array.bytes for array in some if not array.near)
 
 
 def _read(computation: Computation, operation: Operation) -> float:

@@ -130,7 +130,7 @@ def available_memory() -> int | None:
 class Collective:
     """One array that a compiled program sends between devices."""
 
-    kind: str  # all-reduce, all-gather, reduce-scatter, all-to-all or collective-permute
+    kind: str  # one of `COLLECTIVES`
     dtype: str  # as XLA writes it, like "f32"
     shape: tuple[int, ...]  # of the result on each device
     channel: int | None = None  # the operation that sends it, and may send several arrays
@@ -154,9 +154,12 @@ class Collective:
         return rounds * self.size * (devices - 1) / devices
 
 
+COLLECTIVES = {"all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"}
+"""What XLA calls the operations that send arrays between devices."""
+
 _COLLECTIVE = re.compile(
     r"= (?P<results>\(.*?\)|\S+) "
-    r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
+    rf"(?P<kind>{'|'.join(sorted(COLLECTIVES))})(-start)?\("
     r"(.*?channel_id=(?P<channel>\d+)"
     r"(, replica_groups=(?P<groups>(mesh\[[^]]*\] )?(\{\{?[^}]*\}|\[[\d,]*\])))?)?"
 )

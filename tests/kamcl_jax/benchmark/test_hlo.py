@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -14,7 +16,9 @@ HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[2,3]{1,0})
 
 %condition.1 (state.1: (s32[], f32[2,3])) -> pred[] {
   %state.1 = (s32[], f32[2,3]{1,0}) parameter(0)
-  ROOT %always = pred[] constant(true)
+  %place = s32[] get-tuple-element(%state.1), index=0
+  %most = s32[] constant(34)
+  ROOT %below = pred[] compare(%place, %most), direction=LT
 }
 
 ENTRY %main.7 (x: f32[2,3]) -> (s32[], f32[2,3]) {
@@ -41,14 +45,25 @@ def test_operations_have_kinds_arrays_and_places(program):
     loop = entry.by_name["loop"]
     assert loop.results == (Array("s32", ()), Array("f32", (2, 3)))
     assert loop.operands == ("start",)
-    assert (loop.place, loop.trips) == ("jit(step)/while", 68)
-    assert entry.operands(entry.by_name["start"]) == (Array("s32", (3,)), Array("f32", (2, 3)))
+    assert loop.place == "jit(step)/while"
+    given = entry.operands(entry.by_name["start"])
+    assert given == (Array("s32", (3,)), Array("f32", (2, 3), near=True))
 
 
 def test_an_operation_names_the_computations_that_it_runs(program):
     loop = program.entry.by_name["loop"]
     assert [called.name for called in program.called(loop)] == ["condition.1", "body"]
     assert program.called(program.entry.by_name["x"]) == []
+
+
+def test_a_loop_says_its_trips_or_its_condition_does(program):
+    loop = program.entry.by_name["loop"]
+    assert program.trips(loop) == 68
+    (names, _) = loop.attributes.split("backend_config")
+    assert program.trips(dataclasses.replace(loop, attributes=names)) == 34
+    open_ended = PROGRAM.replace("s32[] constant(34)", "s32[] get-tuple-element(%state.1), index=0")
+    loop = dataclasses.replace(loop, attributes=names)
+    assert hlo.parse(open_ended).trips(loop) is None
 
 
 @pytest.mark.parametrize(
@@ -78,5 +93,5 @@ def test_a_compiled_program_is_read():
         for operation in computation.operations
         if operation.kind == "while"
     ]
-    assert [loop.trips for loop in loops] == [5]
+    assert [program.trips(loop) for loop in loops] == [5]
     assert {called.name for called in program.called(loops[0])} <= set(program.computations)
