@@ -7,6 +7,7 @@ lengths, and what is chosen by a number that the compiler does not know is loade
 A CPU interprets the kernels, which is slow and meant for tests.
 """
 
+import operator
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,12 +25,13 @@ RANKED_UP_TO = 256
 ITEMS = 64
 """A program ranks this many items of a row; ResNet-18 has 192, three times as many."""
 
-ENTRIES = 1024
-"""A program ranks this many items of all its rows: each thread holds eight, and as many counts.
-
-Rows are then fewer than threads: each thread can load a rival by itself, in one access for all
-threads of a row.
+ENTRIES = 2048
+"""A program ranks this many items of all its rows: each thread holds sixteen of one row, and as
+many counts, so that it compares each rival that it loads sixteen times.
 """
+
+UNROLL = 4
+"""So many rivals follow each other without a jump."""
 
 WARPS = 4
 
@@ -45,7 +47,7 @@ def count_ahead(values: jax.Array) -> jax.Array:
     ranks the rows that it holds.
 
     Args:
-      values: f32[B, D, N], or of another dtype, without NaN; 1 <= N <= `RANKED_UP_TO`.
+      values: f32[B, D, N], or of another float dtype, without NaN; 1 <= N <= `RANKED_UP_TO`.
 
     Returns:
       u8[B, D, N]; every row (b, d, :) is a permutation of 0..N-1.
@@ -54,15 +56,19 @@ def count_ahead(values: jax.Array) -> jax.Array:
     width = min(ITEMS, pl.next_power_of_2(num_items))
     height = ENTRIES // width
     rows = values.reshape(-1, num_items)
-    # The kernel reads whole tiles. The padding is ranked, too, but rivals nobody and is cut off.
-    padded = jnp.pad(rows, ((0, -len(rows) % height), (0, -num_items % width)))
+    # The kernel reads whole tiles. Items that fill up are ranked, too, but are ahead of none: they
+    # come last, and none is smaller.
+    padding = ((0, -len(rows) % height), (0, -num_items % width))
+    padded = jnp.pad(rows, padding, constant_values=-jnp.inf)
+    tiles = padded.shape[1] // width
     counts = _launch(
-        partial(_count_tile, num_items=num_items),
+        partial(_count_tile, tiles=tiles),
         "count_ahead",
         jax.ShapeDtypeStruct(padded.shape, jnp.uint8),
-        (padded.shape[0] // height, padded.shape[1] // width),
-        [pl.BlockSpec((height, padded.shape[1]), lambda row, _: (row, 0))],
-        pl.BlockSpec((height, width), lambda row, item: (row, item)),
+        # The tiles of the same rows follow each other and find them in the cache.
+        (padded.shape[0] // height * tiles,),
+        [pl.BlockSpec((height, padded.shape[1]), lambda i: (i // tiles, 0))],
+        pl.BlockSpec((height, width), lambda i: (i // tiles, i % tiles)),
         padded,
     )
     return counts[: len(rows), :num_items].reshape(values.shape)
@@ -81,33 +87,35 @@ count_ahead.def_partition(
 )
 
 
-def _count_tile(values: Any, counts: Any, *, num_items: int) -> None:
-    """Ranks the items of one tile among `num_items`, all of those in its rows but the padding."""
+def _count_tile(values: Any, counts: Any, *, tiles: int) -> None:
+    """Ranks the items of one of the tiles of some rows among all items of these rows."""
     width = counts.shape[1]
-    start = pl.program_id(1) * width
-    end = jnp.minimum(start + width, num_items)
+    start = pl.program_id(0) % tiles * width
     own = values[:, pl.ds(start, width)]
     places = start + jax.lax.broadcasted_iota(jnp.int32, own.shape, 1)
+    unroll = min(UNROLL, width)
 
-    def other(place):
-        return values[:, pl.ds(place, 1)]
+    def through(first: Any, last: Any, count: jax.Array, is_ahead: Callable[..., Any]) -> jax.Array:
+        def some(index, count):
+            for place in range(unroll):
+                count = add(count, is_ahead(values[:, pl.ds(index * unroll + place, 1)], own))
+            return count
+
+        return jax.lax.fori_loop(first // unroll, last // unroll, some, count)
+
+    # A sum of floats that a comparison guards is a single instruction, and on a GPU not one of the
+    # units that compare. Counts are small, so it is exact.
+    def add(count, ahead):
+        return jnp.where(ahead, count + 1, count)
 
     # Only within the tile does each pair have to be asked which of the two comes first.
-    def before(place, count):
-        return count + (other(place) >= own).astype(jnp.int32)
-
     def within(place, count):
-        rival = other(place)
-        ahead = (rival > own) | ((rival == own) & (place < places))
-        return count + ahead.astype(jnp.int32)
+        rival = values[:, pl.ds(place, 1)]
+        return add(add(count, rival > own), (rival == own) & (place < places))
 
-    def after(place, count):
-        return count + (other(place) > own).astype(jnp.int32)
-
-    count = jnp.zeros(own.shape, jnp.int32)
-    count = jax.lax.fori_loop(0, start, before, count)
-    count = jax.lax.fori_loop(start, end, within, count)
-    count = jax.lax.fori_loop(end, num_items, after, count)
+    count = through(0, start, jnp.zeros(own.shape, jnp.float32), operator.ge)
+    count = jax.lax.fori_loop(start, start + width, within, count)
+    count = through(start + width, tiles * width, count, operator.gt)
     counts[...] = count.astype(jnp.uint8)
 
 
@@ -243,38 +251,50 @@ def _launch(
 
 
 def _run_row(projected: Any, kernel: Any, bias: Any, start: Any, stop: Any, states: Any) -> None:
-    hidden = states.shape[1]
+    steps, hidden = states.shape
     gates = [pl.ds(gate * hidden, hidden) for gate in range(3)]
     kernels, biases = [kernel[:, gate] for gate in gates], [bias[0, gate] for gate in gates]
     first, end = start[0], stop[0]
 
-    def step(t, state):
+    def inputs(t):
+        return tuple(projected[jnp.minimum(t, steps - 1), gate] for gate in gates)
+
+    def step(t, carry):
+        state, (of_reset, of_update, of_candidate) = carry
+        following = inputs(t + 1)  # loaded while this step computes
         column = state[:, None]
         # Sums of products, as a row is far smaller than what a tensor core multiplies.
-        from_state = [
+        reset, update, candidate = (
             jnp.sum(column * by, axis=0) + add for by, add in zip(kernels, biases, strict=True)
-        ]
-        reset, update = (jax.nn.sigmoid(projected[t, gates[i]] + from_state[i]) for i in range(2))
-        candidate = jnp.tanh(projected[t, gates[2]] + reset * from_state[2])
+        )
+        reset = jax.nn.sigmoid(of_reset + reset)
+        update = jax.nn.sigmoid(of_update + update)
+        candidate = jnp.tanh(of_candidate + reset * candidate)
         new = (1 - update) * candidate + update * state
         new = jnp.where((first <= t) & (t < end), new, 0)
         states[t, :] = new
-        return new
+        return new, following
 
-    jax.lax.fori_loop(0, states.shape[0], step, jnp.zeros(hidden, states.dtype))
+    jax.lax.fori_loop(0, steps, step, (jnp.zeros(hidden, states.dtype), inputs(0)))
 
 
 def _run_row_back(kernel: Any, factors: Any, gradient: Any, totals: Any) -> None:
     steps, hidden = totals.shape
     kernels = [kernel[:, pl.ds(gate * hidden, hidden)] for gate in range(3)]
 
-    def step(count, later):
-        t = steps - 1 - count
-        total = gradient[t, :] + later
-        totals[t, :] = total
-        back = total * factors[t, 3, :]
-        for gate, by in enumerate(kernels):
-            back += jnp.sum((total * factors[t, gate, :])[None, :] * by, axis=1)
-        return back
+    def inputs(t):
+        t = jnp.maximum(t, 0)
+        return gradient[t, :], tuple(factors[t, factor, :] for factor in range(4))
 
-    jax.lax.fori_loop(0, steps, step, jnp.zeros(hidden, totals.dtype))
+    def step(count, carry):
+        t = steps - 1 - count
+        later, (own, (*of_gates, of_state)) = carry
+        following = inputs(t - 1)
+        total = own + later
+        totals[t, :] = total
+        back = total * of_state
+        for by, factor in zip(kernels, of_gates, strict=True):
+            back += jnp.sum((total * factor)[None, :] * by, axis=1)
+        return back, following
+
+    jax.lax.fori_loop(0, steps, step, (jnp.zeros(hidden, totals.dtype), inputs(steps - 1)))

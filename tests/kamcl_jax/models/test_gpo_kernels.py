@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas as pl
 
 from kamcl_jax.models import gpo, gpo_kernels
 from kamcl_jax.models.gpo import GPO, Gates
@@ -139,7 +140,9 @@ def lowered(function, *shapes):
 def test_a_gpu_gets_one_triton_kernel_and_no_loop(num_items, dtype):
     text = lowered(count_ahead.fun, jax.ShapeDtypeStruct((2, 4096, num_items), dtype))
     assert text.count("gpu.triton") == 1
-    assert f"grid_y = {-(-num_items // gpo_kernels.ITEMS)}" in text
+    tiles = -(-num_items // gpo_kernels.ITEMS)
+    height = gpo_kernels.ENTRIES // min(gpo_kernels.ITEMS, pl.next_power_of_2(num_items))
+    assert f"grid_x = {-(-2 * 4096 // height) * tiles}" in text
     assert "stablehlo.while" not in text
 
 
