@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Layout as ArrayLayout
+from jax.experimental.layout import with_layout_constraint
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 BATCH_AXES = ("data", "fsdp")
@@ -74,6 +76,19 @@ class Layout:
         if self.mesh.shape["fsdp"] == 1:
             return tree
         return jax.lax.with_sharding_constraint(tree, self.whole)
+
+    def as_stored(self, tree: Any) -> Any:
+        """Keeps parameters, and their gradients, in memory in the order of their axes until used.
+
+        cuDNN wants the kernels of convolutions in another order. XLA would move all that is
+        computed with one into that order, its moments and its momentum average included, and copy
+        each of them back at the end of the step.
+        """
+        if self.mesh.devices.flat[0].platform != "gpu":
+            return tree
+        return jax.tree.map(
+            lambda x: with_layout_constraint(x, ArrayLayout(tuple(range(x.ndim)))), tree
+        )
 
 
 def replicated(mesh: Mesh) -> Layout:

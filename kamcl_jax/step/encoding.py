@@ -74,7 +74,7 @@ def encode(
     if dtype is not None and microbatches == 1:
         params = cast_floats(params, dtype)  # before they travel between devices
     if layout is not None:
-        params = layout.gathered(params)
+        params = layout.as_stored(layout.gathered(params))
 
     def encode_one(part: Batch, key: jax.Array) -> tuple[Encodings, Any]:
         inputs = [part[name] for name in _ENCODED]
