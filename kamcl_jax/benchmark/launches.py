@@ -13,6 +13,7 @@ import numpy as np
 
 from kamcl_jax.benchmark.accelerators import Accelerator
 from kamcl_jax.benchmark.hlo import Array, Computation, Operation, Program
+from kamcl_jax.models import gpo_kernels
 from kamcl_jax.parallel.compilation import COLLECTIVES
 
 GRU_STEP_SECONDS = 2e-6
@@ -352,12 +353,14 @@ def pallas_name(place: str) -> str:
 
 
 def _count_ahead(operands: tuple[Array, ...], results: tuple[Array, ...]) -> Work:
-    """N comparisons and N sums for each entry of [rows, N].
+    """A comparison for each entry of [rows, N] and item of its row, and two more within a tile.
 
-    An H100 has half as many units for integers as for floats (64 and 128 a core, by NVIDIA's paper
-    on its architecture), so that each of them counts as two.
+    An H100's core compares half as many numbers a cycle as it adds (64 and 128), so a comparison
+    counts as two. The sums that it guards are made beside it, by other units.
     """
-    return Work(simple=2 * 2.0 * results[0].entries * operands[0].shape[-1])
+    items = operands[0].shape[-1]
+    comparisons = items + 2 * min(items, gpo_kernels.ITEMS)
+    return Work(simple=2.0 * results[0].entries * comparisons)
 
 
 def _gpo_gru(operands: tuple[Array, ...], results: tuple[Array, ...]) -> Work:
