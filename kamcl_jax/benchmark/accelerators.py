@@ -27,7 +27,7 @@ class Accelerator:
       devices_per_host: How many share a host.
       launch: Seconds that one more kernel takes whatever it does. No data sheet has it.
       plugins: The modules that hold the compiler; one of them has to be installed.
-      installed_by: The command that installs them.
+      installed_by: The command that installs them, and where.
     """
 
     platform: str
@@ -59,7 +59,7 @@ ACCELERATORS = {
         devices_per_host=8,
         launch=2.5e-6,
         plugins=("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12"),
-        installed_by="make plan-gpu",
+        installed_by="`make plan-gpu` installs it in .venv-gpu",
     ),
     # https://cloud.google.com/tpu/docs/v5e: 197 TFLOPs, 16 GB, 819 GBps, 400 GBps both ways, 8
     # chips a host. Float32 takes six bfloat16 products at the highest precision. Of the vector unit
@@ -76,7 +76,7 @@ ACCELERATORS = {
         devices_per_host=8,
         launch=0.5e-6,
         plugins=("libtpu",),
-        installed_by='pip install "jax[tpu]"',
+        installed_by='`pip install "jax[tpu]"` installs it',
     ),
 }
 
@@ -139,9 +139,7 @@ def absent_devices(name: str, count: int) -> list[Any]:
     """
     device = ACCELERATORS[name]
     if not has_compiler(name):
-        raise AcceleratorError(
-            f"the compiler for {name} is not installed: `{device.installed_by}` installs it"
-        )
+        raise AcceleratorError(f"the compiler for {name} is not installed: {device.installed_by}")
     try:
         if device.platform == "cuda":
             hosts = -(-count // device.devices_per_host)

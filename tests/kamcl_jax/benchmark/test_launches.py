@@ -171,7 +171,7 @@ def test_a_product_reads_its_operands_and_writes_no_workspace(outside):
 
 
 def test_pallas_kernels_are_known_by_their_names_or_named(outside):
-    assert outside["ranked"].work == Work(simple=2 * 2 * 8 * 64 * 64, bytes=MATRIX + 8 * 64)
+    assert outside["ranked"].work == Work(simple=8 * 8 * 64 * 64, bytes=MATRIX + 8 * 64)
     assert outside["ranked"].uncounted == ""
     assert outside["mystery"].uncounted == "mystery"
     assert outside["mystery"].work == Work(bytes=2 * MATRIX)
