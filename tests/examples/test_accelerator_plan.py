@@ -187,3 +187,17 @@ def test_a_gpu_is_launched_seldom_and_done_soon_for_rsicd(dtype, milliseconds):
     for tower_pass in ("queries", "keys", "gradient"):
         ranking = rf"^\| GPO, ranks and sums +\| {tower_pass} +\| +\d+ \| +[\d.]+ \| +([\d.]+) "
         assert 0 < number(ranking, text) <= 2  # GB
+
+
+@needs_compiler
+@pytest.mark.long
+def test_eight_gpus_sum_gradients_in_few_operations_and_gather_no_activations():
+    text = planned_for_h100("--config=configs/rsicd.py", "--config.batch_size=800", "--devices=8")
+    collective = r"^\| {} +\| \w+ +\| +(\d+) \| +\d+ \| +([\d.]+) \|$"
+    summed = re.findall(collective.format("all-reduce"), text, re.M)
+    # One for each layer that normalises and pass: those of queries and keys are the same ones.
+    assert sum(int(operations) for operations, _ in summed) <= 2 * 20 + 10
+    gathered = re.findall(collective.format("all-gather"), text, re.M)
+    embeddings = 4 * 800 * (512 + 512) * 4 / 1e6  # four arrays of 800 embeddings and concepts
+    assert gathered
+    assert sum(float(megabytes) for _, megabytes in gathered) < embeddings
