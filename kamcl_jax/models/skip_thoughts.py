@@ -4,6 +4,7 @@ It embeds words and runs a GRU whose dropout masks are drawn once a sequence and
 shared by all time steps (Gal & Ghahramani 2016). The PyTorch ecosystem calls it "BayesianUniSkip".
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -174,10 +175,8 @@ def _run_unrolled(kernel, projected, mask, lengths, keep_gates):
     A loop launches more kernels than these for each of its rounds, and the host would wait for each
     round to know whether it was the last one.
     """
-    batch = projected.shape[2]
-    projected, mask, lengths = (
-        _with_whole_rows(x, axis) for x, axis in ((projected, 2), (mask, 1), (lengths, 0))
-    )
+    batch, fill = projected.shape[2], _filling(projected.dtype)
+    projected, mask, lengths = fill(projected, 2), fill(mask, 1), fill(lengths, 0)
 
     def step(state, item):
         t, from_input = item
@@ -198,10 +197,16 @@ def _scan(step, start, items, reverse=False):
     return jax.lax.scan(step, start, items, reverse=reverse, unroll=unroll)
 
 
-def _with_whole_rows(x: jax.Array, axis: int) -> jax.Array:
-    """Fills the batch up to a multiple of `ROWS`; an axis of 1 is broadcast and stays."""
-    missing = -x.shape[axis] % ROWS if x.shape[axis] > 1 else 0
-    return jnp.pad(x, [(0, missing if at == axis else 0) for at in range(x.ndim)])
+def _filling(dtype: jnp.dtype) -> Callable[[jax.Array, int], jax.Array]:
+    """Returns what fills up an array's batch for products of a dtype, as `ROWS` says."""
+
+    def fill(x: jax.Array, axis: int) -> jax.Array:
+        # An axis of 1 is broadcast and stays.
+        whole = jnp.dtype(dtype).itemsize > 2 or x.shape[axis] == 1
+        missing = 0 if whole else -x.shape[axis] % ROWS
+        return jnp.pad(x, [(0, missing if at == axis else 0) for at in range(x.ndim)])
+
+    return fill
 
 
 def _forward(kernel, projected, mask, lengths):
@@ -262,11 +267,9 @@ def _run_back(kernel, mask, lengths, before, gates, gradient):
 
 def _run_back_unrolled(kernel, mask, lengths, before, gates, gradient):
     """Does `_run_back` as `_run_unrolled` runs forward."""
-    batch = before.shape[1]
-    before, gates, gradient = (
-        _with_whole_rows(x, axis) for x, axis in ((before, 1), (gates, 2), (gradient, 1))
-    )
-    mask, lengths = _with_whole_rows(mask, 1), _with_whole_rows(lengths, 0)
+    batch, fill = before.shape[1], _filling(before.dtype)
+    before, gates, gradient = fill(before, 1), fill(gates, 2), fill(gradient, 1)
+    mask, lengths = fill(mask, 1), fill(lengths, 0)
 
     def step(from_later, item):
         t, before, gates, gradient = item

@@ -152,7 +152,10 @@ def test_six_masks_of_unit_mean_one_for_words_and_states_of_each_gate(monkeypatc
     assert len({mask.tobytes() for mask in drawn}) == 6
 
 
-def test_states_and_gradients_in_bfloat16_are_near_those_of_float32(inputs):
+@pytest.mark.parametrize("device", ["a CPU", "a GPU"])
+def test_states_and_gradients_in_bfloat16_are_near_those_of_float32(inputs, device, request):
+    if device == "a GPU":
+        request.getfixturevalue("as_on_a_gpu")
     weights = jax.random.normal(jax.random.key(9), (STEPS, BATCH, HIDDEN))
 
     def run(inputs):
