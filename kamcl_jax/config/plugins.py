@@ -44,7 +44,6 @@ _OWN: dict[str, dict[str, object]] = {
     "image_encoder": {
         "image_encoder.pretrained": "",
         "image_encoder.rematerialise": False,
-        "image_encoder.pooling_kernel": "auto",
         "momentum_coverage": "all",
     },
     "text_encoder": {

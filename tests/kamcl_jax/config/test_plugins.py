@@ -193,7 +193,6 @@ def test_embeddings_and_concepts_stay_in_float32_whatever_the_encoder_computes_i
     [
         ("image_encoder", "image_encoder.pretrained", "resnet18.pth"),
         ("image_encoder", "image_encoder.rematerialise", True),
-        ("image_encoder", "image_encoder.pooling_kernel", "pallas"),
         ("image_encoder", "momentum_coverage", "release"),
         ("text_encoder", "text_encoder.pretrained", "skip_thoughts"),
         ("text_encoder", "caption_padding", "release"),
