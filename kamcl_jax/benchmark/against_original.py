@@ -9,7 +9,7 @@ import importlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -116,14 +116,24 @@ class TimedOriginal:
         The images f32[B, 256, 256, 3] of our batch are augmented and normalised: the original does
         that in its data loader.
         """
+        take = self.steps(batch, images)
+        return lambda: take(1)
+
+    def steps(self, batch: HostBatch, images: np.ndarray) -> Callable[[int], None]:
+        """Returns what takes so many such steps, one after another, and waits for the last."""
         inputs = self._original.inputs({**batch, "image": images})
         labels = self._original.tensor(batch["image_concepts"])
 
-        def run() -> None:
-            self._original.take_step(EPOCH, inputs, labels)
+        def run(count: int) -> None:
+            for _ in range(count):
+                self._original.take_step(EPOCH, inputs, labels)
             self._wait()
 
         return run
+
+    def computing_in(self, precision: str) -> contextlib.AbstractContextManager[None]:
+        """Lets the model compute in one of `original.PRECISIONS`."""
+        return self._original.computing_in(precision)
 
     def encode(self, sample: SplitSample) -> Action:
         """Returns what encodes a part of a split as the original's validation does.

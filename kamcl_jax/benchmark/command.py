@@ -37,7 +37,9 @@ from kamcl_jax.benchmark.trials import Action, Budget, Timing
 from kamcl_jax.config import build, data
 from kamcl_jax.errors import TorchOriginalError
 from kamcl_jax.inference import embed
+from kamcl_jax.inference.embed import Variables
 from kamcl_jax.parallel import hosts
+from kamcl_jax.parallel.mesh import Layout
 from kamcl_jax.ranking import ranks
 from kamcl_jax.runs import folder as run_folder
 from kamcl_jax.torch_release.checkout import check_checkout
@@ -94,10 +96,10 @@ def run(
         "roofline": report.roofline_results(steps, step),
     }
     hosts.say("timing the evaluation")
-    sample, encoding = _encoding(timed, steps, theirs, budget)
+    sample, encoding = time_encoding(timed, steps.state.variables, steps.layout, theirs, budget)
     if sample is not None:
         results["encoding"] = report.encoding_results(sample, encoding)
-    ranking = _ranking(timed, theirs, budget)
+    ranking = time_ranking(timed, theirs, budget)
     results["ranking"] = report.summaries(ranking)
     read, images = _input(timed, steps, checkout, left_out, budget)
     if read:
@@ -128,18 +130,26 @@ def _step_actions(timed: Subject, steps: Steps, theirs: TimedOriginal | None) ->
     return actions
 
 
-def _encoding(
-    timed: Subject, steps: Steps, theirs: TimedOriginal | None, budget: Budget
+def time_encoding(
+    timed: Subject,
+    variables: Variables,
+    layout: Layout,
+    theirs: TimedOriginal | None,
+    budget: Budget,
 ) -> tuple[SplitSample | None, dict[str, Timing]]:
+    """Times the encoders on a part of the test split, and the original's on the same part.
+
+    Without data there is no such part, and nothing is timed.
+    """
     if timed.data is None:
         return None, {}
     size = timed.config.evaluation.batch_size
     captions = size if jax.default_backend() == "cpu" else 10 * size
     sample = first_captions(timed.data.test, captions, size)
     dtype = build.compute_dtype(timed.config)
-    encoders = embed.make_encoders(timed.model, steps.layout, dtype)
-    embed_images = partial(embed.embed_images, encoders, steps.state.variables)
-    embed_texts = partial(embed.embed_texts, encoders, steps.state.variables)
+    encoders = embed.make_encoders(timed.model, layout, dtype)
+    embed_images = partial(embed.embed_images, encoders, variables)
+    embed_texts = partial(embed.embed_texts, encoders, variables)
     texts = sample.tokens, sample.lengths, sample.word_concepts
     actions: dict[str, Action] = {
         report.IMAGES: partial(embed_images, sample.images, size),
@@ -153,7 +163,8 @@ def _encoding(
     return sample, trials.alternate(actions, budget)
 
 
-def _ranking(timed: Subject, theirs: TimedOriginal | None, budget: Budget) -> dict[str, Timing]:
+def time_ranking(timed: Subject, theirs: TimedOriginal | None, budget: Budget) -> dict[str, Timing]:
+    """Times the ranking of random scores as many as RSICD's and the config's test split have."""
     images, captions = RSICD_TEST
     scores = random_scores(images, captions)
     rank_rsicd = partial(ranks.rank_both_ways, scores, np.arange(captions) // 5)

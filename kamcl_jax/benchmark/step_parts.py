@@ -132,14 +132,10 @@ class Steps:
     def __init__(self, subject: Subject):
         """Compiles the whole step, and measures how long that takes."""
         self._subject = subject
-        config = subject.config
-        model, optimizer = subject.model, subject.optimizer
-        make = partial(build.make_state, config, model, optimizer, subject.num_concepts)
-        layout = build.make_layout(config, subject.mesh, jax.eval_shape(make))
-        self.layout: Layout = layout
-        self.state: TrainState = build.run_once(make, layout.state)
+        self.state, self.layout = first_state(subject)
         self.variants: dict[str, Variant] = {}
-        step = make_train_step(model, optimizer, subject.settings, layout)
+        layout = self.layout
+        step = make_train_step(subject.model, subject.optimizer, subject.settings, layout)
         batch = mesh.put_batch(layout, subject.batch)
         started = time.perf_counter()
         compiled = _compile(step, self.state, batch, layout)
@@ -236,6 +232,14 @@ class Steps:
         batch, embedding_size = len(subject.batch["lengths"]), subject.config.embedding_size
         drawn = random_encodings(seed, batch, embedding_size, subject.num_concepts)
         return jax.device_put(drawn, self.layout.batch)
+
+
+def first_state(subject: Subject) -> tuple[TrainState, Layout]:
+    """Returns the state at step 0 with random weights, and where it and its batches lie."""
+    config, concepts = subject.config, subject.num_concepts
+    make = partial(build.make_state, config, subject.model, subject.optimizer, concepts)
+    layout = build.make_layout(config, subject.mesh, jax.eval_shape(make))
+    return build.run_once(make, layout.state), layout
 
 
 def augmenter(settings: StepSettings, layout: Layout) -> Callable[[jax.Array], jax.Array]:

@@ -5,8 +5,9 @@ PyTorch is optional, so it is imported inside of functions.
 
 import contextlib
 import functools
+import io
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,6 +25,10 @@ QUEUE_LENGTH = 8000
 
 MARGIN = 0.2
 """The margin of the triplet loss in all of the original's option files."""
+
+PRECISIONS = ("float32", "TF32", "bfloat16")
+"""What the original can compute in: "float32" as PyTorch comes, which on a GPU convolves in TF32;
+"TF32" also for matrix products; "bfloat16" where PyTorch's autocast takes it."""
 
 _STAGES = {
     "final": "visualmodelQ.extract_feature.gpo",
@@ -168,6 +173,28 @@ class TorchOriginal:
             self._optimizer.step()
         return losses, outputs
 
+    def adjust_learning_rate(self, epoch: int, decay_factor: float, every_epochs: int) -> None:
+        """Does what the original does before an epoch, counted from 0."""
+        options = {"optim": {"lr_update_epoch": every_epochs, "lr_decay_param": decay_factor}}
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.functions.adjust_learning_rate(options, self._optimizer, epoch)
+
+    @contextlib.contextmanager
+    def computing_in(self, precision: str) -> Iterator[None]:
+        """Lets the model compute in one of `PRECISIONS`; its outputs and losses stay float32."""
+        import torch
+
+        products = torch.get_float32_matmul_precision()
+        with contextlib.ExitStack() as stack:
+            if precision == "TF32":
+                torch.set_float32_matmul_precision("high")
+                stack.callback(torch.set_float32_matmul_precision, products)
+            if precision == "bfloat16":
+                # Not the losses: autocast refuses PyTorch's binary cross entropy.
+                forward = functools.partial(_autocast, self.model.forward, self._on_gpu)
+                stack.enter_context(mock.patch.object(self.model, "forward", forward))
+            yield
+
     def inputs(self, batch: HostBatch) -> tuple[Any, Any, Any]:
         """Returns images f32[B, 3, 256, 256], tokens i64[B, T] and word concepts f32[B, 512].
 
@@ -209,6 +236,14 @@ class TorchOriginal:
                     # The attribute of this one object hides the method of its class.
                     stack.enter_context(mock.patch.object(tower, "parameters", lengthened))
             yield
+
+
+def _autocast(forward: Callable[..., Any], on_gpu: bool, *inputs: Any) -> tuple[Any, ...]:
+    import torch
+
+    with torch.autocast("cuda" if on_gpu else "cpu", dtype=torch.bfloat16):
+        outputs = forward(*inputs)
+    return tuple(x.float() if x.dtype == torch.bfloat16 else x for x in outputs)
 
 
 def _keep(kept: dict[str, Any], stage: str, _module: Any, _inputs: Any, output: Any) -> None:

@@ -20,6 +20,7 @@ from kamcl_jax.models.gpo import GPO
 from kamcl_jax.parallel import mesh
 from kamcl_jax.parallel.mesh import Layout
 from kamcl_jax.step import momentum
+from kamcl_jax.step.encoding import cast_floats
 from kamcl_jax.step.losses import Logits
 from kamcl_jax.step.state import TrainState
 from kamcl_jax.step.train_step import TrainStep, make_train_step
@@ -83,9 +84,14 @@ class OurProgram:
         """Encodes a batch in evaluation mode; see `quantities.Program`."""
         model = build.make_model(self._config, NUM_TOKENS, golden_inputs.NUM_CONCEPTS)
 
+        dtype = build.compute_dtype(self._config)
+
         @jax.jit
         def encode(variables, batch):
             inputs = [batch[name] for name in ("image", "tokens", "lengths", "word_concepts")]
+            if dtype is not None:
+                params, inputs = cast_floats((variables["params"], inputs), dtype)
+                variables = {**variables, "params": params}
             (image, text), captured = model.apply(
                 variables,
                 *inputs,

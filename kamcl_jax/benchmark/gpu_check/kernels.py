@@ -1,0 +1,117 @@
+"""Part (b), first half: each kernel beside its plain twin, on the device that is here."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kamcl_jax.benchmark import trials
+from kamcl_jax.benchmark.gpu_check.task import Sizes, Task
+from kamcl_jax.models.gpo import descending_ranks, pool_sorted, sorted_ranks
+
+
+class Pair(NamedTuple):
+    """A fast function and its plain twin.
+
+    Attributes:
+      kernel: The fast one; it takes arrays, and returns a pytree of arrays.
+      twin: The plain one.
+      inputs: Sizes -> the arrays that both take.
+      tolerance: The largest difference, as a share of the largest entry of an array of the twin's.
+    """
+
+    kernel: Callable[..., Any]
+    twin: Callable[..., Any]
+    inputs: Callable[[Sizes], tuple[np.ndarray, ...]]
+    tolerance: float = 0.0
+
+
+def features(sizes: Sizes) -> np.ndarray:
+    """Returns f32[B, D, N] as a ResNet's stages leave them, rectified: many ties at zero."""
+    normal = np.random.default_rng(0).standard_normal(sizes.values, np.float32)
+    return np.maximum(normal, 0)
+
+
+def weights(sizes: Sizes) -> np.ndarray:
+    """Returns f32[N], which sum to 1."""
+    drawn = np.random.default_rng(1).random(sizes.values[-1], np.float32)
+    return drawn / drawn.sum()
+
+
+def with_gradient(function: Callable[..., jax.Array]) -> Callable[..., Any]:
+    """Returns what computes a function, and the gradients of the sum of its results' squares."""
+
+    def both(*inputs: jax.Array) -> Any:
+        value, pull_back = jax.vjp(function, *inputs)
+        return value, pull_back(2 * value)
+
+    return both
+
+
+PAIRS: dict[str, Pair] = {
+    "ranks, Pallas or counting by XLA": Pair(
+        kernel=partial(descending_ranks, kernel="pallas"),
+        twin=descending_ranks,
+        inputs=lambda sizes: (features(sizes),),
+    ),
+    "ranks, counting by XLA or sorting": Pair(
+        kernel=descending_ranks,
+        twin=sorted_ranks,
+        inputs=lambda sizes: (features(sizes),),
+    ),
+    "pooling with gradient, Pallas or counting by XLA": Pair(
+        kernel=with_gradient(partial(pool_sorted, kernel="pallas")),
+        twin=with_gradient(pool_sorted),
+        inputs=lambda sizes: (features(sizes), weights(sizes)),
+        tolerance=1e-5,
+    ),
+}
+"""Every kernel with its twin. A new kernel is a new entry."""
+
+
+def measure(task: Task) -> None:
+    """Compares and times all of `PAIRS`."""
+    for name, pair in PAIRS.items():
+        task.attempt(name, partial(compare, pair, task.sizes))
+
+
+def compare(pair: Pair, sizes: Sizes) -> dict[str, Any]:
+    """Returns how far a kernel is from its twin, and how long each takes, the two in turn."""
+    inputs = jax.device_put(pair.inputs(sizes))
+    kernel, twin = (
+        jax.jit(function).lower(*inputs).compile() for function in (pair.kernel, pair.twin)
+    )
+    error = largest_error(kernel(*inputs), twin(*inputs))
+    budget = trials.Budget(rounds=sizes.trials, seconds=0, most_rounds=sizes.trials)
+    timings = trials.alternate(
+        {
+            "kernel": lambda: jax.block_until_ready(kernel(*inputs)),
+            "twin": lambda: jax.block_until_ready(twin(*inputs)),
+        },
+        budget,
+    )
+    return {
+        "shapes": [list(array.shape) for array in inputs],
+        "error": error,
+        "tolerance": pair.tolerance,
+        "agrees": error <= pair.tolerance,
+        "kernel_seconds": timings["kernel"].median,
+        "twin_seconds": timings["twin"].median,
+    }
+
+
+def largest_error(found: Any, expected: Any) -> float:
+    """Returns the largest difference of two pytrees, as a share of the array's largest entry.
+
+    Where one has a number and the other has none (NaN), it is infinite.
+    """
+
+    def error(one: jax.Array, other: jax.Array) -> jax.Array:
+        one, other = one.astype(jnp.float32), other.astype(jnp.float32)
+        scale = jnp.maximum(jnp.abs(other).max(), jnp.finfo(jnp.float32).tiny)
+        return jnp.nan_to_num(jnp.abs(one - other).max() / scale, nan=jnp.inf)
+
+    return max(map(float, jax.tree.leaves(jax.tree.map(error, found, expected))))
