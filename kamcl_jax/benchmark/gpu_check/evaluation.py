@@ -8,12 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 
-from kamcl_jax.benchmark import command, report, step_parts, subject
+from kamcl_jax.benchmark import command, report, step_parts, subject, trials
 from kamcl_jax.benchmark.against_original import TimedOriginal
-from kamcl_jax.benchmark.gpu_check.step_times import DTYPES
+from kamcl_jax.benchmark.gpu_check.step_times import DTYPES, build_original
 from kamcl_jax.benchmark.gpu_check.task import Task, changed
+from kamcl_jax.benchmark.input_and_retrieval import first_captions
 from kamcl_jax.benchmark.report import ORIGINAL
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Budget
@@ -27,48 +29,47 @@ IndexImages = Callable[[TrainedModel, Path, Path], object]
 
 
 def measure(task: Task, index_images: IndexImages) -> None:
-    """Times ours in each dtype and the original, with random weights."""
-    for dtype in DTYPES:
-        config = changed(task.config, dtype=dtype)
-        task.attempt(f"encoding, {dtype}", partial(encode, task, config, dtype == DTYPES[0]))
-    task.attempt("ranking", partial(rank, task))
-    if subject.has_data(task.config):
-        task.attempt("indexing", partial(index, task, index_images))
-    else:
+    """Times ours in each dtype, and the original, all with random weights."""
+    timed = subject.make(task.config)
+    if timed.data is None:
+        task.leave_out("encoding", "there are no data")
         task.leave_out("indexing", "there are no data")
+    else:
+        for dtype in DTYPES:
+            task.attempt(f"encoding, {dtype}", partial(encode, changed(task.config, dtype=dtype)))
+        task.attempt("indexing", partial(index, task, timed, index_images))
+    original = build_original(task, timed, "original, the model")
+    if original is not None and timed.data is not None:
+        task.attempt(f"encoding, {ORIGINAL}", partial(encode_original, timed, original))
+    task.attempt("ranking", partial(rank, timed, original))
 
 
-def encode(task: Task, config: ml_collections.ConfigDict, with_original: bool) -> dict[str, Any]:
-    """Returns the rates of the encoders, and of the original's where it is asked for."""
+def encode(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the rates of our encoders."""
     timed = subject.make(config)
     state, layout = step_parts.first_state(timed)
-    theirs = _original(task, timed) if with_original else None
-    sample, timings = command.time_encoding(timed, state.variables, layout, theirs, BUDGET)
-    if sample is None:
-        raise ValueError("there are no data")
-    found = report.encoding_results(sample, timings)
-    if ORIGINAL in timings:
-        pairs = timings[ORIGINAL].median
-        found["original_pairs_per_second"] = sample.captions / pairs
-    return found
+    sample, timings = command.time_encoding(timed, state.variables, layout, None, BUDGET)
+    assert sample is not None  # there are data
+    return report.encoding_results(sample, timings)
 
 
-def rank(task: Task) -> dict[str, Any]:
+def encode_original(timed: Subject, original: TimedOriginal) -> dict[str, Any]:
+    """Returns the rate of the original's encoders, which take an image with each caption."""
+    assert timed.data is not None
+    size = timed.config.evaluation.batch_size
+    sample = first_captions(timed.data.test, size if jax.default_backend() == "cpu" else 1000, size)
+    timing = trials.alternate({ORIGINAL: original.encode(sample)}, BUDGET)[ORIGINAL]
+    return {**timing.summary(), "pairs_per_second": sample.captions / timing.median}
+
+
+def rank(timed: Subject, original: TimedOriginal | None) -> dict[str, Any]:
     """Returns how long it takes to rank as many scores as RSICD's test split has."""
-    timed = subject.make(task.config)
-    timings = command.time_ranking(timed, _original(task, timed), BUDGET)
+    timings = command.time_ranking(timed, original, BUDGET)
     return {name: timing.summary() for name, timing in timings.items()}
 
 
-def _original(task: Task, timed: Subject) -> TimedOriginal | None:
-    if task.checkout is None:
-        return None
-    return TimedOriginal(task.checkout, timed.num_tokens, timed.config.queue_length)
-
-
-def index(task: Task, index_images: IndexImages) -> dict[str, Any]:
+def index(task: Task, timed: Subject, index_images: IndexImages) -> dict[str, Any]:
     """Returns how fast image files become an index: read, decoded, embedded and written."""
-    timed = subject.make(task.config)
     assert timed.data is not None
     images, folder = task.work / "indexed_images", task.work / "index"
     for old in (images, folder):

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import platform
 import subprocess
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,11 +26,14 @@ def measure(task: Task) -> None:
     task.attempt("versions", versions)
     task.attempt("PyTorch", torch_says)
     for dtype in (jnp.float32, jnp.bfloat16):
-        task.attempt(f"rates in {jnp.dtype(dtype).name}", lambda dtype=dtype: rates(dtype))
+        task.attempt(f"rates in {jnp.dtype(dtype).name}", partial(rates, dtype))
 
 
 def device() -> dict[str, Any]:
-    """Returns what JAX says of the first device, and what the host is."""
+    """Returns what JAX says of the first device, and what the host is.
+
+    `bytes` is the memory that JAX may use, None where it does not say.
+    """
     first = jax.devices()[0]
     stats = first.memory_stats() or {}
     return {

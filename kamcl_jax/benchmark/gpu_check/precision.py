@@ -33,7 +33,7 @@ GROUPS = {
 
 
 def measure(task: Task) -> None:
-    """Computes the golden file's numbers in each precision, all at once: compiling takes longest."""
+    """Computes the golden file's numbers in all precisions at once: compiling takes longest."""
     golden = without(golden_file.read(task.golden), whole=task.sizes.whole_golden)
     with ThreadPoolExecutor(len(PRECISIONS)) as pool:
         running = {name: pool.submit(errors, golden, task, name) for name in PRECISIONS}

@@ -12,7 +12,6 @@ called one by one to encode the test split: an image is then encoded once, not o
 
 import contextlib
 import io
-import itertools
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -77,7 +77,7 @@ def measure(task: Task) -> None:
         task.leave_out("runs", "there are no data")
         return
     task.results["runs"] = []
-    for seed in itertools.count(task.config.seed):
+    for seed in range(task.config.seed, task.config.seed + task.sizes.seeds):
         began = time.monotonic()
         run: dict[str, Any] = {"seed": seed, "curves": {}, "start_seconds": {}, "failed": {}}
         task.results["runs"].append(run)
@@ -152,6 +152,7 @@ class Ours:
     """Our training, with the training split in the device's memory."""
 
     def __init__(self, config: ml_collections.ConfigDict, fetch: Fetch):
+        """Compiles the step."""
         self._training, self._fetch = Training.of(config), fetch
         timed = self._training.subject
         dtype = build.compute_dtype(timed.config)
@@ -244,7 +245,7 @@ class Original:
         model = original.model.eval()
         with torch.no_grad(), original.surroundings():
             for rows in _chunks(len(test.images), size):
-                pixels = np.asarray(augmentation.normalise(test.images[rows]))
+                pixels = np.asarray(augmentation.normalise(jnp.asarray(test.images[rows])))
                 tensor = original.tensor(pixels.transpose(0, 3, 1, 2))
                 images.append(model.visualmodelQ(tensor)[0].cpu().numpy())
             for rows in _chunks(len(test.lengths), size):

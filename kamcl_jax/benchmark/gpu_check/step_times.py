@@ -16,6 +16,7 @@ from kamcl_jax.benchmark.against_original import TimedOriginal, TimedOriginalInp
 from kamcl_jax.benchmark.gpu_check.task import Sizes, Task, changed
 from kamcl_jax.benchmark.gpu_check.training import Training
 from kamcl_jax.benchmark.step_parts import WHOLE
+from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Budget, Timing, alternate
 from kamcl_jax.config import data
 from kamcl_jax.torch_release.original import PRECISIONS
@@ -65,7 +66,8 @@ def measure(task: Task) -> None:
             task.attempt(ours(dtype, batch), partial(_time_ours, training, batch, task.sizes))
     trainings.clear()
     _free()
-    task.attempt(HIGHEST, partial(_time_highest, task, first))
+    if task.sizes.highest:
+        task.attempt(HIGHEST, partial(_time_highest, task, first))
 
 
 def _compile(task: Task, batch: int) -> dict[str, Training]:
@@ -112,15 +114,9 @@ def _original(task: Task, batch: int, trainings: dict[str, Training]) -> None:
     timed = training.subject
     augment = step_parts.augmenter(timed.settings, training.steps.layout)
     images = jax.device_get(augment(training.steps.variants[WHOLE].batch["image"]))
-    made: list[TimedOriginal] = []
-
-    def build_model() -> dict[str, Any]:
-        made.append(TimedOriginal(task.checkout, timed.num_tokens, timed.config.queue_length))
-        return {"device": made[0].device, "stand_ins": list(made[0].stand_ins)}
-
-    if task.attempt(f"original, the model for batch {batch}", build_model) is None:
+    original = build_original(task, timed, f"original, the model for batch {batch}")
+    if original is None:
         return
-    original = made.pop()
     take = original.steps(timed.batch, images)
 
     def one(precision: str) -> dict[str, Any]:
@@ -136,6 +132,21 @@ def _original(task: Task, batch: int, trainings: dict[str, Training]) -> None:
 
     for precision in PRECISIONS:
         task.attempt(theirs(precision, batch), partial(one, precision))
+
+
+def build_original(task: Task, timed: Subject, name: str) -> TimedOriginal | None:
+    """Returns the original's model; None where it is not asked for, or cannot be made."""
+    if task.checkout is None:
+        return None
+    made: list[TimedOriginal] = []
+
+    def build() -> dict[str, Any]:
+        assert task.checkout is not None
+        made.append(TimedOriginal(task.checkout, timed.num_tokens, timed.config.queue_length))
+        return {"device": made[0].device, "stand_ins": list(made[0].stand_ins)}
+
+    task.attempt(name, build)
+    return made[0] if made else None
 
 
 def _input(task: Task, trainings: dict[str, Training]) -> None:
@@ -165,18 +176,19 @@ def _time_input(training: Training, residency: str, sizes: Sizes) -> dict[str, f
 
 def _loader(task: Task, trainings: dict[str, Training]) -> None:
     """Times the original's own data loader on the same files, in one process."""
-    if task.checkout is None or not trainings:
+    checkout = task.checkout
+    if checkout is None or not trainings:
         return
     timed = next(iter(trainings.values())).subject
-    if timed.data is None:
+    examples = timed.data
+    if examples is None:
         task.leave_out(LOADER, "there are no data")
         return
 
     def read() -> dict[str, float]:
-        prepared = data.open_data(task.config)
+        prepared, batch = data.open_data(task.config), timed.config.batch_size
         with tempfile.TemporaryDirectory() as folder:
-            batch = timed.config.batch_size
-            loader = TimedOriginalInput(task.checkout, Path(folder), prepared, timed.data, batch)
+            loader = TimedOriginalInput(checkout, Path(folder), prepared, examples, batch)
             timing = alternate({LOADER: loader.read}, Budget(rounds=2, seconds=0, most_rounds=2))
             return {"images_per_second": loader.images / timing[LOADER].median}
 
@@ -185,7 +197,7 @@ def _loader(task: Task, trainings: dict[str, Training]) -> None:
 
 def _timing(take: Callable[[int], None], sizes: Sizes) -> Timing:
     """Returns seconds a step, of trials of many steps in a row: the host runs ahead, as it does."""
-    take(2)
+    take(1)
     started = time.perf_counter()
     take(1)
     one = time.perf_counter() - started
