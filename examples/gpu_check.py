@@ -8,6 +8,7 @@ report.md, report.json and the pictures are written anew after each, so nothing 
 machine goes. `--config.FIELD=value` changes our program, as for main.py.
 """
 
+import dataclasses
 import os
 import shutil
 import sys
@@ -36,7 +37,7 @@ from kamcl_jax.benchmark.gpu_check import (
     runner,
     step_times,
 )
-from kamcl_jax.benchmark.gpu_check.runner import Part
+from kamcl_jax.benchmark.gpu_check.runner import Launch, Part
 from kamcl_jax.benchmark.gpu_check.task import TOY, Sizes, Task, toy_config, with_data
 from kamcl_jax.config import build
 from kamcl_jax.errors import KamclError
@@ -44,6 +45,7 @@ from kamcl_jax.search.update_index import index_images
 from kamcl_jax.torch_release.checkout import check_checkout
 
 ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests/golden/parity_seed11.npz"
 
 PARTS = {
     "machine": Part("The machine", 25),
@@ -90,129 +92,149 @@ MEASURE: dict[str, Callable[[Task], None]] = {
     "evaluation": partial(evaluation.measure, index_images=index_images),
 }
 
-_CONFIG = config_flags.DEFINE_config_file("config", str(ROOT / "configs/rsicd.py"), "Ours.")
-_OUT = flags.DEFINE_string("out", "runs/gpu_check", "Folder of the report.")
-_WORK = flags.DEFINE_string("work", "", "Folder for what is large; '' stands for OUT/work.")
-_RSICD = flags.DEFINE_string("rsicd", "", "Folder of RSICD as its publisher has it.")
-_CHECKOUT = flags.DEFINE_string("torch_checkout", "", "A clone of the PyTorch original.")
-_GOLDEN = flags.DEFINE_string(
-    "golden", str(ROOT / "tests/golden/parity_seed11.npz"), "The original's float64 numbers."
-)
-_REHEARSE = flags.DEFINE_bool("rehearse", False, "Whether all sizes are those of a toy.")
-_ONLY = flags.DEFINE_list("parts", list(PARTS), "The parts to run.")
-_TOTAL = flags.DEFINE_float("total_seconds", 560, "What all parts may take.")
-for _name, _part in PARTS.items():
-    flags.DEFINE_float(f"{_name}_seconds", _part.seconds, f"{_part.title}: at most.")
-_PART = flags.DEFINE_enum(
-    "part", None, list(PARTS), "Runs one part here; for the parts' processes."
-)
-_PART_SECONDS = flags.DEFINE_float("part_seconds", 0, "What that part may take.")
 
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What is checked, and with what.
 
-def task_of(
-    name: str,
-    config: ml_collections.ConfigDict,
-    work: Path,
-    seconds: float,
-    *,
-    rsicd: Path | None = None,
-    checkout: Path | None = None,
-    golden: Path | None = None,
-    rehearse: bool = False,
-) -> Task:
-    """Returns what a part works on, with so many seconds from now."""
-    if rehearse:
-        config = toy_config(work, with_original=checkout is not None)
-    else:
-        config = with_data(config, rsicd, work)
-    return Task(
-        config=config,
-        sizes=TOY if rehearse else Sizes(),
-        work=work,
-        saved=work / "parts" / f"{name}.json",
-        checkout=checkout,
-        golden=golden or Path(_GOLDEN.default),
-        ends=time.monotonic() + seconds,
-    )
+    Attributes:
+      config: The config of our program.
+      work: The folder for what is large.
+      rsicd: The folder of RSICD's images and captions, if it is there.
+      checkout: The clone of the PyTorch original, if it is to run.
+      golden: The golden file.
+      rehearse: Whether everything is a toy.
+    """
+
+    config: ml_collections.ConfigDict
+    work: Path
+    rsicd: Path | None = None
+    checkout: Path | None = None
+    golden: Path = GOLDEN
+    rehearse: bool = False
+
+    @property
+    def sizes(self) -> Sizes:
+        """How much is measured."""
+        return TOY if self.rehearse else Sizes()
+
+    def task(self, name: str, seconds: float) -> Task:
+        """Returns what a part works on, with so many seconds from now."""
+        if self.rehearse:
+            config = toy_config(self.work, with_original=self.checkout is not None)
+        else:
+            config = with_data(self.config, self.rsicd, self.work)
+        return Task(
+            config=config,
+            sizes=self.sizes,
+            work=self.work,
+            saved=self.work / "parts" / f"{name}.json",
+            checkout=self.checkout,
+            golden=self.golden,
+            ends=time.monotonic() + seconds,
+        )
+
+    def check_files(self) -> None:
+        """Refuses what no part could work with, while nothing has been waited for."""
+        if self.rsicd is not None and not self.rsicd.is_dir():
+            raise KamclError(f"--rsicd: there is no folder {self.rsicd}")
+        if not self.golden.is_file():
+            raise KamclError(f"--golden: there is no file {self.golden}")
+        if self.checkout is not None:
+            check_checkout(self.checkout)
+            if not self.rehearse:
+                against_original.check_sizes(self.config)
 
 
 def run(
-    out: Path, work: Path, parts: dict[str, Part], total: float, launch: Any, *, rehearse: bool
+    check: Check, out: Path, parts: dict[str, Part], total: float, launch: Launch
 ) -> dict[str, Any]:
     """Runs parts and writes the report into `out` after each; see `runner.run`."""
     out.mkdir(parents=True, exist_ok=True)
     # Old numbers are no results, and programs that are kept would hide what compiling takes.
     for old in ("parts", "compiled"):
-        shutil.rmtree(work / old, ignore_errors=True)
-    (work / "parts").mkdir(parents=True)
-    batches = (TOY if rehearse else Sizes()).batches
+        shutil.rmtree(check.work / old, ignore_errors=True)
+    (check.work / "parts").mkdir(parents=True)
+    batches = check.sizes.batches
 
     def write(found: dict[str, Any]) -> None:
         runner.write_json(out / "report.json", found)
-        (out / "report.md").write_text(report.text(found, batches, rehearsal=rehearse))
+        text = report.text(found, batches, rehearsal=check.rehearse)
+        (out / "report.md").write_text(text)
         figures.draw(out, found, batches)
 
-    return runner.run(parts, total, launch, partial(runner.read_results, work / "parts"), write)
+    read = partial(runner.read_results, check.work / "parts")
+    return runner.run(parts, total, launch, read, write)
+
+
+def define_flags() -> None:
+    """Defines the flags; not on import, as other scripts have some of the same names."""
+    config_flags.DEFINE_config_file("config", str(ROOT / "configs/rsicd.py"), "Our program's.")
+    flags.DEFINE_string("out", "runs/gpu_check", "Folder of the report.")
+    flags.DEFINE_string("work", "", "Folder for what is large; '' stands for OUT/work.")
+    flags.DEFINE_string("rsicd", "", "Folder of RSICD as its publisher has it.")
+    flags.DEFINE_string("torch_checkout", "", "A clone of the PyTorch original.")
+    flags.DEFINE_string("golden", str(GOLDEN), "The original's float64 numbers.")
+    flags.DEFINE_bool("rehearse", False, "Whether all sizes are those of a toy.")
+    flags.DEFINE_list("parts", list(PARTS), "The parts to run.")
+    flags.DEFINE_float("total_seconds", 560, "What all parts may take.")
+    for name, part in PARTS.items():
+        flags.DEFINE_float(f"{name}_seconds", part.seconds, f"{part.title}: what it may take.")
+    flags.DEFINE_enum("part", None, list(PARTS), "Runs one part, for the parts' processes.")
+    flags.DEFINE_float("part_seconds", 0, "What that one may take.")
 
 
 def main(argv: list[str]) -> None:
     """Runs one part, if one is named, or all of them in processes."""
+    given = flags.FLAGS
     if argv[1:]:
         raise app.UsageError(f"unknown argument {argv[1]}")
-    out = Path(_OUT.value)
-    work = Path(_WORK.value) if _WORK.value else out / "work"
-    rsicd, checkout = (Path(f.value) if f.value else None for f in (_RSICD, _CHECKOUT))
-    if _PART.value:
-        task = task_of(
-            _PART.value,
-            _CONFIG.value,
-            work,
-            _PART_SECONDS.value,
-            rsicd=rsicd,
-            checkout=checkout,
-            golden=Path(_GOLDEN.value),
-            rehearse=_REHEARSE.value,
-        )
-        MEASURE[_PART.value](task)
+    out = Path(given.out)
+    check = Check(
+        config=given.config,
+        work=Path(given.work) if given.work else out / "work",
+        rsicd=Path(given.rsicd) if given.rsicd else None,
+        checkout=Path(given.torch_checkout) if given.torch_checkout else None,
+        golden=Path(given.golden),
+        rehearse=given.rehearse,
+    )
+    if given.part:
+        MEASURE[given.part](check.task(given.part, given.part_seconds))
         return
+    if unknown := set(given.parts) - PARTS.keys():
+        raise app.UsageError(f"--parts: {', '.join(sorted(unknown))} is none of {', '.join(PARTS)}")
     try:
-        _check(rsicd, checkout)
+        check.check_files()
     except KamclError as error:
         sys.exit(f"error: {error}")
-    values = flags.FLAGS.flag_values_dict()
     parts = {
-        name: Part(part.title, values[f"{name}_seconds"], part.takes_the_rest)
+        name: dataclasses.replace(part, seconds=given[f"{name}_seconds"].value)
         for name, part in PARTS.items()
-        if name in _ONLY.value
+        if name in given.parts
     }
+    log = out / "log.txt"
     out.mkdir(parents=True, exist_ok=True)
-    (out / "log.txt").unlink(missing_ok=True)
-    environment = {
-        # PyTorch is to find memory, too.
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        # The parts after the first that compiles a step find it here.
-        "JAX_COMPILATION_CACHE_DIR": str(work / "compiled"),
-        "PYTHONUNBUFFERED": "1",
-    }
-    if _REHEARSE.value:
-        # A CPU compiles what runs a few times in two thirds of the time.
-        options = (f"--{name}={value}".lower() for name, value in build.UNOPTIMISED.items())
-        environment["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *options])
-    command = [sys.executable, *sys.argv]
-    launch = runner.in_process(command, environment, out / "log.txt")
-    run(out, work, parts, _TOTAL.value, launch, rehearse=_REHEARSE.value)
+    log.unlink(missing_ok=True)
+    launch = runner.in_process([sys.executable, *sys.argv], environment(check), log)
+    run(check, out, parts, given.total_seconds, launch)
     print(f"report: {out / 'report.md'}")
 
 
-def _check(rsicd: Path | None, checkout: Path | None) -> None:
-    """Refuses what no part could work with, while nothing has been waited for."""
-    if rsicd is not None and not rsicd.is_dir():
-        raise KamclError(f"--rsicd: there is no folder {rsicd}")
-    if checkout is not None:
-        check_checkout(checkout)
-        if not _REHEARSE.value:
-            against_original.check_sizes(_CONFIG.value)
+def environment(check: Check) -> dict[str, str]:
+    """Returns what the parts' processes find in their environment."""
+    found = {
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # PyTorch is to find memory, too
+        # A part finds here what an earlier one has compiled.
+        "JAX_COMPILATION_CACHE_DIR": str(check.work / "compiled"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if check.rehearse:
+        # A CPU compiles what runs a few times in two thirds of the time.
+        options = [f"--{name}={value}".lower() for name, value in build.UNOPTIMISED.items()]
+        found["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *options])
+    return found
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -45,8 +45,7 @@ def descending_ranks(values: jax.Array, kernel: str = "counting") -> jax.Array:
     """Returns each item's place in the descending order along the last axis, ties by index.
 
     Up to `COUNT_UP_TO` items the larger ones are counted, which on a CPU takes a nineteenth of the
-    time of sorting the low-level features of ResNet-18 (192 items of 4096 x 8 columns:
-    `examples/pooling_kernels.py`).
+    time of sorting the low-level features of ResNet-18 (192 items of 4096 x 8 columns).
 
     Args:
       values: f32[B, D, N], without NaN.

@@ -269,9 +269,9 @@ def _race(results: dict[str, Any], _: list[int]) -> str:
         f"The first epochs of the published schedule of {settings.get('num_epochs')}, batch "
         f"{settings.get('batch_size')}, {settings.get('image_size')} pixels, random weights. "
         "The test split is scored after every epoch, and no epoch is chosen. Minutes are of "
-        "training steps alone. Both programs get the same pairs, decoded once, in the GPU's memory; "
-        "rotation, crop and normalisation are ours for both. Model, losses, optimiser, schedule "
-        "and ranking of the original are its own code.\n\n"
+        "training steps alone. Both programs get the same pairs, which lie decoded in the GPU's "
+        "memory; rotation, crop and normalisation are ours for both. Model, losses, optimiser, "
+        "schedule and ranking of the original are its own code.\n\n"
         + markdown_table([*head, "seconds to start", "mean loss"], rows)
     )
 
