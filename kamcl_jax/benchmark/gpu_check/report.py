@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
-from kamcl_jax.benchmark.gpu_check import step_times
+from kamcl_jax.benchmark.gpu_check import race, step_times
 from kamcl_jax.benchmark.gpu_check.runner import OK
 from kamcl_jax.benchmark.gpu_check.step_times import DTYPES, RESIDENCIES, WORKERS
 from kamcl_jax.benchmark.gpu_check.task import FAILED, LEFT_OUT
@@ -52,6 +52,8 @@ def _heading(found: Found, rehearsal: bool) -> str:
     sentences = [f"# What {kind} says"]
     if rehearsal:
         sentences.append("**A rehearsal: toy sizes and few steps. Its times mean nothing.**")
+    elif device.get("platform") == "cpu":
+        sentences.append("**JAX sees no GPU here.** Is its CUDA plugin installed?")
     return "\n\n".join(sentences)
 
 
@@ -265,6 +267,7 @@ def _race(results: dict[str, Any], _: list[int]) -> str:
             rows.append([str(run["seed"]), name, str(last["epoch"]), *score, minutes, start, loss])
     head = ["seed", "who", "epochs", "test mR", "by the original's ranking", "minutes"]
     settings = results.get("config", {})
+    slow = [race.THROUGH_HOST in last for run in runs for last in at_the_same_epoch(run).values()]
     return (
         f"The first epochs of the published schedule of {settings.get('num_epochs')}, batch "
         f"{settings.get('batch_size')}, {settings.get('image_size')} pixels, random weights. "
@@ -272,6 +275,7 @@ def _race(results: dict[str, Any], _: list[int]) -> str:
         "training steps alone. Both programs get the same pairs, which lie decoded in the GPU's "
         "memory; rotation, crop and normalisation are ours for both. Model, losses, optimiser, "
         "schedule and ranking of the original are its own code.\n\n"
+        + ("**The original's batches went through the host.**\n\n" if any(slow) else "")
         + markdown_table([*head, "seconds to start", "mean loss"], rows)
     )
 
