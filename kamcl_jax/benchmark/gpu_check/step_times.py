@@ -196,8 +196,9 @@ def _loader(task: Task, trainings: dict[str, Training]) -> None:
 
 
 def _timing(take: Callable[[int], None], sizes: Sizes) -> Timing:
-    """Returns seconds a step, of trials of many steps in a row: the host runs ahead, as it does."""
-    take(1)
+    """Returns seconds a step, of trials of many steps in a row: so the host runs ahead."""
+    if sizes.trial_seconds:
+        take(1)  # the first one is slow
     started = time.perf_counter()
     take(1)
     one = time.perf_counter() - started

@@ -13,7 +13,7 @@ from published_weights import shapes_of
 from kamcl_jax.errors import TorchOriginalError
 from kamcl_jax.models.skip_thoughts import SkipThoughts
 from kamcl_jax.torch_release.golden_file import GoldenRun
-from kamcl_jax.torch_release.original import TorchOriginal
+from kamcl_jax.torch_release.original import PRECISIONS, TorchOriginal
 from kamcl_jax.weights.release_layout import text_layout
 from kamcl_jax.weights.torch_layout import from_torch, torch_shapes
 from kamcl_jax.weights.torchvision import resnet_layout
@@ -96,6 +96,38 @@ def test_fake_original_runs_and_leaves_nothing_behind(fake_checkout, monkeypatch
     assert surroundings(fake_checkout) == around
     with pytest.raises(TorchOriginalError, match=r"does not fit the PyTorch original: .*linear"):
         original.load({n: tensor for n, tensor in before.items() if "Q.linear" not in n}, RUN)
+
+
+def test_precisions_change_the_arithmetic_and_nothing_else(fake_checkout):
+    torch = pytest.importorskip("torch")
+    original = TorchOriginal(fake_checkout, WORDS, QUEUE)
+    before, products, found = original.state_dict(), torch.get_float32_matmul_precision(), {}
+    for precision in PRECISIONS:
+        original.load(before, RUN)
+        with original.computing_in(precision):
+            assert (torch.get_float32_matmul_precision() == "high") == (precision == "TF32")
+            found[precision] = original.train_step(5, make_batch())
+        assert torch.get_float32_matmul_precision() == products
+    exact = found["float32"]
+    np.testing.assert_array_equal(found["TF32"]["sims"], exact["sims"])  # on a CPU
+    rounded = found["bfloat16"]
+    assert rounded["sims"].dtype == np.float32
+    assert 0 < np.abs(rounded["sims"] - exact["sims"]).max() < 0.05
+    assert all(gradient.dtype == np.float32 for gradient in rounded["gradients"].values())
+    original.load(before, RUN)
+    np.testing.assert_array_equal(original.train_step(5, make_batch())["sims"], exact["sims"])
+
+
+def test_the_learning_rate_is_lowered_by_the_originals_own_code(fake_checkout, capsys):
+    pytest.importorskip("torch")
+    original = TorchOriginal(fake_checkout, WORDS, QUEUE)
+    original.start_adam(1.0)
+    rates = []
+    for epoch in range(4):
+        original.adjust_learning_rate(epoch, decay_factor=0.5, every_epochs=2)
+        rates.append(original._optimizer.param_groups[0]["lr"])
+    assert rates == [1.0, 0.5, 0.5, 0.25]
+    assert capsys.readouterr().out == ""
 
 
 def test_stand_in_resnet_has_the_state_dict_of_torchvisions():
