@@ -10,7 +10,8 @@ import numpy as np
 
 from kamcl_jax.benchmark import trials
 from kamcl_jax.benchmark.gpu_check.task import Sizes, Task
-from kamcl_jax.models.gpo import descending_ranks, pool_sorted, sorted_ranks
+from kamcl_jax.models import gpo_kernels
+from kamcl_jax.models.gpo import Gates, descending_ranks, pool_sorted, run, sorted_ranks
 
 
 class Pair(NamedTuple):
@@ -41,6 +42,37 @@ def weights(sizes: Sizes) -> np.ndarray:
     return drawn / drawn.sum()
 
 
+def gru_inputs(sizes: Sizes) -> tuple[np.ndarray, ...]:
+    """Returns what `gpo_kernels.gru_states` takes of G GRUs: inputs, kernels and biases."""
+    count, steps, hidden = sizes.states
+    shapes = [(count, steps, 3 * hidden), (count, hidden, 3 * hidden), (count, 3 * hidden)]
+    drawn = (np.random.default_rng(2).standard_normal(shape, np.float32) for shape in shapes)
+    projected, kernel, bias = drawn
+    return projected, kernel / hidden**0.5, bias
+
+
+def rows_of(projected: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the first step of rows, and the one after the last, for all lengths: i32[G, N]."""
+    count, steps, _ = projected.shape
+    stop = jnp.broadcast_to(jnp.arange(1, steps + 1, dtype=jnp.int32), (count, steps))
+    return jnp.zeros_like(stop), stop
+
+
+def gru_by_kernel(projected: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Runs GRUs over sequences of all lengths, f32[G, M, N, H], in one launch."""
+    return gpo_kernels.gru_states(projected, kernel, bias, *rows_of(projected))
+
+
+def gru_by_scan(projected: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Does what `gru_by_kernel` does, step by step."""
+    steps = projected.shape[1]
+
+    def one(projected, kernel, bias, stop):
+        return run(Gates(projected, kernel, bias), jnp.arange(steps) < stop[:, None])
+
+    return jax.vmap(one)(projected, kernel, bias, rows_of(projected)[1])
+
+
 def with_gradient(function: Callable[..., jax.Array]) -> Callable[..., Any]:
     """Returns what computes a function, and the gradients of the sum of its results' squares."""
 
@@ -66,7 +98,13 @@ PAIRS: dict[str, Pair] = {
         kernel=with_gradient(partial(pool_sorted, kernel="pallas")),
         twin=with_gradient(pool_sorted),
         inputs=lambda sizes: (features(sizes), weights(sizes)),
-        tolerance=1e-5,
+        tolerance=3e-4,  # a weight's gradient is a sum of 400,000 numbers in any order
+    ),
+    "GRU of the pooling, Pallas or step by step": Pair(
+        kernel=with_gradient(gru_by_kernel),
+        twin=with_gradient(gru_by_scan),
+        inputs=gru_inputs,
+        tolerance=1e-4,
     ),
 }
 """Every kernel with its twin. A new kernel is a new entry."""
@@ -81,9 +119,10 @@ def measure(task: Task) -> None:
 def compare(pair: Pair, sizes: Sizes) -> dict[str, Any]:
     """Returns how far a kernel is from its twin, and how long each takes, the two in turn."""
     inputs = jax.device_put(pair.inputs(sizes))
-    kernel, twin = (
-        jax.jit(function).lower(*inputs).compile() for function in (pair.kernel, pair.twin)
-    )
+    with jax.default_matmul_precision("highest"):  # a GPU would multiply in TF32
+        kernel, twin = (
+            jax.jit(function).lower(*inputs).compile() for function in (pair.kernel, pair.twin)
+        )
     error = largest_error(kernel(*inputs), twin(*inputs))
     budget = trials.Budget(rounds=sizes.trials, seconds=0, most_rounds=sizes.trials)
     timings = trials.alternate(

@@ -24,6 +24,7 @@ class Sizes:
     Attributes:
       batches: The batch sizes of the training step; the first one is that of all other parts.
       values: [B, D, N], features by maps, of what the kernels rank.
+      states: [G, N, H], GRUs by steps by their width, for the kernel of the pooling's GRU.
       trial_seconds: How long the steps of one trial take together.
       trials: How often steps are timed.
       input_steps: How many steps are timed with their input.
@@ -36,6 +37,7 @@ class Sizes:
 
     batches: tuple[int, ...] = (100, 400)
     values: tuple[int, int, int] = (100, 4096, 192)
+    states: tuple[int, int, int] = (8, 68, 32)
     trial_seconds: float = 0.3
     trials: int = 7
     input_steps: int = 60
@@ -49,6 +51,7 @@ class Sizes:
 TOY = Sizes(
     batches=(2,),
     values=(2, 3, 70),
+    states=(2, 5, 4),
     trial_seconds=0.0,
     trials=1,
     input_steps=3,
