@@ -229,7 +229,7 @@ def environment(check: Check) -> dict[str, str]:
     found = {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # PyTorch is to find memory, too
         # A part finds here what an earlier one has compiled.
-        "JAX_COMPILATION_CACHE_DIR": str(check.work / "compiled"),
+        "JAX_COMPILATION_CACHE_DIR": str((check.work / "compiled").absolute()),
         "PYTHONUNBUFFERED": "1",
     }
     if check.rehearse:

@@ -14,6 +14,7 @@ import contextlib
 import io
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from kamcl_jax.inference import embed
 from kamcl_jax.ranking import metrics
 from kamcl_jax.ranking.scores import Embeddings
 from kamcl_jax.step import augmentation
+from kamcl_jax.step.encoding import Batch
 from kamcl_jax.step.train_step import augment
 from kamcl_jax.torch_release.original import TorchOriginal
 from kamcl_jax.train import feed
@@ -48,6 +50,9 @@ DECAY = (0.5, 10)
 
 THROUGH_HOST = "through_host"
 """Stands in the original's curve where its batches had to be copied by the host."""
+
+HELD = 4
+"""So many batches are kept in JAX's memory until PyTorch has surely copied them."""
 
 MARGIN = 1.15
 """A round is begun if so many times what the last one took is left."""
@@ -187,17 +192,18 @@ class Original:
         check_num_concepts(self._timed.num_concepts)
         self._augment = jax.jit(partial(augment, settings=self._timed.settings))
         torch.manual_seed(config.seed)
-        on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
+        self._on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
         self._original = TorchOriginal(
             checkout,
             self._timed.num_tokens - 1,
             config.queue_length,
             np.float32,
             DROPOUT,
-            on_gpu=on_gpu,
+            on_gpu=self._on_gpu,
         )
         self._original.start_adam(LEARNING_RATE)
         self._shares_memory = _tensors_share_memory()
+        self._held: deque[tuple[Any, Batch]] = deque()
 
     def train_epoch(self, epoch: int) -> float:
         """See `Runner`."""
@@ -222,9 +228,13 @@ class Original:
         needed = ("image", "tokens", "word_concepts", "image_concepts")
         arrays = jax.block_until_ready({name: arrays[name] for name in needed})
         image, tokens, words, labels = (self._tensor(arrays[name]) for name in needed)
+        # Copies: JAX takes an array's memory back as soon as no tensor shares it, and PyTorch's
+        # kernels may not have run by then.
         image = image.permute(0, 3, 1, 2).contiguous()
         tokens = tokens[:, : int(lengths[rows].max())].long()
-        return (image, tokens, words), labels
+        copies = (image, tokens, words.clone()), labels.clone()
+        self._hold(arrays)
+        return copies
 
     def _tensor(self, array: jax.Array) -> Any:
         import torch
@@ -232,6 +242,17 @@ class Original:
         if self._shares_memory:
             return torch.from_dlpack(array.addressable_data(0))
         return self._original.tensor(np.asarray(array))
+
+    def _hold(self, arrays: Batch) -> None:
+        """Keeps arrays until the GPU has copied them, without waiting for the last ones."""
+        import torch
+
+        if self._on_gpu:
+            copied = torch.cuda.Event()
+            copied.record()
+            self._held.append((copied, arrays))
+            if len(self._held) > HELD:
+                self._held.popleft()[0].synchronize()
 
     def score(self) -> dict[str, float]:
         """See `Runner`; `mR_by_original` is by the original's own ranking."""
