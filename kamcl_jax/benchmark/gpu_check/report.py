@@ -347,4 +347,6 @@ def _why(result: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, int | float) else NOTHING
+    if isinstance(value, int):
+        return str(value)
+    return NOTHING if value is None else f"{value:.3g}"
