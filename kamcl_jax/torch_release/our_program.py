@@ -120,9 +120,9 @@ class OurProgram:
         """Returns the image network's last pooling weights for each of these numbers of items."""
         longest = max(lengths, default=1)
         gpo = {"params": self._state.params["image"]["aggregator"]["gpo"]}
-        pool = jax.jit(functools.partial(GPO().apply, method="weights"), static_argnums=2)
-        padded = np.asarray(pool(gpo, jnp.array(lengths, jnp.int32), longest))
-        return [weights[:length] for length, weights in zip(lengths, padded, strict=True)]
+        pool = jax.jit(functools.partial(GPO().apply, method="weights"), static_argnums=(1, 2))
+        padded = np.asarray(pool(gpo, longest, True))
+        return [padded[length - 1, :length] for length in lengths]
 
     def train_step(self, epoch: int, batch: HostBatch, momentum_coverage: str) -> dict[str, Any]:
         """Takes one step; see `quantities.Program`."""
