@@ -10,8 +10,9 @@ import numpy as np
 
 from kamcl_jax.benchmark import trials
 from kamcl_jax.benchmark.gpu_check.task import Sizes, Task
-from kamcl_jax.models import gpo_kernels
+from kamcl_jax.models import gpo_kernels, skip_thoughts
 from kamcl_jax.models.gpo import Gates, descending_ranks, pool_sorted, run, sorted_ranks
+from kamcl_jax.models.layers import normalise_batch
 
 
 class Pair(NamedTuple):
@@ -73,6 +74,58 @@ def gru_by_scan(projected: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax
     return jax.vmap(one)(projected, kernel, bias, rows_of(projected)[1])
 
 
+def words_inputs(sizes: Sizes) -> tuple[np.ndarray, ...]:
+    """Returns what `skip_thoughts.gru_states` takes first: recurrent kernels and gates' inputs."""
+    words, batch, hidden = sizes.words
+    shapes = [(3, hidden, hidden), (words, 3, batch, hidden)]
+    drawn = (np.random.default_rng(3).standard_normal(shape, np.float32) for shape in shapes)
+    kernel, projected = drawn
+    return kernel / hidden**0.5, projected
+
+
+def words_by(states: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Returns what runs the words' GRU over captions of all lengths, with dropout."""
+
+    def run_words(kernel: jax.Array, projected: jax.Array) -> jax.Array:
+        words, gates, batch, hidden = projected.shape
+        mask = jax.random.bernoulli(jax.random.key(0), 0.75, (gates, batch, hidden)) / 0.75
+        return states(kernel, projected, mask, 1 + jnp.arange(batch) % words)
+
+    return run_words
+
+
+def words_by_scan(
+    kernel: jax.Array, projected: jax.Array, mask: jax.Array, lengths: jax.Array
+) -> jax.Array:
+    """Does what `skip_thoughts.gru_states` says, word by word."""
+
+    def step(state, item):
+        word, (of_reset, of_update, of_candidate) = item
+        reset, update, candidate = jnp.einsum("gbh,ghk->gbk", mask * state, kernel)
+        reset, update = jax.nn.sigmoid(of_reset + reset), jax.nn.sigmoid(of_update + update)
+        new = (1 - update) * jnp.tanh(of_candidate + reset * candidate) + update * state
+        new = jnp.where((word < lengths)[:, None], new, 0)
+        return new, new
+
+    items = jnp.arange(len(projected)), projected
+    return jax.lax.scan(step, jnp.zeros_like(projected[0, 0]), items)[1]
+
+
+def normalised(maps: jax.Array) -> jax.Array:
+    """Normalises maps as the ResNet does, with moments around a shift that is not the mean.
+
+    The sine is there since the squares of what is normalised have a sum without a gradient.
+    """
+    ones = jnp.ones(maps.shape[-1])
+    return jnp.sin(normalise_batch(maps, ones, ones, 0.5 * ones, 1e-5)[0])
+
+
+def normalised_by_formula(maps: jax.Array) -> jax.Array:
+    """Does what `normalised` does, as the formula says."""
+    axes = tuple(range(maps.ndim - 1))
+    return jnp.sin((maps - maps.mean(axes)) / jnp.sqrt(maps.var(axes) + 1e-5) + 1)
+
+
 def with_gradient(function: Callable[..., jax.Array]) -> Callable[..., Any]:
     """Returns what computes a function, and the gradients of the sum of its results' squares."""
 
@@ -104,6 +157,20 @@ PAIRS: dict[str, Pair] = {
         kernel=with_gradient(gru_by_kernel),
         twin=with_gradient(gru_by_scan),
         inputs=gru_inputs,
+        tolerance=1e-4,
+    ),
+    "GRU of the words, unrolled or word by word": Pair(
+        kernel=with_gradient(words_by(skip_thoughts.gru_states)),
+        twin=with_gradient(words_by(words_by_scan)),
+        inputs=words_inputs,
+        tolerance=1e-4,
+    ),
+    "batch normalisation, one pass or the formula": Pair(
+        kernel=with_gradient(normalised),
+        twin=with_gradient(normalised_by_formula),
+        inputs=lambda sizes: (
+            np.random.default_rng(4).normal(1, 2, sizes.maps).astype(np.float32),
+        ),
         tolerance=1e-4,
     ),
 }

@@ -25,6 +25,8 @@ class Sizes:
       batches: The batch sizes of the training step; the first one is that of all other parts.
       values: [B, D, N], features by maps, of what the kernels rank.
       states: [G, N, H], GRUs by steps by their width, for the kernel of the pooling's GRU.
+      words: [T, B, H], words by captions by the width of the words' GRU.
+      maps: [B, S, S, C], what is normalised over all axes but the last.
       trial_seconds: How long the steps of one trial take together.
       trials: How often steps are timed.
       input_steps: How many steps are timed with their input.
@@ -38,6 +40,8 @@ class Sizes:
     batches: tuple[int, ...] = (100, 400)
     values: tuple[int, int, int] = (100, 4096, 192)
     states: tuple[int, int, int] = (8, 68, 32)
+    words: tuple[int, int, int] = (34, 100, 2400)
+    maps: tuple[int, int, int, int] = (100, 64, 64, 64)
     trial_seconds: float = 0.3
     trials: int = 7
     input_steps: int = 60
@@ -52,6 +56,8 @@ TOY = Sizes(
     batches=(2,),
     values=(2, 3, 70),
     states=(2, 5, 4),
+    words=(4, 2, 3),
+    maps=(2, 3, 3, 2),
     trial_seconds=0.0,
     trials=1,
     input_steps=3,
