@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,16 @@ from input_pipeline.language.vocabulary import Vocabulary
 
 
 class SelectedRows:
-    """Chosen rows i64[n] of a memory-mapped array `[N, ...]`, as an array `[n, ...]` of its own."""
+    """Chosen rows i64[n] of a memory-mapped array `[N, ...]`, as an array `[n, ...]` of its own.
 
-    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
+    Whatever is read is shared out to `threads` threads, each of which reads its rows.
+    """
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray, threads: int = 1) -> None:
         self._array = array
         self._rows = rows
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, "rows")
         self.shape = (len(rows), *array.shape[1:])
         self.dtype = array.dtype
 
@@ -31,7 +37,11 @@ class SelectedRows:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """Reads rows; an index, a slice or an array of indices, as for a NumPy array."""
-        chosen = self._array[self._rows[index]]
+        rows = self._rows[index]
+        chosen = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
+        places = chosen.reshape(-1, *self.shape[1:])
+        shares = (np.array_split(whole, self._threads) for whole in (rows.ravel(), places))
+        list(self._pool.map(self._copy, *shares))
         # What was read stays in the operating system's cache, but leaves the process's memory:
         # otherwise an epoch would end with all images resident.
         mapping = self._array.base
@@ -39,9 +49,13 @@ class SelectedRows:
             mapping.madvise(mmap.MADV_DONTNEED)
         return chosen
 
+    def _copy(self, rows: np.ndarray, places: np.ndarray) -> None:
+        # NumPy copies outside of Python's lock; with "raise" it would copy everything twice.
+        np.take(self._array, rows, axis=0, out=places, mode="clip")
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del copy  # reading is copying
-        return np.asarray(self._array[self._rows], dtype)
+        return np.asarray(self[:], dtype)
 
 
 class StoredTexts(Sequence[str]):

@@ -44,10 +44,17 @@ TRAINING_CAPTIONS = "training_captions.sha256"
 _ARRAYS = ("image_ids", "image_of_caption", "tokens", "lengths", "word_concepts", "image_concepts")
 
 
-def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
+def load_prepared(
+    prepared: Prepared, settings: DataSettings, read_threads: int = 1
+) -> RetrievalData:
     """Returns the three splits of an experiment.
 
     The first call decodes and tokenises; from then on files are opened.
+
+    Args:
+      prepared: The data set.
+      settings: How its captions become splits, words and concepts.
+      read_threads: How many threads share the images that are asked for at once.
     """
     key = _key(prepared.fingerprint, settings)
     folder = prepared.folder / "examples" / key
@@ -58,13 +65,14 @@ def load_prepared(prepared: Prepared, settings: DataSettings) -> RetrievalData:
                     _write_all_but_pixels(unfinished, prepared.texts(), settings)
     with storage.damage_named(folder):
         rows = {part: np.load(folder / part / "rows.npy") for part in SPLITS}
-    images = _decoded(prepared, settings, rows)
+    decoded = _decoded(prepared, settings, rows)
+    images = {part: SelectedRows(decoded[part], rows[part], read_threads) for part in SPLITS}
     with storage.damage_named(folder):
         words = json.loads((folder / "vocabulary.json").read_text("utf-8"))["words"]
         concepts = json.loads((folder / "concepts.json").read_text("utf-8"))
         form = word_form(settings.lemmatize)
         return RetrievalData(
-            **{part: _open(folder / part, SelectedRows(images[part], rows[part])) for part in rows},
+            **{part: _open(folder / part, images[part]) for part in SPLITS},
             vocabulary=Vocabulary(words),
             concepts=Concepts(concepts["words"], concepts["totals"], settings.min_repeats, form),
             training_captions=(folder / TRAINING_CAPTIONS).read_text(),

@@ -91,7 +91,7 @@ def build(config: ml_collections.ConfigDict, *, trains: bool = True) -> Experime
       DataError: A file or line of the data cannot be used.
     """
     mesh = check_with_devices(config, trains=trains)
-    loaded = load_prepared(data.open_data(config), data.settings(config))
+    loaded = load_prepared(data.open_data(config), data.settings(config), data.read_threads(config))
     hosts.barrier("data", PREPARING_TIMEOUT)
     hosts.check_equal("training captions", loaded.training_captions)
     if not loaded.concepts.words:

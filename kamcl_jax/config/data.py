@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 RESIZE_TO_CROP = 278 / 256
 """Side of the training images before the crop, in crops, as published."""
 
+MOST_THREADS = 16
+"""Where a config leaves the number of reading threads open; a few saturate a host's memory."""
+
 
 def train_size(config: ml_collections.ConfigDict) -> int:
     """Returns the side of the training images before the crop, in pixels."""
@@ -29,6 +32,11 @@ def prepared_dir(config: ml_collections.ConfigDict) -> Path:
     """Returns where the config's prepared data lies."""
     data = config.data
     return Path(os.path.expanduser(data.prepared_dir or f"{data.dir}/prepared"))
+
+
+def read_threads(config: ml_collections.ConfigDict) -> int:
+    """Returns how many threads read the images of a batch, each its share of them."""
+    return config.data.read_threads or min(MOST_THREADS, os.cpu_count() or 1)
 
 
 def open_data(config: ml_collections.ConfigDict) -> Prepared:

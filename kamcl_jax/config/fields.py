@@ -178,6 +178,12 @@ FIELDS: dict[str, Field] = {
         "Where the training split lies: in the devices' memory, or read by the host.",
         FREE,
     ),
+    "data.read_threads": Field(
+        0,
+        whole(0, below=1025),
+        "The host's threads that share the images of a batch; 0: one a core, up to 16.",
+        FREE,
+    ),
     "data.max_tokens": Field(
         0, whole(0), "Captions and queries are cut to this many words; 0 cuts none.", CAPTIONS
     ),

@@ -84,7 +84,7 @@ def open_data(
         return experiment.data
     settings = data.settings(config)
     settings = dataclasses.replace(settings, train_size=config.image_size)
-    return load_prepared(data.open_data(config), settings)
+    return load_prepared(data.open_data(config), settings, data.read_threads(config))
 
 
 def _results(path: Path) -> dict[str, Any] | None:

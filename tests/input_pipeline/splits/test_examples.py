@@ -9,13 +9,14 @@ import pytest
 from input_pipeline.splits.examples import SelectedRows, StoredTexts
 
 
-def test_selected_rows_are_an_array_of_their_own():
+@pytest.mark.parametrize("threads", [1, 3, 64])
+def test_selected_rows_are_an_array_of_their_own_whoever_reads_them(threads):
     array = np.arange(60).reshape(10, 3, 2)
     rows = np.array([7, 1, 4, 9])
-    selected, plain = SelectedRows(array, rows), array[rows]
+    selected, plain = SelectedRows(array, rows, threads), array[rows]
     assert (selected.shape, selected.dtype, len(selected)) == (plain.shape, plain.dtype, 4)
-    for index in (0, -1, slice(1, 3), np.array([3, 0, 0]), [2], slice(None, None, -1)):
-        np.testing.assert_array_equal(selected[index], plain[index])
+    for index in (0, -1, slice(1, 3), np.array([3, 0, 0]), [2], [], slice(None, None, -1)):
+        np.testing.assert_array_equal(selected[index], plain[index], strict=True)
     np.testing.assert_array_equal(np.asarray(selected), plain)
     with pytest.raises(IndexError):
         selected[4]

@@ -43,6 +43,9 @@ from kamcl_jax.runs import record
         ),
         ("data.vocabulary_from", "test", r"config.data.vocabulary_from is 'test'"),
         ("data.residency", "gpu", r"config.data.residency is 'gpu'; it must be one of 'auto', "),
+        ("data.read_threads", -1, r"config.data.read_threads is -1; it must be a whole number of"),
+        ("data.read_threads", True, r"config.data.read_threads is True; it must be a whole number"),
+        ("data.read_threads", 9999, r"config.data.read_threads is 9999; .* and below 1025"),
     ],
 )
 def test_a_mistake_is_named_with_its_field_and_value(field, value, sentence):
