@@ -391,6 +391,7 @@ def input_rows(
         ("batch", f"{batch / MB:.1f} MB, {batch / hosts / MB:.1f} MB for each of {hosts} hosts"),
         ("input of a host", f"{batch / hosts / step / GB:.2f} GB/s"),
         ("the same", f"{config.batch_size / hosts / step:.0f} images/s"),
+        ("what a host feeds, measured by", f"`{feed_command(config, side, hosts, step)}`"),
         ("steps an epoch", f"{steps}"),
         ("time of an epoch", f"{steps * step / 60:.1f} min"),
         ("decoded images", f"{images * side**2 * 3 / GB:.1f} GB"),
@@ -398,6 +399,14 @@ def input_rows(
         ("concepts of captions, labels", f"{images * concepts * (captions + 4) / GB:.2f} GB"),
         ("checkpoint", f"{whole / GB:.3f} GB, {whole / hosts / GB:.3f} GB a host if shared out"),
     ]
+
+
+def feed_command(config: ml_collections.ConfigDict, side: int, hosts: int, step: float) -> str:
+    """Returns the command that measures on a host whether it feeds steps of so many seconds."""
+    return (
+        f"python examples/host_feed.py --batch_size={config.batch_size // hosts} "
+        f"--step_ms={step / MS:.1f} --side={side}"
+    )
 
 
 def main(argv: list[str]) -> None:

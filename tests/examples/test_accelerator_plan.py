@@ -149,6 +149,10 @@ def test_the_plan_names_the_numbers_that_it_rests_on(config, made):
     assert "all-reduce" in text
     assert f"launches a step: {launches.launches(made.kernels)}\n" in text
     assert re.search(r"^predicted step: \d+\.\d ms$", text, re.M)
+    (command,) = re.findall(
+        r"`python (examples/host_feed\.py) --batch_size=(\d+) .* --side=(\d+)`", text
+    )
+    assert command == ("examples/host_feed.py", str(BATCH), str(side))
     # A CPU's program says nothing of an accelerator's launches.
     simulated = accelerator_plan.describe(made, config, "h100", 1000, 5, own=False)
     assert "launches a step" not in simulated
