@@ -103,7 +103,7 @@ def run(
     results["ranking"] = report.summaries(ranking)
     read, images = _input(timed, steps, checkout, left_out, budget)
     if read:
-        results["input"] = report.input_results(read, images)
+        results["input"] = report.input_results(read, images, data.read_threads(config))
     if theirs is not None:
         results["original"] = {
             "device": theirs.device,

@@ -110,10 +110,11 @@ def encoding_results(sample: SplitSample, timings: Timings) -> Results:
     }
 
 
-def input_results(timings: Timings, images: dict[str, int]) -> Results:
-    """Returns the rates of the input; a trial of each name reads so many images."""
+def input_results(timings: Timings, images: dict[str, int], threads: int) -> Results:
+    """Returns the rates of the input; so many threads read, in a trial of each name, its images."""
     rates = {name: images[name] / timings[name].median for name in (READ, READ_AND_AUGMENT)}
     return {
+        "read_threads": threads,
         "images_per_second": rates[READ],
         "images_per_second_with_augmentation": rates[READ_AND_AUGMENT],
         "timings": summaries(timings),
@@ -208,7 +209,8 @@ def _roofline_sentence(results: Results) -> str:
 def _rates_table(results: Results) -> str:
     rows: list[list[str]] = []
     if of := results.get("input"):
-        rows.append(["input", f"{of['images_per_second']:.0f} images/s"])
+        by = f"input, {of['read_threads']} reading threads"
+        rows.append([by, f"{of['images_per_second']:.0f} images/s"])
         rate = of["images_per_second_with_augmentation"]
         rows.append(["input and augmentation", f"{rate:.0f} images/s"])
     if of := results.get("encoding"):

@@ -11,8 +11,9 @@ def test_every_number_of_threads_is_measured_against_the_step(capsys):
     assert title.startswith("A step of 0.5 ms at batch 8 eats 16000 images/s; this host, with ")
     cells = [[float(cell) for cell in row.strip("|").split("|")] for row in rows]
     assert [row[0] for row in cells] == [1, 3]
-    for _, rate, share, step in cells:
+    for _, rate, share, of_core, step in cells:
         assert share == pytest.approx(rate / 16000, abs=0.01)
+        assert of_core > 0
         assert step >= 0.5
     for mistake in ("--threads=0", "--step_ms=0", "--batch_size=9999", "--batch_size=3"):
         with pytest.raises(SystemExit):

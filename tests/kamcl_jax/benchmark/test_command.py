@@ -51,6 +51,7 @@ def test_everything_is_timed_and_saved(config, tmp_path, small, monkeypatch, cap
     monkeypatch.setattr(against_original, "check_sizes", lambda config: None)
     config.num_concepts = 512
     config.data.pad_concepts = True
+    config.data.read_threads = 3
     checkout = write(tmp_path / "checkout", {**MODEL, **DATA})
     threads = torch.get_num_threads()
     results = command.run(config, tmp_path / "run", checkout, ONCE, ONCE)
@@ -63,6 +64,7 @@ def test_everything_is_timed_and_saved(config, tmp_path, small, monkeypatch, cap
     shares = [results["roofline"][f"share_of_{what}"] for what in ("matmul_rate", "copy_rate")]
     assert results["roofline"]["share_of_roofline"] == pytest.approx(max(shares))
     assert results["encoding"]["captions"] == 30
+    assert results["input"]["read_threads"] == 3
     assert set(results["ranking"]) == {"1093 x 5465", "the config's test split"}
     rows = {row["what"]: row for row in results["original"]["rows"]}
     assert set(rows) == {
