@@ -115,7 +115,7 @@ def plan(
     layout = build.make_layout(config, mesh, state)
     batch = build.abstract_batch(config, tokens, concepts)
     step = make_train_step(
-        build.make_model(config, words + 1, concepts, mesh.devices.flat[0].platform),
+        build.make_model(config, words + 1, concepts, mesh.devices.flat[0]),
         build.make_optimizer(config, steps_per_epoch=1),
         build.make_settings(config, steps_per_epoch=1),
         layout,

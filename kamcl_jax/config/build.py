@@ -132,7 +132,7 @@ def check_with_devices(config: ml_collections.ConfigDict, *, trains: bool = True
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
     except ValueError as error:
         raise ConfigError(f"config.mesh cannot be: {error}") from None
-    checks.check_kernel(config, mesh.devices.flat[0].platform)
+    checks.check_kernel(config, mesh.devices.flat[0])
     check_encoders(config, compute_dtype(config))
     if trains:
         checks.check_division(config, mesh.size)
@@ -147,7 +147,8 @@ def on_these_devices(config: ml_collections.ConfigDict) -> ml_collections.Config
     config.mesh.data = -1
     config.mesh.fsdp = 1
     config.mesh.queue = "replicated"
-    config.image_encoder.pooling_kernel = "auto"
+    if config.image_encoder.pooling_kernel == "pallas":
+        config.image_encoder.pooling_kernel = "auto"
     return config
 
 

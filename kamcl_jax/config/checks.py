@@ -3,10 +3,13 @@
 Whatever cannot be raises a `ConfigError` in one sentence.
 """
 
+from typing import Any
+
 import ml_collections
 
 from kamcl_jax.config.fields import check_fields
 from kamcl_jax.errors import ConfigError
+from kamcl_jax.parallel.mesh import runs_triton
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
@@ -47,12 +50,12 @@ def check_division(config: ml_collections.ConfigDict, num_devices: int) -> None:
         )
 
 
-def check_kernel(config: ml_collections.ConfigDict, platform: str) -> None:
-    """Checks that devices of a kind, as JAX names it, can run the kernels of the poolings."""
-    if config.image_encoder.pooling_kernel == "pallas" and platform != "gpu":
+def check_kernel(config: ml_collections.ConfigDict, device: Any) -> None:
+    """Checks that a device can run the kernels of the poolings, if the config asks for them."""
+    if config.image_encoder.pooling_kernel == "pallas" and not runs_triton(device):
         raise ConfigError(
-            "config.image_encoder.pooling_kernel='pallas' runs on a GPU; the mesh's devices are of "
-            f"the kind {platform!r} ('auto' chooses for them)"
+            "config.image_encoder.pooling_kernel='pallas' runs on GPUs since NVIDIA's Ampere; the "
+            f"mesh's devices are of the kind {device.device_kind!r} ('auto' chooses for them)"
         )
 
 

@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from kamcl_jax.config.fields import flatten
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.models.towers import DualEncoder, ImageEncoder, TextEncoder
+from kamcl_jax.parallel.mesh import runs_triton
 from kamcl_jax.step.encoding import Encodings, cast_floats
 from kamcl_jax.step.losses import Logits
 from kamcl_jax.step.objective import Comparison, LossTerm
@@ -118,7 +119,7 @@ def make_model(
     config: ml_collections.ConfigDict,
     num_tokens: int,
     num_concepts: int,
-    platform: str | None = None,
+    device: Any = None,
 ) -> DualEncoder:
     """Returns both towers: the paper's, or those that the config names.
 
@@ -126,13 +127,12 @@ def make_model(
       config: The config, checked.
       num_tokens: The rows of the word embedding, the padding included.
       num_concepts: The concepts that the data set really has.
-      platform: The kind of device that it will run on, as JAX names it; None stands for the kind
-        that JAX computes on here.
+      device: One that it will run on; None stands for the first that JAX finds here.
     """
     image, text = config.image_encoder, config.text_encoder
     kernel = image.pooling_kernel
     if kernel == "auto":
-        kernel = "pallas" if (platform or jax.default_backend()) == "gpu" else "counting"
+        kernel = "pallas" if runs_triton(device or jax.devices()[0]) else "counting"
     widths = {"num_concepts": num_concepts, "embedding_size": config.embedding_size}
     if image.module:
         image_encoder = _make_other(config, "image_encoder", widths)

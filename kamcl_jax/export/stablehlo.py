@@ -78,7 +78,7 @@ def text_encoder(model: TrainedModel) -> bytearray:
 def _functions(model: TrainedModel) -> tuple[embed.EncodeImages, embed.EncodeTexts]:
     # Without a GPU's kernels, which know neither sizes that are open nor other platforms.
     towers = build.make_model(
-        model.config, model.words.num_tokens, model.concept_width, platform="cpu"
+        model.config, model.words.num_tokens, model.concept_width, jax.devices("cpu")[0]
     )
     return embed.encoder_functions(towers, build.compute_dtype(model.config))
 

@@ -111,8 +111,8 @@ def make_encoders(model: nn.Module, layout: Layout, dtype: DTypeLike | None = No
         compiler_options=mesh.compiler_options(layout.mesh),
     )
     return Encoders(
-        compiled(images, in_shardings=(None, split)),
-        compiled(texts, in_shardings=(None, split, split, split)),
+        compiled(layout.traced(images), in_shardings=(None, split)),
+        compiled(layout.traced(texts), in_shardings=(None, split, split, split)),
         layout,
     )
 

@@ -15,9 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.pallas import triton
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 RANKED_UP_TO = 256
 """The longest lists that `count_ahead` ranks, as a count is a byte."""
@@ -36,15 +35,20 @@ UNROLL = 4
 WARPS = 4
 
 
-@custom_partitioning
+MOST_ENTRIES = 2**31 - 1
+"""A launch ranks no more values than these: its kernel addresses the counts by 32 bits."""
+
+
 def count_ahead(values: jax.Array) -> jax.Array:
     """Counts, for each item, the larger ones of its row and the equal ones before it.
 
     A program of the grid holds a tile of rows x items in registers and goes through the items of
     these rows once: N^2 comparisons a row as in `gpo`, but the values are read from memory about
     once and each count is written once. All comparisons read the same memory, so that every row of
-    the result is a permutation, however many of the values are equal. On several devices, each one
-    ranks the rows that it holds.
+    the result is a permutation, however many of the values are equal.
+
+    Where the mesh is known while it is traced (`Layout.traced`), each device ranks its own samples.
+    The compiler cannot share out what it does not know, and would gather the values of all devices.
 
     Args:
       values: f32[B, D, N], or of another float dtype, without NaN; 1 <= N <= `RANKED_UP_TO`.
@@ -52,6 +56,17 @@ def count_ahead(values: jax.Array) -> jax.Array:
     Returns:
       u8[B, D, N]; every row (b, d, :) is a permutation of 0..N-1.
     """
+    mesh = jax.sharding.get_abstract_mesh()
+    shared = set(mesh.axis_types) == {AxisType.Auto} and len(values) % mesh.size == 0
+    if not shared or mesh.size == 1:
+        return _count_rows(values)
+    split = PartitionSpec(mesh.axis_names)
+    # A kernel does not say over which axes its result varies.
+    share = jax.shard_map(_count_rows, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
+    return share(values)
+
+
+def _count_rows(values: jax.Array) -> jax.Array:
     num_items = values.shape[-1]
     width = min(ITEMS, pl.next_power_of_2(num_items))
     height = ENTRIES // width
@@ -60,8 +75,16 @@ def count_ahead(values: jax.Array) -> jax.Array:
     # come last, and none is smaller.
     padding = ((0, -len(rows) % height), (0, -num_items % width))
     padded = jnp.pad(rows, padding, constant_values=-jnp.inf)
+    some = MOST_ENTRIES // padded.shape[1] // height * height
+    parts = [_launch_ranking(padded[i : i + some], height) for i in range(0, len(padded), some)]
+    counts = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+    return counts[: len(rows), :num_items].reshape(values.shape)
+
+
+def _launch_ranking(padded: jax.Array, height: int) -> jax.Array:
+    width = ENTRIES // height
     tiles = padded.shape[1] // width
-    counts = _launch(
+    return _launch(
         partial(_count_tile, tiles=tiles),
         "count_ahead",
         jax.ShapeDtypeStruct(padded.shape, jnp.uint8),
@@ -71,20 +94,6 @@ def count_ahead(values: jax.Array) -> jax.Array:
         pl.BlockSpec((height, width), lambda i: (i // tiles, i % tiles)),
         padded,
     )
-    return counts[: len(rows), :num_items].reshape(values.shape)
-
-
-def _on_each_device(mesh: Any, shapes: Any, result: Any) -> tuple[Any, ...]:
-    """Tells the compiler how the devices of a mesh share `count_ahead`: they split B and D."""
-    del result
-    batch, rows, _ = (*shapes[0].sharding.spec, None, None, None)[:3]
-    split = NamedSharding(mesh, PartitionSpec(batch, rows, None))
-    return mesh, count_ahead.fun, split, (split,)
-
-
-count_ahead.def_partition(
-    partition=_on_each_device, sharding_rule="b d n -> b d n", need_replication_factors=("n",)
-)
 
 
 def _count_tile(values: Any, counts: Any, *, tiles: int) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.export import is_symbolic_dim
 
 from kamcl_jax.models import layers
 
@@ -109,7 +110,11 @@ def _states_and_gates(kernel, projected, mask, lengths, keep_gates):
 
     The gates are None where they are not kept.
     """
-    how = {"default": _run, "cuda": _run_unrolled, "rocm": _run_unrolled}
+    # What is exported for any sizes cannot be unrolled.
+    steps_known = not any(map(is_symbolic_dim, projected.shape))
+    how = {"default": _run}
+    if steps_known:
+        how |= {"cuda": _run_unrolled, "rocm": _run_unrolled}
     return jax.lax.platform_dependent(
         kernel,
         projected,
@@ -199,10 +204,12 @@ def _scan(step, start, items, reverse=False):
 
 def _filling(dtype: jnp.dtype) -> Callable[[jax.Array, int], jax.Array]:
     """Returns what fills up an array's batch for products of a dtype, as `ROWS` says."""
+    # Several devices would have to exchange rows first.
+    alone = jax.sharding.get_abstract_mesh().size <= 1
 
     def fill(x: jax.Array, axis: int) -> jax.Array:
         # An axis of 1 is broadcast and stays.
-        whole = jnp.dtype(dtype).itemsize > 2 or x.shape[axis] == 1
+        whole = not alone or jnp.dtype(dtype).itemsize > 2 or x.shape[axis] == 1
         missing = 0 if whole else -x.shape[axis] % ROWS
         return jnp.pad(x, [(0, missing if at == axis else 0) for at in range(x.ndim)])
 

@@ -1,13 +1,14 @@
 """The device mesh, where arrays lie on it, and what XLA is told about its devices.
 
 The mesh has two axes, as in big_vision and MaxText: `data` splits batches, and `fsdp` splits
-batches and shares out parameters (ZeRO, Rajbhandari et al. 2020). GSPMD derives all communication
-from the shardings that this module names.
+batches and shares out parameters (ZeRO, Rajbhandari et al. 2020). The compiler derives all
+communication from the shardings that this module names.
 """
 
 import dataclasses
 import math
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from typing import Any
 
 import jax
@@ -76,6 +77,16 @@ class Layout:
         if self.mesh.shape["fsdp"] == 1:
             return tree
         return jax.lax.with_sharding_constraint(tree, self.whole)
+
+    def traced(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a function that knows the mesh while it is traced, as a GPU's kernels ask for."""
+
+        @wraps(function)
+        def knowing(*arguments: Any) -> Any:
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                return function(*arguments)
+
+        return knowing
 
     def as_stored(self, tree: Any) -> Any:
         """Keeps parameters, and their gradients, in memory in the order of their axes until used.
@@ -148,3 +159,11 @@ def _xla_knows_options() -> bool:
     except jax.errors.JaxRuntimeError:
         return False
     return True
+
+
+def runs_triton(device: Any) -> bool:
+    """Returns whether Triton compiles for a device: a GPU of NVIDIA's since Ampere, or of AMD's."""
+    if device.platform != "gpu":
+        return False
+    capability = str(device.compute_capability)  # like "9.0" or "gfx90a"
+    return capability.startswith("gfx") or float(capability) >= 8

@@ -85,7 +85,7 @@ def make_train_step(
         return train_step(state, batch, model, optimizer, settings, layout, observe)
 
     return jax.jit(
-        step,
+        layout.traced(step),
         in_shardings=(layout.state, layout.batch),
         out_shardings=(layout.state, layout.whole),
         donate_argnums=0,

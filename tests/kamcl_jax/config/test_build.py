@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import optax
@@ -33,26 +35,33 @@ def test_a_config_of_other_devices_fits_these():
     fitting.batch_size = 7  # evaluation fills up its batches
     assert build.check_with_devices(fitting, trains=False).size == jax.device_count()
     assert config.mesh.data == 64
+    config.image_encoder.pooling_kernel = "counting"
+    assert build.on_these_devices(config).image_encoder.pooling_kernel == "counting"
 
 
 def test_a_kernel_of_a_gpu_is_refused_where_there_is_none():
     config = tiny_config()
     config.image_encoder.pooling_kernel = "pallas"
-    with pytest.raises(ConfigError, match=r"pooling_kernel='pallas' runs on a GPU"):
+    with pytest.raises(ConfigError, match=r"pooling_kernel='pallas' runs on GPUs"):
         build.check_with_devices(config)
 
 
 def test_all_poolings_of_both_towers_get_a_gpu_s_kernels():
     config = tiny_config()
+    hopper, amd, turing = (
+        SimpleNamespace(platform="gpu", compute_capability=of) for of in ("9.0", "gfx90a", "7.5")
+    )
 
-    def kernels(platform, pooling_kernel="auto"):
+    def kernels(device, pooling_kernel="auto"):
         config.image_encoder.pooling_kernel = pooling_kernel
-        model = build.make_model(config, 5, 4, platform)
+        model = build.make_model(config, 5, 4, device)
         return {tower.pooling_kernel for tower in (model.image, model.text)}
 
-    assert kernels("gpu") == {"pallas"}
-    assert kernels("cpu") == kernels(None) == kernels("tpu") == {"counting"}
-    assert kernels("gpu", "counting") == {"counting"}
+    assert kernels(hopper) == kernels(amd) == {"pallas"}
+    # Triton compiles for no older ones of NVIDIA's.
+    assert kernels(turing) == kernels(SimpleNamespace(platform="tpu")) == {"counting"}
+    assert kernels(None) == kernels(jax.devices()[0]) == {"counting"}
+    assert kernels(hopper, "counting") == {"counting"}
     config.image_encoder.pooling_kernel = "pallas"
     model = build.make_model(config, num_tokens=5, num_concepts=4)
     shapes = jax.ShapeDtypeStruct((2, 64, 64, 3), np.float32)

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny_model import tiny_config
@@ -105,14 +106,19 @@ def test_devices_must_share_a_sharded_queue_evenly():
 
 
 def test_the_kernels_are_for_gpus():
+    def device(platform, capability=""):
+        return SimpleNamespace(
+            platform=platform, compute_capability=capability, device_kind=f"{platform} X"
+        )
+
     config = tiny_config()
-    checks.check_kernel(config, "cpu")
+    checks.check_kernel(config, device("cpu"))
     config.image_encoder.pooling_kernel = "pallas"
-    checks.check_kernel(config, "gpu")
-    for platform in ("cpu", "tpu"):
-        sentence = rf"pooling_kernel='pallas' runs on a GPU; .* of the kind '{platform}'"
+    checks.check_kernel(config, device("gpu", "8.0"))
+    for other in (device("cpu"), device("tpu"), device("gpu", "7.5")):
+        sentence = rf"pooling_kernel='pallas' runs on GPUs .* of the kind '{other.device_kind}'"
         with pytest.raises(ConfigError, match=sentence):
-            checks.check_kernel(config, platform)
+            checks.check_kernel(config, other)
 
 
 def test_a_batch_must_fit_into_the_training_split():

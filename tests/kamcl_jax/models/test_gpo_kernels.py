@@ -104,31 +104,38 @@ def test_pooling_and_its_gradients_are_the_same(dtype, hidden_width):
         assert np.abs(found - wanted).max() <= rounding * np.abs(wanted).max()
 
 
-def test_each_device_of_a_mesh_ranks_its_own_samples():
-    layout = replicated(make_mesh(devices=jax.devices()[:4]))
-    values = GENERATOR.integers(-9, 9, (8, 3, 20)).astype(np.float32)
+@pytest.mark.parametrize("samples", [8, 6])
+def test_each_device_of_a_mesh_ranks_its_own_samples(samples):
+    layout = replicated(make_mesh(2, 2, devices=jax.devices()[:4]))
+    values = GENERATOR.integers(-9, 9, (samples, 3, 20)).astype(np.float32)
 
-    def pooled(features):
+    def ranked(features):
         features = jnp.sin(features)  # computed on the devices that hold them
         return features, count_ahead(features)
 
+    places = layout.batch if samples == 8 else layout.whole  # six cannot be shared out
     compiled = (
-        jax.jit(pooled, in_shardings=layout.batch, out_shardings=layout.batch)
+        jax.jit(layout.traced(ranked), in_shardings=places, out_shardings=places)
         .lower(values)
         .compile()
     )
     assert "all-gather" not in compiled.as_text()
-    features, counts = compiled(jax.device_put(values, layout.batch))
+    features, counts = compiled(jax.device_put(values, places))
     np.testing.assert_array_equal(counts, stable_ranks(np.asarray(features)))
-    assert counts.sharding.is_equivalent_to(layout.batch, 3)
 
 
-def test_rows_whose_items_are_shared_out_are_ranked_as_a_whole():
-    mesh = make_mesh(2, 2, devices=jax.devices()[:4])
-    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data", None, "fsdp"))
-    values = GENERATOR.integers(-9, 9, (4, 3, 20)).astype(np.float32)
-    counts = jax.jit(count_ahead)(jax.device_put(values, split))
-    np.testing.assert_array_equal(counts, stable_ranks(values))
+def test_what_a_launch_cannot_address_is_ranked_by_several(monkeypatch):
+    launched, launch = [], gpo_kernels._launch_ranking
+
+    def record(rows, height):
+        launched.append(rows.shape)
+        return launch(rows, height)
+
+    monkeypatch.setattr(gpo_kernels, "_launch_ranking", record)
+    monkeypatch.setattr(gpo_kernels, "MOST_ENTRIES", 130 * 32)
+    values = GENERATOR.integers(-9, 9, (5, 70, 20)).astype(np.float32)
+    np.testing.assert_array_equal(count_ahead(values), stable_ranks(values))
+    assert launched == [(128, 32)] * 3  # 350 rows, in whole programs
 
 
 def lowered(function, *shapes):
@@ -138,7 +145,7 @@ def lowered(function, *shapes):
 @pytest.mark.parametrize("num_items", [1, 7, 192, 256])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_gpu_gets_one_triton_kernel_and_no_loop(num_items, dtype):
-    text = lowered(count_ahead.fun, jax.ShapeDtypeStruct((2, 4096, num_items), dtype))
+    text = lowered(count_ahead, jax.ShapeDtypeStruct((2, 4096, num_items), dtype))
     assert text.count("gpu.triton") == 1
     tiles = -(-num_items // gpo_kernels.ITEMS)
     height = gpo_kernels.ENTRIES // min(gpo_kernels.ITEMS, pl.next_power_of_2(num_items))

@@ -271,7 +271,7 @@ def test_a_text_tower_as_a_gpu_runs_it_has_the_twin_s_gradients(as_on_a_gpu):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_step_as_a_gpu_runs_it_does_what_the_twin_s_does(as_on_a_gpu, dtype, devices):
     as_on_a_gpu(Case("step", BATCH, 96), dtype, devices=devices)
