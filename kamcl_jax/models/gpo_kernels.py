@@ -18,9 +18,6 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jax.sharding import AxisType, PartitionSpec
 
-RANKED_UP_TO = 256
-"""The longest lists that `count_ahead` ranks, as a count is a byte."""
-
 ITEMS = 64
 """A program ranks this many items of a row; ResNet-18 has 192, three times as many."""
 
@@ -33,7 +30,6 @@ UNROLL = 4
 """So many rivals follow each other without a jump."""
 
 WARPS = 4
-
 
 MOST_ENTRIES = 2**31 - 1
 """A launch ranks no more values than these: its kernel addresses the counts by 32 bits."""
@@ -51,7 +47,7 @@ def count_ahead(values: jax.Array) -> jax.Array:
     The compiler cannot share out what it does not know, and would gather the values of all devices.
 
     Args:
-      values: f32[B, D, N], or of another float dtype, without NaN; 1 <= N <= `RANKED_UP_TO`.
+      values: f32[B, D, N], or of another float dtype, without NaN; N is at most 256, as a count is a byte.
 
     Returns:
       u8[B, D, N]; every row (b, d, :) is a permutation of 0..N-1.
