@@ -47,7 +47,8 @@ def count_ahead(values: jax.Array) -> jax.Array:
     The compiler cannot share out what it does not know, and would gather the values of all devices.
 
     Args:
-      values: f32[B, D, N], or of another float dtype, without NaN; N is at most 256, as a count is a byte.
+      values: f32[B, D, N], or of another float dtype, without NaN; N is at most 256, as a count is
+        a byte.
 
     Returns:
       u8[B, D, N]; every row (b, d, :) is a permutation of 0..N-1.
