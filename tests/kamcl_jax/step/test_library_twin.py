@@ -271,6 +271,13 @@ def test_a_text_tower_as_a_gpu_runs_it_has_the_twin_s_gradients(as_on_a_gpu):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("batch", "size"), [(2, 64), (7, 100), (10, 128)])
+def test_towers_as_a_gpu_runs_them_have_them_at_other_sizes(as_on_a_gpu, batch, size):
+    as_on_a_gpu(Case("image", batch, size), "float64")
+    as_on_a_gpu(Case("text", batch), "float64")
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_step_as_a_gpu_runs_it_does_what_the_twin_s_does(as_on_a_gpu, dtype, devices):
