@@ -120,9 +120,9 @@ def plan(
         build.make_settings(config, steps_per_epoch=1),
         layout,
     )
-    # Pallas asks for the kind of a GPU that is not there.
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        compiled = compilation.compile_step(step, state, batch, layout, options)
+    # Pallas asks for the kind of a GPU that is not there, not only while it is traced.
+    compile_step = layout.traced(compilation.compile_step)
+    compiled = compile_step(step, state, batch, layout, options)
     text = compiled.as_text()
     program = hlo.parse(text)
     return Plan(
