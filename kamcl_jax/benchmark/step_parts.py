@@ -84,7 +84,7 @@ class Replaceable(nn.Module):
 
 def replaceable(model: DualEncoder) -> DualEncoder:
     """Returns the model with towers that can give way to stand-ins."""
-    return DualEncoder(Replaceable(model.image), Replaceable(model.text))
+    return model.clone(image=Replaceable(model.image), text=Replaceable(model.text))
 
 
 def stand_in(features: int, embedding_size: int, num_concepts: int) -> dict[str, jax.Array]:
@@ -203,8 +203,7 @@ class Steps:
     def _update(self) -> Action:
         optimizer, settings = self._subject.optimizer, self._subject.settings
         batch = self.variants[WHOLE].batch
-        masks = settings.contrast.mask_false_negatives
-        ids = PairIds.of_batch(batch) if masks else None
+        ids = PairIds.of_batch(batch) if settings.contrast.needs_ids else None
 
         def move(state: TrainState, gradients: Any, keys: Encodings, ids: Any) -> TrainState:
             key_params = momentum.average(

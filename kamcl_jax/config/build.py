@@ -167,18 +167,39 @@ def make_layout(
 def make_optimizer(
     config: ml_collections.ConfigDict, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """Returns Adam with the published step decay, after clipping if the config asks for it."""
+    """Returns Adam with its learning rate, after clipping if the config asks for it.
+
+    Weight decay makes it AdamW (Loshchilov and Hutter 2019), which decays matrices and kernels
+    alone: neither biases nor what a normalisation learns.
+    """
     optimizer = config.optimizer
-    learning_rate = schedule.step_decay(
+    rate = learning_rate(config, steps_per_epoch)
+    if optimizer.weight_decay:
+        decayed = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
+        adam = optax.adamw(
+            rate, eps=optimizer.epsilon, weight_decay=optimizer.weight_decay, mask=decayed
+        )
+    else:
+        adam = optax.adam(rate, eps=optimizer.epsilon)
+    if optimizer.clip_norm:
+        return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), adam)
+    return adam
+
+
+def learning_rate(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+    """Returns the learning rate as a function of the steps taken: warm-up, then decay."""
+    optimizer, warmup = config.optimizer, config.optimizer.warmup_steps
+    if optimizer.schedule == "cosine":
+        steps = max(config.num_epochs * steps_per_epoch - warmup, 1)
+        return schedule.warmed_up(schedule.cosine_decay(optimizer.learning_rate, steps), warmup)
+    decay = schedule.step_decay(
         optimizer.learning_rate,
         optimizer.decay_factor,
         optimizer.decay_every_epochs,
         steps_per_epoch,
+        warmup,
     )
-    adam = optax.adam(learning_rate, eps=optimizer.epsilon)
-    if optimizer.clip_norm:
-        return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), adam)
-    return adam
+    return schedule.warmed_up(decay, warmup)
 
 
 def abstract_state(
@@ -214,7 +235,7 @@ def abstract_batch(
         "word_concepts": ((size, num_concepts), jnp.float32),
         "image_concepts": ((size, num_concepts), jnp.float32),
     }
-    if config.loss.mask_false_negatives:
+    if contrast(config).needs_ids:
         shapes |= {IMAGE_ID: ((size,), jnp.int32), TEXT_ID: ((size,), jnp.int32)}
     return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
@@ -224,7 +245,7 @@ def text_of_caption(config: ml_collections.ConfigDict, data: RetrievalData) -> n
 
     It is None where batches need not say it.
     """
-    if not config.loss.mask_false_negatives:
+    if not contrast(config).needs_ids:
         return None
     return equal_text_ids(data.train.captions)
 
@@ -262,7 +283,7 @@ def momentum_mask(config: ml_collections.ConfigDict) -> Mask | None:
 
 def queue_ids(config: ml_collections.ConfigDict) -> bool:
     """Returns whether the queues keep the ids of their keys' pairs."""
-    return config.loss.mask_false_negatives and config.loss.negatives == "queue"
+    return contrast(config).needs_ids and contrast(config).from_queue
 
 
 def compute_dtype(config: ml_collections.ConfigDict) -> DTypeLike | None:
@@ -278,12 +299,27 @@ def loss_terms(config: ml_collections.ConfigDict, steps_per_epoch: int) -> tuple
         steps_per_epoch=steps_per_epoch,
         from_epoch=config.schedule.alignment_from_epoch,
         weight=loss.alignment_weight,
+        ramp_epochs=config.schedule.alignment_ramp_epochs,
     )
+    triplet = partial(objective.triplet, margin=loss.margin, reduction=loss.triplet_reduction)
     return (
-        LossTerm("triplet", partial(objective.triplet, margin=loss.margin), loss.triplet_weight),
+        LossTerm("triplet", triplet, loss.triplet_weight),
         LossTerm("contrastive", objective.contrastive, loss.contrastive_weight),
         LossTerm("alignment", objective.alignment, alignment_weight),
         *extra_terms(config),
+    )
+
+
+def contrast(config: ml_collections.ConfigDict) -> ContrastSettings:
+    """Returns what the queries of the contrastive losses are compared with."""
+    loss = config.loss
+    return ContrastSettings(
+        temperature=config.temperature,
+        negatives=loss.negatives,
+        mask_false_negatives=loss.mask_false_negatives,
+        mask_unfilled=loss.mask_unfilled,
+        positives=loss.positives,
+        concept_share=loss.concept_share,
     )
 
 
@@ -291,11 +327,7 @@ def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> St
     """Returns the constants of the training step."""
     return StepSettings(
         terms=loss_terms(config, steps_per_epoch),
-        contrast=ContrastSettings(
-            temperature=config.temperature,
-            negatives=config.loss.negatives,
-            mask_false_negatives=config.loss.mask_false_negatives,
-        ),
+        contrast=contrast(config),
         image_size=config.image_size,
         max_rotation=config.augmentation.max_rotation,
         momentum=config.momentum,

@@ -26,6 +26,16 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f"config.queue_length {config.queue_length} is smaller than config.batch_size "
             f"{config.batch_size}, so a batch of keys would not fit"
         )
+    if config.loss.positives == "concepts" and config.loss.negatives != "batch":
+        raise ConfigError(
+            "config.loss.positives='concepts' needs config.loss.negatives='batch': the queues hold "
+            "no concepts"
+        )
+    if config.loss.positives == "equal" and config.loss.mask_false_negatives:
+        raise ConfigError(
+            "config.loss.positives='equal' and config.loss.mask_false_negatives do not go "
+            "together: keys of a query's image or text cannot be positives and left out"
+        )
     if config.gradient_accumulation > 1 and config.caption_padding == "release":
         raise ConfigError(
             "config.gradient_accumulation and config.caption_padding='release' do not go together: "

@@ -118,6 +118,9 @@ FIELDS: dict[str, Field] = {
         CAPTIONS,
     ),
     "temperature": Field(0.07, POSITIVE, "It divides the contrastive similarities."),
+    "learn_temperature": Field(
+        False, SWITCH, "The temperature is learnt, from `temperature` on, down to 0.01."
+    ),
     "log_every_steps": Field(10, whole(1), "The steps between two lines of progress.", FREE),
     "dtype": Field(
         "float32",
@@ -257,8 +260,24 @@ FIELDS: dict[str, Field] = {
     "loss.margin": Field(0.2, NOT_NEGATIVE, "The margin of the triplet loss."),
     "loss.negatives": Field(
         "queue",
-        one_of("queue", "batch"),
-        "The negatives of the contrastive losses: past keys, or the batch's other keys.",
+        one_of("queue", "batch", "both"),
+        "The negatives of the contrastive losses: past keys, the batch's other keys, or both.",
+    ),
+    "loss.mask_unfilled": Field(
+        False, SWITCH, "The random keys that the queues start with are no negatives."
+    ),
+    "loss.positives": Field(
+        "own",
+        one_of("own", "equal", "concepts"),
+        "What a query aims at: its own key, all keys of its image or text, or similar concepts.",
+    ),
+    "loss.concept_share": Field(
+        0.2, SHARE, "How much of a target lies on similar concepts, with positives='concepts'."
+    ),
+    "loss.triplet_reduction": Field(
+        "sum",
+        one_of("sum", "mean"),
+        "The triplet loss adds the queries of a batch up, or takes their mean.",
     ),
     "loss.triplet_weight": Field(1.0, NOT_NEGATIVE, "The weight of the triplet loss."),
     "loss.contrastive_weight": Field(10.0, NOT_NEGATIVE, "The weight of the contrastive losses."),
@@ -266,7 +285,7 @@ FIELDS: dict[str, Field] = {
         10.0, NOT_NEGATIVE, "The weight of the concept alignment in step 2 of the schedule."
     ),
     "loss.mask_false_negatives": Field(
-        False, SWITCH, "Keys of a query's own image or text are none of its negatives."
+        False, SWITCH, "What is of a query's own image or text is no negative, in any loss."
     ),
     "loss.extra_terms": Field(
         {}, GROUP, "Losses of your own: name -> {'function': 'package.module:name', 'weight': 1.0}."
@@ -274,7 +293,21 @@ FIELDS: dict[str, Field] = {
     "schedule.alignment_from_epoch": Field(
         11, whole(0), "The first epoch of step 2, counted from 0."
     ),
+    "schedule.alignment_ramp_epochs": Field(
+        0.0, NOT_NEGATIVE, "Over how many epochs the weight of the alignment grows, from 0."
+    ),
     "optimizer.learning_rate": Field(2e-4, POSITIVE, "Adam's first learning rate."),
+    "optimizer.schedule": Field(
+        "step",
+        one_of("step", "cosine"),
+        "The learning rate falls in steps, or to 0 at the last epoch along half a cosine.",
+    ),
+    "optimizer.warmup_steps": Field(
+        0, whole(0), "The steps in which the learning rate first grows in a straight line."
+    ),
+    "optimizer.weight_decay": Field(
+        0.0, NOT_NEGATIVE, "AdamW's decay of matrices and kernels; 0 is Adam."
+    ),
     "optimizer.epsilon": Field(1e-8, POSITIVE, "Adam's epsilon."),
     "optimizer.clip_norm": Field(
         0.0, NOT_NEGATIVE, "The largest global norm of the gradients; 0 does not clip."
@@ -348,6 +381,8 @@ def decides(name: str, leaves: Mapping[str, Any]) -> Decides:
     if name == "evaluation.batch_size" and leaves["caption_padding"] == "release":
         # The embedding of a caption then depends on the others that it is evaluated with.
         return CAPTIONS
+    if name == "num_epochs" and leaves["optimizer.schedule"] == "cosine":
+        return Decides.TRAINING  # the cosine ends with the last epoch
     while name not in FIELDS:
         name, dot, _ = name.rpartition(".")
         if not dot:

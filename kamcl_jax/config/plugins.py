@@ -156,7 +156,8 @@ def make_model(
             caption_padding=config.caption_padding,
             pooling_kernel=kernel,
         )
-    return DualEncoder(image_encoder, text_encoder)
+    initial = config.temperature if config.learn_temperature else None
+    return DualEncoder(image_encoder, text_encoder, initial)
 
 
 def _make_other(config: ml_collections.ConfigDict, tower: str, sizes: dict[str, int]) -> nn.Module:

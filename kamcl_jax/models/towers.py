@@ -1,5 +1,7 @@
 """KAMCL's image and text towers: each returns a hybrid embedding and concept probabilities."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -116,11 +118,27 @@ class TextEncoder(nn.Module):
         return ConceptHead(self.num_concepts, name="concept_head")(latent)
 
 
+LOGIT_SCALE = "logit_scale"
+"""The parameter of a `DualEncoder` that learns the temperature of the contrastive losses."""
+
+
 class DualEncoder(nn.Module):
-    """Both towers, or modules that are called like them, under one tree of parameters."""
+    """Both towers, or modules that are called like them, under one tree of parameters.
+
+    With an `initial_temperature` there is a parameter `logit_scale`, f32[], beside those of the
+    towers: the logarithm of what similarities are multiplied by in the losses. No embedding depends
+    on it.
+    """
 
     image: nn.Module
     text: nn.Module
+    initial_temperature: float | None = None
+
+    def setup(self) -> None:
+        """Makes the parameter of the temperature."""
+        if self.initial_temperature is not None:
+            start = nn.initializers.constant(-math.log(self.initial_temperature))
+            self.logit_scale = self.param(LOGIT_SCALE, start, ())
 
     def __call__(
         self,

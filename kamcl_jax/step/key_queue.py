@@ -1,4 +1,4 @@
-"""The queue of past keys (MoCo; He et al. 2020), and which of its keys are no negatives."""
+"""The queue of past keys (MoCo; He et al. 2020), and which keys belong to a query."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from kamcl_jax.parallel.mesh import Layout
 
 IMAGE_ID, TEXT_ID = "image_id", "text_id"
 """The entries of a batch that say which image and which text its pairs are of, i32[B] from 0. They
-are there where false negatives are masked."""
+are there where something asks which keys belong together."""
 
 UNKNOWN = -1
 """The id of the random keys that training starts with. Nothing else has it."""
@@ -45,7 +45,7 @@ class KeyQueue(struct.PyTreeNode):
     Attributes:
       keys: f32[K, E], unit vectors.
       pointer: i32[], the row that the next batch of keys takes.
-      ids: The pairs that the K keys come from; None where false negatives are not masked.
+      ids: The pairs that the K keys come from; None where nothing asks for them.
     """
 
     keys: jax.Array
@@ -87,12 +87,12 @@ def push(queue: KeyQueue, keys: jax.Array, ids: PairIds | None = None) -> KeyQue
     )
 
 
-class FalseNegatives(struct.PyTreeNode):
-    """The keys that are not among the negatives of a batch's queries.
+class KeyMasks(struct.PyTreeNode):
+    """A property that each key has or has not for each query of a batch.
 
     Attributes:
-      of_images: bool[B, K], whether text key k is left out for image i.
-      of_texts: bool[B, K], whether image key k is left out for caption i.
+      of_images: bool[B, K], whether text key k has it for image i.
+      of_texts: bool[B, K], whether image key k has it for caption i.
     """
 
     of_images: jax.Array
@@ -100,38 +100,61 @@ class FalseNegatives(struct.PyTreeNode):
 
     @property
     def per_query(self) -> jax.Array:
-        """f32[], how many keys a query leaves out on average."""
+        """f32[], how many keys of a query have it on average."""
         count = self.of_images.sum(1, jnp.int32) + self.of_texts.sum(1, jnp.int32)
         return count.mean(dtype=jnp.float32) / 2
 
+    def either(self, other: "KeyMasks") -> "KeyMasks":
+        """Returns the masks of the keys that have the one property or the other."""
+        return jax.tree.map(jnp.logical_or, self, other)
 
-def find_false_negatives(
-    batch: PairIds,
-    image_queue: PairIds | None,
-    text_queue: PairIds | None,
-    layout: Layout | None = None,
-) -> FalseNegatives:
-    """Finds the keys that are of a query's image or of its text.
 
-    A text key is no negative of an image if it describes that image, or if it says what the image's
-    own caption says. An image key is no negative of a caption if the caption, or one that is equal,
-    describes it.
+def same_in_batch(batch: PairIds) -> KeyMasks:
+    """Says which other keys of a batch are of a query's image or of its text, see `same_in_queue`.
+
+    Both masks are the same bool[B, B], and False on the diagonal.
+    """
+    others = ~jnp.eye(len(batch.image), dtype=bool)
+    same = _same_pair(batch, batch) & others
+    return KeyMasks(same, same)
+
+
+def same_in_queue(
+    batch: PairIds, image_queue: PairIds, text_queue: PairIds, layout: Layout | None = None
+) -> KeyMasks:
+    """Says which past keys are of a query's image or of its text.
+
+    A text key belongs to an image if it describes that image, or if it says what the image's own
+    caption says. An image key belongs to a caption if the caption, or one that is equal, describes
+    it.
 
     Args:
       batch: The ids of the B pairs.
-      image_queue: The ids of K past image keys. None: the negatives are the batch's other keys.
-      text_queue: The ids of K past text keys, or None.
+      image_queue: The ids of the K past image keys.
+      text_queue: The ids of the K past text keys.
       layout: Where the queues lie.
     """
-    if image_queue is None or text_queue is None:
-        others = ~jnp.eye(len(batch.image), dtype=bool)
-        left_out = _same_pair(batch, batch) & others
-        return FalseNegatives(left_out, left_out)
     if layout is not None and layout.shard_queues:
         batch = jax.lax.with_sharding_constraint(batch, layout.whole)
-    return FalseNegatives(
+    return KeyMasks(
         of_images=_same_pair(batch, text_queue), of_texts=_same_pair(batch, image_queue)
     )
+
+
+def unfilled(batch_size: int, image_queue: PairIds, text_queue: PairIds) -> KeyMasks:
+    """Says which past keys are the random ones that training starts with, for B queries."""
+
+    def rows(ids: PairIds) -> jax.Array:
+        return jnp.broadcast_to(ids.image == UNKNOWN, (batch_size, len(ids.image)))
+
+    return KeyMasks(of_images=rows(text_queue), of_texts=rows(image_queue))
+
+
+def joined(parts: list[KeyMasks]) -> KeyMasks:
+    """Returns the masks of the keys of several lists, one list after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return jax.tree.map(lambda *masks: jnp.concatenate(masks, axis=1), *parts)
 
 
 def _same_pair(queries: PairIds, keys: PairIds) -> jax.Array:

@@ -9,12 +9,13 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from kamcl_jax.parallel.mesh import Layout
-from kamcl_jax.step import losses
+from kamcl_jax.step import key_queue, losses
 from kamcl_jax.step.encoding import Batch, Encodings
-from kamcl_jax.step.key_queue import FalseNegatives, KeyQueue, PairIds, find_false_negatives
+from kamcl_jax.step.key_queue import KeyMasks, KeyQueue, PairIds
 from kamcl_jax.step.losses import Logits
 
 Metrics = dict[str, jax.Array]
@@ -31,7 +32,10 @@ class Comparison(struct.PyTreeNode):
       cosine: f32[B, B], the cosine of query image i and query caption j.
       image_logits: Query images against their text key and the negatives.
       text_logits: Query captions against their image key and the negatives.
-      false_negatives: The keys that were left out of the negatives; None where all count.
+      same_pairs: bool[B, B], which other pairs of the batch are of the same image or text, and so
+        no negatives of each other in the triplet loss; None where they all are.
+      false_negatives: Which keys are of a query's image or text, and so no negatives of it; None
+        where they all are.
     """
 
     queries: Encodings
@@ -41,7 +45,8 @@ class Comparison(struct.PyTreeNode):
     cosine: jax.Array
     image_logits: Logits
     text_logits: Logits
-    false_negatives: FalseNegatives | None = None
+    same_pairs: jax.Array | None = None
+    false_negatives: KeyMasks | None = None
 
 
 class LossTerm(NamedTuple):
@@ -63,13 +68,41 @@ class ContrastSettings(NamedTuple):
 
     Attributes:
       temperature: It divides the similarities; above 0.
-      negatives: 'queue' takes past keys as negatives, 'batch' the batch's other keys.
+      negatives: 'queue' takes past keys as negatives, 'batch' the batch's other keys, 'both' both.
       mask_false_negatives: Whether keys of a query's own image or text are left out.
+      mask_unfilled: Whether the random keys that the queues start with are left out.
+      positives: 'own' aims at a query's own key alone; 'equal' at the keys of its own image or text
+        as well, which are no negatives then; 'concepts', for the negatives of the batch alone, at
+        those whose images have similar concepts.
+      concept_share: How much of a target lies on similar concepts, see `losses.concept_shares`.
     """
 
-    temperature: float
+    temperature: float | jax.Array
     negatives: str = "queue"
     mask_false_negatives: bool = False
+    mask_unfilled: bool = False
+    positives: str = "own"
+    concept_share: float = 0.0
+
+    @property
+    def from_queue(self) -> bool:
+        """Whether past keys are negatives."""
+        return self.negatives in ("queue", "both")
+
+    @property
+    def from_batch(self) -> bool:
+        """Whether the other keys of the batch are negatives."""
+        return self.negatives in ("batch", "both")
+
+    @property
+    def finds_same_pairs(self) -> bool:
+        """Whether keys of a query's image or text are told from others."""
+        return self.mask_false_negatives or self.positives == "equal"
+
+    @property
+    def needs_ids(self) -> bool:
+        """Whether batches, and queues that are used, have to say which pairs their keys are of."""
+        return self.finds_same_pairs or (self.mask_unfilled and self.from_queue)
 
 
 def compare(
@@ -94,42 +127,91 @@ def compare(
       settings: The temperature, and where negatives come from.
       layout: Where the queues lie; None stands for one device.
     """
-    from_queue = settings.negatives == "queue"
-    spread = layout if from_queue and layout is not None and layout.shard_queues else None
-    left_out = None
-    if settings.mask_false_negatives:
-        ids = (image_queue.ids, text_queue.ids)
-        left_out = find_false_negatives(PairIds.of_batch(batch), *ids, layout)
+    spread = layout if settings.from_queue and layout and layout.shard_queues else None
+    past = (image_queue.ids, text_queue.ids)
+    ids = PairIds.of_batch(batch) if settings.needs_ids else None
+    same = _same_pairs(settings, ids, past, layout) if ids and settings.finds_same_pairs else None
+    left_out = same if settings.mask_false_negatives else None
+    if ids and settings.mask_unfilled and settings.from_queue:
+        random = _unfilled(settings, len(ids.image), past)
+        left_out = random if left_out is None else left_out.either(random)
+    shares = _shares(settings, batch, same, left_out)
 
     def logits(
-        queries: jax.Array, keys: jax.Array, queue: jax.Array, masked: jax.Array | None
+        queries: jax.Array, keys: jax.Array, queue: jax.Array, side: Callable[[KeyMasks], jax.Array]
     ) -> Logits:
-        if spread is None:
-            past = queue if from_queue else None
-            return losses.contrastive_logits(queries, keys, past, settings.temperature, masked)
         # The few queries travel to the many negatives.
-        everywhere = jax.lax.with_sharding_constraint(queries, spread.whole)
-        found = losses.contrastive_logits(everywhere, keys, queue, settings.temperature, masked)
-        return Logits(
-            found.match, jax.lax.with_sharding_constraint(found.negatives, spread.negatives)
+        found = losses.contrastive_logits(
+            jax.lax.with_sharding_constraint(queries, spread.whole) if spread else queries,
+            keys,
+            queue if settings.from_queue else None,
+            settings.temperature,
+            None if left_out is None else side(left_out),
+            with_batch=settings.negatives == "both",
         )
+        if spread:
+            negatives = jax.lax.with_sharding_constraint(found.negatives, spread.negatives)
+            found = found._replace(negatives=negatives)
+        return found._replace(shares=None if shares is None else side(shares))
 
-    of_images, of_texts = (left_out.of_images, left_out.of_texts) if left_out else (None, None)
     return Comparison(
         queries=queries,
         keys=keys,
         batch=batch,
         step=step,
         cosine=queries.image @ queries.text.T,
-        image_logits=logits(queries.image, keys.text, text_queue.keys, of_images),
-        text_logits=logits(queries.text, keys.image, image_queue.keys, of_texts),
-        false_negatives=left_out,
+        image_logits=logits(queries.image, keys.text, text_queue.keys, lambda m: m.of_images),
+        text_logits=logits(queries.text, keys.image, image_queue.keys, lambda m: m.of_texts),
+        same_pairs=key_queue.same_in_batch(ids).of_images if same is not None and ids else None,
+        false_negatives=same,
     )
 
 
-def triplet(compared: Comparison, margin: float) -> jax.Array:
-    """The hard triplet loss of the batch's queries -> f32[]."""
-    return losses.hard_triplet(compared.cosine, margin)
+def _same_pairs(
+    settings: ContrastSettings, ids: PairIds, past: tuple[Any, Any], layout: Layout | None
+) -> KeyMasks:
+    """Says which of all candidates are of a query's image or text, in the order of the logits."""
+    parts = [key_queue.same_in_batch(ids)] if settings.from_batch else []
+    if settings.from_queue:
+        parts.append(key_queue.same_in_queue(ids, *past, layout))
+    return key_queue.joined(parts)
+
+
+def _unfilled(settings: ContrastSettings, batch_size: int, past: tuple[Any, Any]) -> KeyMasks:
+    """Says which of all candidates are random keys, in the order of the logits."""
+    none = jnp.zeros((batch_size, batch_size), bool)
+    parts = [KeyMasks(none, none)] if settings.from_batch else []
+    return key_queue.joined([*parts, key_queue.unfilled(batch_size, *past)])
+
+
+def _shares(
+    settings: ContrastSettings, batch: Batch, same: KeyMasks | None, left_out: KeyMasks | None
+) -> KeyMasks | None:
+    """Returns how much of each query's target lies on the candidates; None is nothing.
+
+    (They are f32[B, K] in the place of the masks' bools.)
+    """
+    if settings.positives == "equal":
+        return jax.tree.map(losses.equal_shares, same)
+    if settings.positives == "own":
+        return None
+    shares = losses.concept_shares(batch["image_concepts"], settings.concept_share)
+    both = KeyMasks(shares, shares)
+    if left_out is None:
+        return both
+    return jax.tree.map(lambda share, gone: jnp.where(gone, 0, share), both, left_out)
+
+
+def triplet(compared: Comparison, margin: float, reduction: str = "sum") -> jax.Array:
+    """The hard triplet loss of the batch's queries -> f32[].
+
+    Args:
+      compared: What the loss looks at.
+      margin: What a match must beat every negative by.
+      reduction: 'sum' adds up the B queries, 'mean' divides by B.
+    """
+    loss = losses.hard_triplet(compared.cosine, margin, compared.same_pairs)
+    return loss / len(compared.cosine) if reduction == "mean" else loss
 
 
 def contrastive(compared: Comparison) -> jax.Array:
@@ -154,8 +236,8 @@ def weighted_sum(terms: Sequence[LossTerm], compared: Comparison) -> Metrics:
 
     Returns:
       f32[] metrics: `loss`, the weighted sum; each term before its weight, under its name; for a
-      term whose weight has a schedule, the weight as `<name>_weight`; and `false_negatives`, the
-      keys that a query leaves out on average, where they are masked.
+      term whose weight has a schedule, the weight as `<name>_weight`; and `false_negatives`, how
+      many keys of a query are of its image or text on average, where they are told from others.
     """
     values = {term.name: term.function(compared) for term in terms}
     weights: dict[str, Any] = {

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from kamcl_jax.parallel.mesh import Layout, compiler_options
-from kamcl_jax.step import augmentation, key_queue, momentum, schedule
+from kamcl_jax.step import augmentation, key_queue, momentum, schedule, temperature
 from kamcl_jax.step.encoding import Batch, Encodings, encode
 from kamcl_jax.step.key_queue import PairIds
 from kamcl_jax.step.momentum import Mask
@@ -136,13 +136,18 @@ def train_step(
 
     def loss_of(params):
         queries, batch_stats = encode_batch(params, state.batch_stats, batch, query_dropout)
-        compared = compare(queries, keys, batch, *queues, state.step, settings.contrast, layout)
+        learned = temperature.learned(params)
+        contrast = settings.contrast
+        contrast = contrast if learned is None else contrast._replace(temperature=learned)
+        compared = compare(queries, keys, batch, *queues, state.step, contrast, layout)
         metrics = weighted_sum(settings.terms, compared)
+        if learned is not None:
+            metrics["temperature"] = learned
         return metrics["loss"], (metrics, compared, batch_stats)
 
     gradients, (metrics, compared, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
-    ids = PairIds.of_batch(batch) if settings.contrast.mask_false_negatives else None
+    ids = PairIds.of_batch(batch) if settings.contrast.needs_ids else None
     new_state = update(state, gradients, keys, optimizer, ids).replace(
         step=state.step + 1,
         batch_stats=batch_stats,
@@ -187,7 +192,7 @@ def update(
     """
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     return state.replace(
-        params=optax.apply_updates(state.params, updates),
+        params=temperature.clamped(optax.apply_updates(state.params, updates)),
         opt_state=opt_state,
         image_queue=key_queue.push(state.image_queue, keys.image, ids),
         text_queue=key_queue.push(state.text_queue, keys.text, ids),

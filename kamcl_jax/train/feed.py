@@ -49,8 +49,8 @@ def choose(experiment: Experiment, step_bytes: int) -> Feed:
       step_bytes: What the step itself takes of each device.
     """
     choice = experiment.config.data.residency
-    masks = experiment.config.loss.mask_false_negatives
-    table_bytes = resident_batch.table_bytes(experiment.data.train, with_texts=masks)
+    ids = experiment.settings.contrast.needs_ids
+    table_bytes = resident_batch.table_bytes(experiment.data.train, with_texts=ids)
     if choice == "device" or (choice == "auto" and _there_is_room(step_bytes + table_bytes)):
         return Feed(table_bytes, lambda: _from_devices(experiment))
     return Feed(0, lambda: _from_host(experiment))
