@@ -34,7 +34,7 @@ TOWERS = ("image_encoder", "text_encoder")
 
 RESERVED_METRICS = frozenset(
     {"step", "epoch", "loss", "triplet", "contrastive", "alignment", "alignment_weight"}
-    | {"false_negatives", "gradient_norm", "images_per_second", "skipped"}
+    | {"false_negatives", "gradient_norm", "images_per_second", "skipped", "temperature"}
 )
 """The names of other metrics, which a loss of your own cannot have."""
 

@@ -6,7 +6,7 @@ import optax
 import pytest
 from tiny_model import tiny_config
 
-from kamcl_jax.config import build
+from kamcl_jax.config import build, fields
 from kamcl_jax.errors import ConfigError
 
 
@@ -74,3 +74,40 @@ def test_all_poolings_of_both_towers_get_a_gpu_s_kernels():
     # Five poolings in two towers; each kernel is compiled and, for a CPU, interpreted.
     assert str(made).count("name=count_ahead") == 2 * 5
     assert str(made).count("name=gpo_gru_forward") == 2 * 2
+
+
+def test_the_rate_of_a_config_is_warmed_up_and_ends_with_the_last_epoch():
+    config = tiny_config()
+    config.num_epochs, config.optimizer.learning_rate = 5, 1e-3
+    plain = build.learning_rate(config, steps_per_epoch=4)
+    assert plain(0) == plain(3) == 1e-3
+    config.optimizer.update({"schedule": "cosine", "warmup_steps": 4})
+    rate = build.learning_rate(config, steps_per_epoch=4)
+    np.testing.assert_allclose([rate(0), rate(3), rate(20)], [2.5e-4, 1e-3, 0], atol=1e-10)
+    assert fields.decides("num_epochs", fields.flatten(config)) is fields.Decides.TRAINING
+
+
+def test_weight_decay_shrinks_matrices_alone():
+    config = tiny_config()
+    config.optimizer.update({"weight_decay": 0.1, "learning_rate": 1e-2})
+    optimizer = build.make_optimizer(config, steps_per_epoch=1)
+    params = {"kernel": np.ones((2, 3), "f"), "bias": np.ones(3, "f"), "scale": np.float32(1)}
+    zeros = jax.tree.map(np.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], np.full((2, 3), -1e-3), rtol=1e-5)
+    assert not np.any(updates["bias"])
+    assert not np.any(updates["scale"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"positives": "concepts"}, "needs config.loss.negatives='batch'"),
+        ({"positives": "equal", "mask_false_negatives": True}, "do not go together"),
+    ],
+)
+def test_losses_that_contradict_each_other_are_refused(changes, words):
+    config = tiny_config()
+    config.loss.update(changes)
+    with pytest.raises(ConfigError, match=words):
+        build.check_with_devices(config)

@@ -24,7 +24,6 @@ from kamcl_jax.step.key_queue import (
     UNKNOWN,
     KeyQueue,
     PairIds,
-    find_false_negatives,
 )
 from kamcl_jax.step.state import state_layout
 from kamcl_jax.step.train_step import make_train_step
@@ -79,7 +78,8 @@ def compiled(settings, ids, queries, keys, images, texts):
     if settings.negatives == "batch":
         images, texts = images.replace(ids=None), texts.replace(ids=None)
     batch = {IMAGE_ID: ids.image, TEXT_ID: ids.text} if ids else {}
-    settings = settings._replace(mask_false_negatives=bool(ids))
+    masks = bool(ids) and settings.positives == "own" and not settings.mask_unfilled
+    settings = settings._replace(mask_false_negatives=masks)
     compared = objective.compare(queries, keys, batch, images, texts, jnp.int32(0), settings)
     return objective.contrastive(compared)
 
@@ -90,7 +90,7 @@ def settings(tiny):
 
 
 def test_keys_of_the_same_image_or_text_are_found_and_random_keys_never():
-    found = find_false_negatives(IDS, IMAGES.ids, TEXTS.ids)
+    found = key_queue.same_in_queue(IDS, IMAGES.ids, TEXTS.ids)
     np.testing.assert_array_equal(found.of_images, loop_of_left_out(IDS, TEXTS.ids))
     np.testing.assert_array_equal(found.of_texts, loop_of_left_out(IDS, IMAGES.ids))
     assert not found.of_images[:, :4].any()
@@ -121,8 +121,63 @@ def test_of_a_batchs_keys_the_same_are_left_out_too(settings):
         for queries, keys in ((QUERIES.image, KEYS.text), (QUERIES.text, KEYS.image))
     )
     np.testing.assert_allclose(contrastive(settings), expected, rtol=1e-5)
-    per_query = find_false_negatives(IDS, None, None).per_query
+    per_query = key_queue.same_in_batch(IDS).per_query
     np.testing.assert_allclose(per_query, np.sum(own) / SIZE - 1, rtol=1e-6)
+
+
+SIDES = ((QUERIES.image, KEYS.text, TEXTS), (QUERIES.text, KEYS.image, IMAGES))
+
+
+def test_the_batchs_keys_and_past_ones_are_negatives_together(settings):
+    t = settings.temperature
+    expected = sum(
+        numpy_info_nce(
+            queries,
+            keys,
+            np.concatenate([keys, queue.keys]),
+            np.concatenate([loop_of_left_out(IDS, IDS), loop_of_left_out(IDS, queue.ids)], 1),
+            t,
+        )
+        for queries, keys, queue in SIDES
+    )
+    both = settings._replace(negatives="both")
+    np.testing.assert_allclose(contrastive(both), expected, rtol=1e-5)
+    assert contrastive(both) > contrastive(settings)
+
+
+@pytest.mark.parametrize("negatives", ["queue", "both"])
+def test_random_keys_of_the_start_are_no_negatives(settings, negatives):
+    settings = settings._replace(negatives=negatives)
+    filled = settings._replace(mask_unfilled=True)
+    own = np.eye(SIZE, dtype=bool)
+    expected = 0.0
+    for queries, keys, queue in SIDES:
+        others, left_out = queue.keys[4:], np.zeros((SIZE, LENGTH - 4), bool)
+        if negatives == "both":
+            others, left_out = np.concatenate([keys, others]), np.concatenate([own, left_out], 1)
+        expected += numpy_info_nce(queries, keys, others, left_out, settings.temperature)
+    np.testing.assert_allclose(contrastive(filled), expected, rtol=1e-5)
+    assert contrastive(filled) < contrastive(settings, ids=None)
+
+
+@pytest.mark.parametrize("negatives", ["queue", "batch", "both"])
+def test_equal_keys_are_positives_with_equal_shares(settings, negatives):
+    settings = settings._replace(negatives=negatives, positives="equal")
+    expected = 0.0
+    for queries, keys, queue in SIDES:
+        others, same = [], []
+        if negatives != "queue":
+            others, same = [keys], [loop_of_left_out(IDS, IDS) & ~np.eye(SIZE, dtype=bool)]
+        if negatives != "batch":
+            others, same = [*others, queue.keys], [*same, loop_of_left_out(IDS, queue.ids)]
+        others, same = np.concatenate(others), np.concatenate(same, 1)
+        for b in range(SIZE):
+            gone = np.arange(len(others)) == b if negatives != "queue" else np.zeros(len(others))
+            logits = np.array([queries[b] @ key for key in [keys[b], *others]], np.float64)
+            logits /= settings.temperature
+            total = np.log(np.exp(logits[~np.r_[False, gone.astype(bool)]]).sum())
+            expected += (total - logits[np.r_[True, same[b]]].mean()) / SIZE
+    np.testing.assert_allclose(contrastive(settings), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("negatives", ["queue", "batch"])
@@ -244,14 +299,13 @@ def test_steps_leave_out_what_earlier_steps_have_pushed(ran, tiny):
     assert sorted(stored) == sorted((int(i), int(t)) for i, t in pushed)
 
 
-def test_only_the_contrastive_loss_is_another(ran):
-    for name, value in ran["plain"].metrics[0].items():  # there is nothing to leave out yet
-        np.testing.assert_allclose(ran["masked"].metrics[0][name], value, rtol=1e-5, atol=1e-6)
-    for name in ("triplet", "alignment"):
-        np.testing.assert_allclose(
-            ran["masked"].metrics[1][name], ran["plain"].metrics[1][name], rtol=1e-5
-        )
-    assert ran["masked"].metrics[1]["contrastive"] < ran["plain"].metrics[1]["contrastive"]
+def test_both_losses_leave_out_the_same_and_the_alignment_does_not(ran):
+    masked, plain = ran["masked"].metrics, ran["plain"].metrics
+    # The queue has nothing to leave out yet; the batch has.
+    np.testing.assert_allclose(masked[0]["contrastive"], plain[0]["contrastive"], rtol=1e-5)
+    assert masked[0]["triplet"] < plain[0]["triplet"]
+    np.testing.assert_allclose(masked[0]["alignment"], plain[0]["alignment"], rtol=1e-5)
+    assert masked[1]["contrastive"] < plain[1]["contrastive"]
 
 
 def test_without_the_option_the_state_has_no_ids(ran):

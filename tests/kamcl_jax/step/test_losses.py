@@ -30,6 +30,21 @@ def test_hard_triplet_is_zero_where_matches_win_by_the_margin():
     np.testing.assert_allclose(losses.hard_triplet(similarity * 0.1, 0.2), 8 * 0.1, rtol=1e-5)
 
 
+def test_a_pair_that_is_left_out_is_no_hard_negative():
+    similarity = GENERATOR.uniform(-1, 1, (6, 6)).astype(np.float32)
+    left_out = np.zeros((6, 6), bool)
+    left_out[0, 3] = left_out[3, 0] = left_out[4, 5] = left_out[5, 4] = True
+    similarity[left_out] = 1  # the hardest of all
+    without = np.where(left_out, -9, similarity)
+    np.testing.assert_allclose(
+        losses.hard_triplet(similarity, 0.2, left_out), numpy_hard_triplet(without, 0.2), rtol=1e-5
+    )
+    gradient = jax.grad(losses.hard_triplet)(similarity, 0.2, left_out)
+    assert not np.any(gradient[left_out])
+    nothing = losses.hard_triplet(similarity, 0.2, ~np.eye(6, dtype=bool))
+    assert nothing == 0
+
+
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_the_gradient_of_hard_triplet_is_that_of_a_plain_maximum_in_one_program(size):
     queries = GENERATOR.normal(size=(2, size, 6)).astype(np.float32)
@@ -82,6 +97,32 @@ def test_without_a_queue_the_other_keys_of_the_batch_are_the_negatives():
         queries
     )
     assert np.all(np.isfinite(gradient))
+
+
+def test_a_target_with_shares_is_a_cross_entropy_with_soft_targets():
+    match, negatives = GENERATOR.normal(size=5), GENERATOR.normal(size=(5, 7))
+    negatives[0, :3] = -np.inf
+    shares = GENERATOR.uniform(0, 0.1, (5, 7)) * np.isfinite(negatives)
+    rows = np.concatenate([match[:, None], negatives], axis=1)
+    log_p = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    targets = np.concatenate([1 - shares.sum(1, keepdims=True), shares], axis=1)
+    expected = -np.where(targets > 0, targets * log_p, 0).sum(axis=1).mean()
+    logits = losses.Logits(*(jnp.asarray(x, jnp.float32) for x in (match, negatives, shares)))
+    np.testing.assert_allclose(losses.info_nce(logits), expected, rtol=1e-5)
+    gradient = jax.grad(lambda logits: losses.info_nce(logits))(logits)
+    assert all(np.all(np.isfinite(leaf)) for leaf in gradient[:2])
+
+
+def test_concept_shares_are_larger_for_images_with_more_alike_concepts():
+    labels = np.array([[1, 0, 0], [1, 0.1, 0], [0, 0, 1], [0, 0, 0]], np.float32)
+    shares = np.asarray(losses.concept_shares(labels, 0.3))
+    assert np.all(np.diagonal(shares) == 0)
+    assert shares[0, 1] > 100 * shares[0, 2] > 0
+    directions = labels / np.maximum(np.linalg.norm(labels, axis=1, keepdims=True), 1e-9)
+    alike = np.exp(10 * directions @ directions.T)
+    alike /= alike.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(shares, 0.3 * alike * (1 - np.eye(4)), rtol=1e-5)
+    assert not np.any(losses.concept_shares(labels, 0.0))
 
 
 def test_only_queries_get_a_gradient_of_the_logits():

@@ -1,0 +1,71 @@
+"""The temperature that is learnt: where it starts, where its gradient goes, where it ends."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from linear_towers import Towers, create_state, dual_encoder
+
+from kamcl_jax.models.towers import LOGIT_SCALE
+from kamcl_jax.step import temperature
+from kamcl_jax.step.train_step import train_step
+
+
+def with_scale(state, scale):
+    """The state of `Towers` with a logit scale among its parameters."""
+    scaled = {**state.params, LOGIT_SCALE: jnp.float32(scale)}
+    return state.replace(params=scaled, key_params=jax.tree.map(jnp.copy, scaled))
+
+
+@pytest.fixture(scope="module")
+def stepped(tiny):
+    """A function: logit scale, learning rate -> the state after a step, and its metrics."""
+    batch = tiny.batch()
+
+    @partial(jax.jit, static_argnames="rate")
+    def step(state, rate):
+        optimizer = optax.sgd(rate)
+        return train_step(state, batch, Towers(), optimizer, tiny.settings)
+
+    def run(scale, rate=0.0):
+        state = create_state(optax.sgd(rate))
+        return step(with_scale(state, scale) if scale is not None else state, rate)
+
+    return run
+
+
+def test_it_starts_where_the_config_says_and_stands_beside_the_towers():
+    model = dataclasses.replace(dual_encoder(4, 3), initial_temperature=0.05)
+    inputs = np.zeros((2, 8, 8, 3)), np.ones((2, 3)), np.ones(2), np.ones((2, 3))
+    params = model.init(jax.random.key(0), *inputs, train=False)["params"]
+    assert set(params) == {"image", "text", LOGIT_SCALE}
+    np.testing.assert_allclose(temperature.learned(params), 0.05, rtol=1e-6)
+    plain = dual_encoder(4, 3).init(jax.random.key(0), *inputs, train=False)["params"]
+    assert temperature.learned(plain) is None
+    for tower in ("image", "text"):
+        jax.tree.map(np.testing.assert_array_equal, params[tower], plain[tower])
+
+
+def test_it_takes_the_place_of_the_fixed_one(stepped, tiny):
+    fixed, same = stepped(None)[1], stepped(-np.log(tiny.settings.contrast.temperature))[1]
+    for name in ("loss", "contrastive", "triplet"):
+        np.testing.assert_allclose(same[name], fixed[name], rtol=1e-5)
+    np.testing.assert_allclose(same["temperature"], tiny.settings.contrast.temperature, rtol=1e-5)
+    assert "temperature" not in fixed
+    assert stepped(0.0)[1]["contrastive"] != fixed["contrastive"]
+
+
+def test_its_gradient_is_that_of_the_loss(stepped):
+    scale, rate, h = 1.0, 1e-3, 1e-2
+    moved = (scale - stepped(scale, rate)[0].params[LOGIT_SCALE]) / rate
+    up, down = (float(stepped(scale + d)[1]["loss"]) for d in (h, -h))
+    np.testing.assert_allclose(moved, (up - down) / (2 * h), rtol=2e-2)
+
+
+def test_the_scale_stops_at_a_hundred_as_clips_does(stepped):
+    state, _ = stepped(7.0)  # above log(100), as a large step might leave it
+    np.testing.assert_allclose(jnp.exp(state.params[LOGIT_SCALE]), 100, rtol=1e-5)
