@@ -1,7 +1,7 @@
 """Training batches as a pure function of (seed, step), and their prefetching."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TypeVar
@@ -38,33 +38,28 @@ def batch_captions(seed: int, step: int, num_captions: int, batch_size: int) -> 
 
 
 def make_batch(
-    examples: Examples, captions: np.ndarray, text_of_caption: np.ndarray | None = None
+    examples: Examples, captions: np.ndarray, columns: Mapping[str, np.ndarray] | None = None
 ) -> Batch:
     """Reads the pairs of the given captions.
 
     Args:
       examples: The split.
       captions: int64[B], rows of captions; each brings its image.
-      text_of_caption: int[M], from `equal_text_ids`, if the batch is to say which image and which
-        text its pairs are of.
+      columns: What else the batch says of each caption: name -> [M], rows for all captions.
 
     Returns:
       image: uint8[B, R, R, 3]; tokens: i32[B, T], 0 = padding; lengths: i32[B]; word_concepts:
       f32[B, N], concepts that the caption names; image_concepts: f32[B, N], the image's labels.
-      With `text_of_caption` also image_id: i32[B], the image's row; text_id: i32[B], its entries.
+      With `columns` also what they have of the captions, under their names.
     """
     images = examples.image_of_caption[captions]
-    ids = {}
-    if text_of_caption is not None:
-        texts = text_of_caption[captions]
-        ids = {"image_id": images.astype(np.int32), "text_id": texts.astype(np.int32)}
     return {
         "image": examples.images[images],
         "tokens": examples.tokens[captions],
         "lengths": examples.lengths[captions],
         "word_concepts": examples.word_concepts[captions].astype(np.float32),
         "image_concepts": examples.image_concepts[images],
-        **ids,
+        **{name: column[captions] for name, column in (columns or {}).items()},
     }
 
 

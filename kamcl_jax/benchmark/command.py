@@ -125,7 +125,7 @@ def _step_actions(timed: Subject, steps: Steps, theirs: TimedOriginal | None) ->
     actions = {**steps.actions(), **roofline.machine_actions(dtype)}
     if theirs is not None:
         augment = step_parts.augmenter(timed.settings, steps.layout)
-        images = jax.device_get(augment(steps.variants[WHOLE].batch["image"]))
+        images = jax.device_get(augment(steps.variants[WHOLE].batch))
         actions[ORIGINAL] = theirs.step(timed.batch, images)
     return actions
 
@@ -185,7 +185,9 @@ def _input(
     if timed.data is None:
         return {}, {}
     config = timed.config
-    ours = BatchReader(timed.data.train, config.seed, config.batch_size)
+    train = timed.data.train
+    columns = build.caption_columns(config, train)
+    ours = BatchReader(train, config.seed, config.batch_size, columns)
     augment = step_parts.augmenter(timed.settings, steps.layout)
     actions = {
         report.READ: ours.read,

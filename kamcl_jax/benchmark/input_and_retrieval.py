@@ -1,7 +1,7 @@
 """What is timed beside the step: how fast batches are read, and a split is encoded and ranked."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import jax
@@ -12,6 +12,7 @@ from input_pipeline.splits.examples import Examples
 from kamcl_jax.benchmark.trials import Action
 from kamcl_jax.parallel import mesh
 from kamcl_jax.parallel.mesh import Layout
+from kamcl_jax.step.encoding import Batch
 
 IMAGES_A_TRIAL = 256
 
@@ -20,10 +21,19 @@ RSICD_TEST = (1093, 5465)
 
 
 class BatchReader:
-    """Reads training batches in the order of a training; a trial reads `images` of them."""
+    """Reads training batches in the order of a training; a trial reads `images` of them.
 
-    def __init__(self, examples: Examples, seed: int, batch_size: int):
-        self._fetch = partial(_batch, examples, seed, batch_size)
+    The `columns` are as in `make_batch`.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        seed: int,
+        batch_size: int,
+        columns: Mapping[str, np.ndarray] | None = None,
+    ):
+        self._fetch = partial(_batch, examples, columns, seed, batch_size)
         self._step = 0
         self._batches = -(-IMAGES_A_TRIAL // batch_size)
         self.images = self._batches * batch_size
@@ -37,7 +47,7 @@ class BatchReader:
         for _ in self._read():
             pass
 
-    def read_and_augment(self, augment: Callable[[jax.Array], jax.Array], layout: Layout) -> Action:
+    def read_and_augment(self, augment: Callable[[Batch], jax.Array], layout: Layout) -> Action:
         """Returns what reads the next batches and makes them what the encoders see.
 
         The PyTorch original does both in its data loader: it rotates, crops and normalises there.
@@ -45,14 +55,20 @@ class BatchReader:
 
         def run() -> None:
             for batch in self._read():
-                jax.block_until_ready(augment(mesh.put_batch(layout, batch)["image"]))
+                jax.block_until_ready(augment(mesh.put_batch(layout, batch)))
 
         return run
 
 
-def _batch(examples: Examples, seed: int, batch_size: int, step: int) -> batches.Batch:
+def _batch(
+    examples: Examples,
+    columns: Mapping[str, np.ndarray] | None,
+    seed: int,
+    batch_size: int,
+    step: int,
+) -> batches.Batch:
     captions = batches.batch_captions(seed, step, len(examples.captions), batch_size)
-    return batches.make_batch(examples, captions)
+    return batches.make_batch(examples, captions, columns)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -178,8 +178,8 @@ class Steps:
 
     def _augmentation(self) -> Action:
         augment = augmenter(self._subject.settings, self.layout)
-        images = self.variants[WHOLE].batch["image"]
-        return lambda: jax.block_until_ready(augment(images))
+        batch = self.variants[WHOLE].batch
+        return lambda: jax.block_until_ready(augment(batch))
 
     def _losses(self) -> Action:
         settings, layout = self._subject.settings, self.layout
@@ -197,7 +197,7 @@ class Steps:
 
         queries, keys = (self._encodings(seed) for seed in (0, 1))
         batch = self.variants[WHOLE].batch
-        batch = {**batch, "image": augmenter(settings, layout)(batch["image"])}
+        batch = {**batch, "image": augmenter(settings, layout)(batch)}
         return lambda: jax.block_until_ready(compute(queries, keys, self.state, batch))
 
     def _update(self) -> Action:
@@ -241,8 +241,8 @@ def first_state(subject: Subject) -> tuple[TrainState, Layout]:
     return build.run_once(make, layout.state), layout
 
 
-def augmenter(settings: StepSettings, layout: Layout) -> Callable[[jax.Array], jax.Array]:
-    """Returns what makes a step's images of a batch's: uint8[B, R, R, 3] -> f32[B, S, S, 3]."""
+def augmenter(settings: StepSettings, layout: Layout) -> Callable[[Batch], jax.Array]:
+    """Returns what makes a step's images f32[B, S, S, 3] of a batch."""
     compiled = jax.jit(partial(augment, settings=settings), out_shardings=layout.batch)
     return partial(compiled, jax.random.key(0))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -15,7 +16,6 @@ from input_pipeline.splits.examples import Examples, RetrievalData
 from kamcl_jax.config import build
 from kamcl_jax.config.data import prepared_dir
 from kamcl_jax.models.towers import DualEncoder
-from kamcl_jax.step.key_queue import IMAGE_ID, TEXT_ID
 from kamcl_jax.step.train_step import StepSettings
 
 HostBatch = dict[str, np.ndarray]
@@ -71,7 +71,10 @@ def make(config: ml_collections.ConfigDict) -> Subject:
             num_tokens=len(data.vocabulary) + 1,
             num_concepts=data.num_concepts,
             batch=typical_batch(
-                data.train, config.seed, config.batch_size, build.text_of_caption(config, data)
+                data.train,
+                config.seed,
+                config.batch_size,
+                build.caption_columns(config, data.train),
             ),
         )
     mesh = build.check_with_devices(config)
@@ -97,19 +100,21 @@ def has_data(config: ml_collections.ConfigDict) -> bool:
 
 
 def typical_batch(
-    examples: Examples, seed: int, batch_size: int, text_of_caption: np.ndarray | None = None
+    examples: Examples,
+    seed: int,
+    batch_size: int,
+    columns: Mapping[str, np.ndarray] | None = None,
 ) -> HostBatch:
     """Returns one of the first batches of a training whose longest caption has the usual length.
 
-    The training takes the examples in the order of that seed; `text_of_caption` is as in
-    `make_batch`.
+    The training takes the examples in the order of that seed; `columns` are as in `make_batch`.
     """
     captions, batches = len(examples.captions), []
     for step in range(min(101, captions // batch_size)):
         rows = batch_captions(seed, step, captions, batch_size)
         batches.append((int(examples.lengths[rows].max()), step, rows))
     batches.sort(key=lambda batch: batch[:2])
-    return make_batch(examples, batches[len(batches) // 2][2], text_of_caption)
+    return make_batch(examples, batches[len(batches) // 2][2], columns)
 
 
 def random_batch(config: ml_collections.ConfigDict, seed: int = 0) -> HostBatch:
@@ -137,15 +142,16 @@ def noise_batch(
     tokens[np.arange(longest) >= lengths[:, None]] = 0
     concepts = shapes["word_concepts"].shape
     named, labelled = generator.random((2, *concepts)) < SHARE_OF_CONCEPTS
-    pairs = np.arange(config.batch_size, dtype=np.int32)
-    return {
+    batch = {
         "image": generator.integers(0, 256, shapes["image"].shape, dtype=np.uint8),
         "tokens": tokens,
         "lengths": lengths,
         "word_concepts": named.astype(np.float32),
         "image_concepts": labelled * generator.random(concepts, np.float32),
-        **{name: pairs for name in (IMAGE_ID, TEXT_ID) if name in shapes},
     }
+    pairs = np.arange(config.batch_size)
+    columns = {name: pairs.astype(shapes[name].dtype) for name in shapes.keys() - batch.keys()}
+    return batch | columns
 
 
 def device_words() -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,9 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from input_pipeline.errors import DataError
+from input_pipeline.language.directions import say_direction
 from input_pipeline.language.texts import equal_text_ids
-from input_pipeline.splits.examples import RetrievalData
+from input_pipeline.splits.examples import Examples, RetrievalData
 from input_pipeline.splits.loading import load_prepared
 from kamcl_jax.config import checks, data
 from kamcl_jax.config.plugins import check_encoders, check_extra_terms, extra_terms, make_model
@@ -24,6 +25,7 @@ from kamcl_jax.models.towers import DualEncoder
 from kamcl_jax.parallel import hosts
 from kamcl_jax.parallel.mesh import Layout, make_mesh
 from kamcl_jax.step import objective, schedule, state
+from kamcl_jax.step.augmentation import SAYS_DIRECTION
 from kamcl_jax.step.key_queue import IMAGE_ID, TEXT_ID
 from kamcl_jax.step.momentum import Mask
 from kamcl_jax.step.objective import ContrastSettings, LossTerm
@@ -235,19 +237,34 @@ def abstract_batch(
         "word_concepts": ((size, num_concepts), jnp.float32),
         "image_concepts": ((size, num_concepts), jnp.float32),
     }
-    if contrast(config).needs_ids:
-        shapes |= {IMAGE_ID: ((size,), jnp.int32), TEXT_ID: ((size,), jnp.int32)}
+    shapes |= {name: ((size,), column.dtype) for name, column in _caption_columns(config).items()}
     return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
 
-def text_of_caption(config: ml_collections.ConfigDict, data: RetrievalData) -> np.ndarray | None:
-    """Returns i64[M], the same number for equal training captions.
+def caption_columns(config: ml_collections.ConfigDict, examples: Examples) -> dict[str, np.ndarray]:
+    """Returns what a batch says of each caption beside its words: name -> [M].
 
-    It is None where batches need not say it.
+    There are none where nothing asks for them.
     """
-    if not contrast(config).needs_ids:
-        return None
-    return equal_text_ids(data.train.captions)
+    wanted = _caption_columns(config).items()
+    return {name: column.of(examples).astype(column.dtype) for name, column in wanted}
+
+
+class _CaptionColumn(NamedTuple):
+    dtype: type[np.generic]
+    of: Callable[[Examples], np.ndarray]  # the M captions of a split -> [M]
+
+
+def _caption_columns(config: ml_collections.ConfigDict) -> dict[str, _CaptionColumn]:
+    columns = {}
+    if contrast(config).needs_ids:
+        columns[IMAGE_ID] = _CaptionColumn(np.int32, lambda split: split.image_of_caption)
+        columns[TEXT_ID] = _CaptionColumn(np.int32, lambda split: equal_text_ids(split.captions))
+    if config.augmentation.flips or config.augmentation.quarter_turns:
+        columns[SAYS_DIRECTION] = _CaptionColumn(
+            np.bool_, lambda split: say_direction(split.captions)
+        )
+    return columns
 
 
 def make_state(
@@ -330,6 +347,8 @@ def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> St
         contrast=contrast(config),
         image_size=config.image_size,
         max_rotation=config.augmentation.max_rotation,
+        flips=config.augmentation.flips,
+        quarter_turns=config.augmentation.quarter_turns,
         momentum=config.momentum,
         momentum_mask=momentum_mask(config),
         microbatches=config.gradient_accumulation,

@@ -205,6 +205,16 @@ FIELDS: dict[str, Field] = {
         "The side of training images before the crop, in pixels; 0: image_size * 278 / 256.",
     ),
     "augmentation.max_rotation": Field(90.0, NOT_NEGATIVE, "The largest rotation, in degrees."),
+    "augmentation.flips": Field(
+        False,
+        SWITCH,
+        "Images are mirrored at random, in both ways, unless the caption says a direction.",
+    ),
+    "augmentation.quarter_turns": Field(
+        False,
+        SWITCH,
+        "Images are turned by 0 to 3 quarters at random, unless the caption says a direction.",
+    ),
     # The devices and what is saved.
     "mesh.data": Field(
         -1, whole(1, also=-1), "The groups of fsdp devices that split a batch; -1 takes all.", FREE

@@ -1,7 +1,7 @@
 """The training split in the devices' memory, where a batch is looked up by its caption numbers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,6 @@ from jax.sharding import NamedSharding
 from input_pipeline.splits.examples import Examples
 from kamcl_jax.parallel.mesh import Layout
 from kamcl_jax.step.encoding import Batch
-from kamcl_jax.step.key_queue import IMAGE_ID, TEXT_ID
 
 CHUNK_BYTES = 16 * 2**20
 """The images that are on their way to the devices at once."""
@@ -39,8 +38,7 @@ class ResidentExamples(struct.PyTreeNode):
       lengths: i32[M].
       word_concepts: u8[M, C].
       image_concepts: f32[N, C].
-      text_of_caption: i32[M], the same number for equal captions; None where a batch does not say
-        which image and which text its pairs are of.
+      columns: What else a batch says of each caption: name -> [M].
     """
 
     images: Any
@@ -49,7 +47,7 @@ class ResidentExamples(struct.PyTreeNode):
     lengths: Any
     word_concepts: Any
     image_concepts: Any
-    text_of_caption: Any = None
+    columns: dict[str, Any] = struct.field(default_factory=dict)
 
 
 def gather(examples: ResidentExamples, captions: jax.Array) -> Batch:
@@ -64,16 +62,13 @@ def gather(examples: ResidentExamples, captions: jax.Array) -> Batch:
         return table.at[numbers].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
     images = rows(examples.image_of_caption, captions)
-    ids = {}
-    if examples.text_of_caption is not None:
-        ids = {IMAGE_ID: images, TEXT_ID: rows(examples.text_of_caption, captions)}
     return {
         "image": rows(examples.images, images),
         "tokens": rows(examples.tokens, captions),
         "lengths": rows(examples.lengths, captions),
         "word_concepts": rows(examples.word_concepts, captions).astype(jnp.float32),
         "image_concepts": rows(examples.image_concepts, images),
-        **ids,
+        **{name: rows(column, captions) for name, column in examples.columns.items()},
     }
 
 
@@ -86,25 +81,24 @@ def make_look_up(layout: Layout) -> Callable[[ResidentExamples, jax.Array], Batc
     return jax.jit(gather, in_shardings=(layout.whole, layout.batch), out_shardings=layout.batch)
 
 
-def table_bytes(examples: Examples, *, with_texts: bool = False) -> int:
-    """Returns the bytes that the tables of a split take on each device; nothing is read.
+def table_bytes(examples: Examples, columns: Mapping[str, np.ndarray] | None = None) -> int:
+    """Returns the bytes that the tables of a split take on each device; no image is read.
 
     Args:
       examples: The split.
-      with_texts: Whether the tables have `text_of_caption`.
+      columns: See `ResidentExamples`.
     """
     arrays = {name: getattr(examples, name) for name in _DTYPES}
     sizes = [math.prod(x.shape) * np.dtype(_DTYPES[name]).itemsize for name, x in arrays.items()]
     pixels = math.prod(examples.images.shape) * examples.images.dtype.itemsize
-    texts = len(examples.captions) * np.dtype(np.int32).itemsize if with_texts else 0
-    return pixels + sum(sizes) + texts
+    return pixels + sum(sizes) + sum(column.nbytes for column in (columns or {}).values())
 
 
 def load(
     examples: Examples,
     layout: Layout,
     chunk_bytes: int = CHUNK_BYTES,
-    text_of_caption: np.ndarray | None = None,
+    columns: Mapping[str, np.ndarray] | None = None,
 ) -> ResidentExamples:
     """Reads a split into the memory of every device; the host never holds all of its images.
 
@@ -112,14 +106,13 @@ def load(
       examples: The split. Each of several processes has all of it.
       layout: The layout of the training.
       chunk_bytes: The size of the images that the host reads at once.
-      text_of_caption: i64[M], see `ResidentExamples`.
+      columns: See `ResidentExamples`.
     """
-    texts = text_of_caption
     put = partial(_put, place=layout.whole)
     return ResidentExamples(
         images=_put_in_chunks(examples.images, layout.whole, chunk_bytes),
         **{name: put(np.asarray(getattr(examples, name), _DTYPES[name])) for name in _DTYPES},
-        text_of_caption=None if texts is None else put(np.asarray(texts, np.int32)),
+        columns={name: put(column) for name, column in (columns or {}).items()},
     )
 
 

@@ -47,6 +47,8 @@ class StepSettings:
       dtype: The type that the encoders compute in; None leaves that of the parameters.
       skip_not_finite: Whether a loss or a gradient that is not finite leaves the state as it is,
         but for the counts of steps (which the schedules go by) and of skipped updates.
+      flips: Whether images are mirrored at random; see `augmentation.random_symmetries`.
+      quarter_turns: Whether images are turned at random by multiples of 90 degrees.
     """
 
     terms: tuple[LossTerm, ...]
@@ -58,6 +60,8 @@ class StepSettings:
     microbatches: int = 1
     dtype: DTypeLike | None = None
     skip_not_finite: bool = False
+    flips: bool = False
+    quarter_turns: bool = False
 
 
 def make_train_step(
@@ -123,7 +127,7 @@ def train_step(
     step_key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
     augment_key, dropout_key = jax.random.split(step_key)
     query_dropout, key_dropout = jax.random.split(dropout_key)
-    batch = {**batch, "image": augment(augment_key, batch["image"], settings)}
+    batch = {**batch, "image": augment(augment_key, batch, settings)}
 
     encode_batch = partial(
         encode, model, microbatches=settings.microbatches, dtype=settings.dtype, layout=layout
@@ -161,15 +165,25 @@ def train_step(
     return new_state, {**metrics, **observed}
 
 
-def augment(key: jax.Array, images: jax.Array, settings: StepSettings) -> jax.Array:
-    """Rotates, crops and normalises uint8[B, R, R, 3] at random -> f32[B, S, S, 3].
+def augment(key: jax.Array, batch: Batch, settings: StepSettings) -> jax.Array:
+    """Rotates, crops, mirrors and normalises a batch's images at random -> f32[B, S, S, 3].
 
-    Images that are floats are taken as they are.
+    Images that are floats are taken as they are. An image whose caption says a direction is not
+    mirrored, nor turned by quarters.
     """
+    images, symmetries = batch["image"], None
     if jnp.issubdtype(images.dtype, jnp.floating):
         return images
+    if settings.flips or settings.quarter_turns:
+        # Rotations and crops split the key; a number that is folded in leaves them as they are.
+        symmetries = augmentation.random_symmetries(
+            jax.random.fold_in(key, 2),
+            batch[augmentation.SAYS_DIRECTION],
+            flips=settings.flips,
+            quarter_turns=settings.quarter_turns,
+        )
     cropped = augmentation.random_rotation_and_crop(
-        key, images, settings.image_size, settings.max_rotation
+        key, images, settings.image_size, settings.max_rotation, symmetries
     )
     return augmentation.normalise(cropped)
 

@@ -5,7 +5,7 @@ an image. On the host the split may be larger than any device. `config.data.resi
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
@@ -25,6 +25,9 @@ and fragments need their room, too."""
 
 Fetch = Callable[[int], Batch]
 """The number of a step -> its batch, on the devices."""
+
+Columns = Mapping[str, np.ndarray]
+"""What `build.caption_columns` returns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +52,11 @@ def choose(experiment: Experiment, step_bytes: int) -> Feed:
       step_bytes: What the step itself takes of each device.
     """
     choice = experiment.config.data.residency
-    ids = experiment.settings.contrast.needs_ids
-    table_bytes = resident_batch.table_bytes(experiment.data.train, with_texts=ids)
+    columns = build.caption_columns(experiment.config, experiment.data.train)
+    table_bytes = resident_batch.table_bytes(experiment.data.train, columns)
     if choice == "device" or (choice == "auto" and _there_is_room(step_bytes + table_bytes)):
-        return Feed(table_bytes, lambda: _from_devices(experiment))
-    return Feed(0, lambda: _from_host(experiment))
+        return Feed(table_bytes, lambda: _from_devices(experiment, columns))
+    return Feed(0, lambda: _from_host(experiment, columns))
 
 
 def _there_is_room(needed: int) -> bool:
@@ -74,15 +77,13 @@ def _captions(experiment: Experiment) -> Callable[[int], np.ndarray]:
     return lambda step: order(step, num_captions, config.batch_size)[rows]
 
 
-def _from_host(experiment: Experiment) -> Fetch:
+def _from_host(experiment: Experiment, columns: Columns) -> Fetch:
     train, layout, captions = experiment.data.train, experiment.layout, _captions(experiment)
-    texts = build.text_of_caption(experiment.config, experiment.data)
-    return lambda step: mesh.put_batch(layout, batches.make_batch(train, captions(step), texts))
+    return lambda step: mesh.put_batch(layout, batches.make_batch(train, captions(step), columns))
 
 
-def _from_devices(experiment: Experiment) -> Fetch:
+def _from_devices(experiment: Experiment, columns: Columns) -> Fetch:
     train, layout, captions = experiment.data.train, experiment.layout, _captions(experiment)
-    texts = build.text_of_caption(experiment.config, experiment.data)
-    tables = resident_batch.load(train, layout, text_of_caption=texts)
+    tables = resident_batch.load(train, layout, columns=columns)
     look_up = resident_batch.make_look_up(layout)
     return lambda step: look_up(tables, mesh.put_batch(layout, captions(step).astype(np.int32)))

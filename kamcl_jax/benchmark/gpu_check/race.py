@@ -224,7 +224,7 @@ class Original:
         rows = batch_captions(config.seed, step, len(lengths), config.batch_size)
         batch = self._fetch(step)
         key = jax.random.fold_in(jax.random.key(config.seed), step)
-        arrays = {**batch, "image": self._augment(key, batch["image"])}
+        arrays = {**batch, "image": self._augment(key, batch)}
         needed = ("image", "tokens", "word_concepts", "image_concepts")
         arrays = jax.block_until_ready({name: arrays[name] for name in needed})
         image, tokens, words, labels = (self._tensor(arrays[name]) for name in needed)

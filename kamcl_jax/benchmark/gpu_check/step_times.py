@@ -118,7 +118,7 @@ def _original(task: Task, batch: int, trainings: dict[str, Training]) -> None:
     training = next(iter(trainings.values()))
     timed = training.subject
     augment = step_parts.augmenter(timed.settings, training.steps.layout)
-    images = jax.device_get(augment(training.steps.variants[WHOLE].batch["image"]))
+    images = jax.device_get(augment(training.steps.variants[WHOLE].batch))
     original = build_original(task, timed, f"original, the model for batch {batch}")
     if original is None:
         return

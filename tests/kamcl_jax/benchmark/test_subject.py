@@ -11,7 +11,7 @@ from kamcl_jax.config import build
 @pytest.mark.parametrize(("masks", "longest"), [(False, 0), (True, 4)])
 def test_a_random_batch_has_the_shapes_of_a_training_batch(masks, longest):
     config = tiny_config()
-    config.loss.mask_false_negatives = masks
+    config.loss.mask_false_negatives = config.augmentation.flips = masks
     config.data.max_tokens = longest  # 0: uncut
     batch = subject.random_batch(config)
     shapes = build.abstract_batch(config, longest or subject.MAX_TOKENS, config.num_concepts)

@@ -1,9 +1,16 @@
+import dataclasses
+import itertools
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from kamcl_jax.parallel import mesh
 from kamcl_jax.step import augmentation
+from kamcl_jax.step.augmentation import SAYS_DIRECTION, Symmetries
+from kamcl_jax.step.train_step import augment
 
 PHOTO = np.random.default_rng(0).integers(1, 256, (40, 40, 3)).astype(np.uint8)
 
@@ -77,6 +84,82 @@ def test_random_crops_differ_between_images_and_keys_but_not_between_calls():
 def test_a_crop_larger_than_the_image_is_refused():
     with pytest.raises(ValueError, match="crop of 41 pixels does not fit into images of 40"):
         augmentation.random_rotation_and_crop(jax.random.key(0), PHOTO[None], 41, 90.0)
+
+
+BITS = np.array(list(itertools.product([False, True], repeat=3)))
+
+
+def symmetric(photo, transposed, rows_reversed, columns_reversed):
+    photo = photo.swapaxes(0, 1) if transposed else photo
+    photo = photo[::-1] if rows_reversed else photo
+    return photo[:, ::-1] if columns_reversed else photo
+
+
+def test_every_symmetry_is_that_of_the_crop_of_the_rotated_image():
+    chosen = augmentation.rotations(90.0, 40)[np.full(8, 2367)]
+    corners = np.tile([[3, 5]], (8, 1))
+    crop = jax.jit(augmentation.rotate_and_crop, static_argnums=3)
+    images = np.repeat(PHOTO[None], 8, axis=0)
+    plain = np.asarray(crop(images, chosen, corners, 31))
+    got = np.asarray(crop(images, chosen, corners, 31, Symmetries(*BITS.T)))
+    for image, bits in zip(got, BITS, strict=True):
+        np.testing.assert_array_equal(image, symmetric(plain[0], *bits), err_msg=str(bits))
+    turned = [np.rot90(plain[0], turns) for turns in range(4)]
+    all_eight = [*turned, *(image[:, ::-1] for image in turned)]
+    assert {image.tobytes() for image in got} == {image.tobytes() for image in all_eight}
+
+
+TURNED = [np.rot90(PHOTO, turns) for turns in range(4)]
+FLIPPED = [PHOTO, PHOTO[::-1], PHOTO[:, ::-1], PHOTO[::-1, ::-1]]
+
+
+@pytest.mark.parametrize(
+    ("flips", "quarter_turns", "expected"),
+    [
+        (True, False, FLIPPED),
+        (False, True, TURNED),
+        (True, True, [*TURNED, *(image[:, ::-1] for image in TURNED)]),
+    ],
+)
+def test_the_symmetries_of_a_kind_are_equally_likely_where_no_caption_says_a_direction(
+    tiny, flips, quarter_turns, expected
+):
+    count = 400
+    settings = dataclasses.replace(
+        tiny.settings, image_size=40, max_rotation=0.0, flips=flips, quarter_turns=quarter_turns
+    )
+    stays = np.arange(count) % 5 == 0
+    batch = {"image": np.repeat(PHOTO[None], count, axis=0), SAYS_DIRECTION: stays}
+    got = np.asarray(jax.jit(augment, static_argnums=2)(jax.random.key(0), batch, settings))
+    kinds = [np.asarray(augmentation.normalise(image)) for image in expected]
+    is_kind = np.array([(np.abs(got - kind) < 1e-5).all((1, 2, 3)) for kind in kinds])
+    assert (is_kind.sum(0) == 1).all()
+    assert is_kind[0, stays].all()
+    drawn = is_kind[:, ~stays].mean(1)
+    np.testing.assert_allclose(drawn, 1 / len(expected), atol=0.08)
+
+
+def test_neither_flips_nor_turns_change_which_rotations_and_crops_are_drawn(tiny):
+    batch = {**tiny.batch(), SAYS_DIRECTION: np.arange(8) < 4}
+    turning = dataclasses.replace(tiny.settings, flips=True, quarter_turns=True)
+    key, one = jax.random.key(3), jax.jit(augment, static_argnums=2)
+    plain, turned = (np.asarray(one(key, batch, settings)) for settings in (tiny.settings, turning))
+    np.testing.assert_array_equal(turned[:4], plain[:4])
+    alike = [
+        sum(np.array_equal(image, symmetric(other, *bits)) for bits in BITS)
+        for image, other in zip(turned, plain, strict=True)
+    ]
+    assert alike == [1] * 8
+    assert not np.array_equal(turned[4:], plain[4:])
+
+
+def test_eight_devices_augment_as_one_does(tiny, one_device):
+    settings = dataclasses.replace(tiny.settings, flips=True, quarter_turns=True)
+    batch, images = {**tiny.batch(), SAYS_DIRECTION: np.arange(8) == 1}, []
+    for layout in (one_device, mesh.replicated(mesh.make_mesh())):
+        one = jax.jit(partial(augment, settings=settings), out_shardings=layout.batch)
+        images.append(np.asarray(one(jax.random.key(3), mesh.put_batch(layout, batch))))
+    np.testing.assert_array_equal(*images)
 
 
 def test_normalise_uses_imagenet_statistics():

@@ -14,6 +14,8 @@ from kamcl_jax.step import resident_batch
 
 IMAGES, CAPTIONS, SIDE = 13, 40, IMAGE_SIZE + 3
 
+COLUMNS = {"number": np.arange(CAPTIONS, dtype=np.int32), "is_odd": np.arange(CAPTIONS) % 2 == 1}
+
 
 class CountedRows:
     """Images that remember how many were read at once."""
@@ -80,15 +82,14 @@ def test_images_come_in_chunks_to_every_device(examples, all_devices, rows):
 
 
 def test_the_size_is_that_of_what_is_loaded(examples, all_devices):
-    texts = np.arange(CAPTIONS)
-    for found in (None, texts):
-        tables = resident_batch.load(examples, all_devices, text_of_caption=found)
+    for columns in ({}, COLUMNS):
+        tables = resident_batch.load(examples, all_devices, columns=columns)
         held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tables))
-        assert resident_batch.table_bytes(examples, with_texts=found is not None) == held
+        assert resident_batch.table_bytes(examples, columns) == held
 
 
 def test_each_device_looks_up_its_own_rows_and_nothing_is_sent(examples, all_devices):
-    tables = resident_batch.load(examples, all_devices, text_of_caption=np.arange(CAPTIONS))
+    tables = resident_batch.load(examples, all_devices, columns=COLUMNS)
     look_up = resident_batch.make_look_up(all_devices)
     captions = captions_of(0)
     program = look_up.lower(tables, mesh.put_batch(all_devices, captions)).compile().as_text()
@@ -97,7 +98,7 @@ def test_each_device_looks_up_its_own_rows_and_nothing_is_sent(examples, all_dev
     held = {int(n) for n in re.findall(rf"u8\[(\d+),{SIDE},{SIDE},3\]", program)}
     assert held <= {IMAGES, BATCH // 8}
     found = look_up(tables, mesh.put_batch(all_devices, captions))
-    expected = batches.make_batch(examples, captions, np.arange(CAPTIONS))
+    expected = batches.make_batch(examples, captions, COLUMNS)
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         assert found[name].dtype == array.dtype, name

@@ -1,5 +1,7 @@
 """Where the training split goes: what a config asks for, and what 'auto' makes of the devices."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -16,9 +18,9 @@ from kamcl_jax.train import feed
 def experiment_with(tmp_path_factory):
     data = tmp_path_factory.mktemp("data")
 
-    def make(choice, **loss):
+    def make(choice, **fields):
         config = tiny_config()
-        config.loss.update(loss)
+        config.update_from_flattened_dict(fields)
         config.data.dir, config.data.residency = str(data), choice
         return build.build(config)
 
@@ -55,17 +57,25 @@ def test_auto_is_the_device_if_one_process_knows_that_data_and_step_take_at_most
     assert not on_devices(experiment)
 
 
-@pytest.mark.parametrize("masks", [False, True])
-def test_both_places_give_the_same_batches(experiment_with, masks):
-    feeds = [
-        feed.choose(experiment_with(place, mask_false_negatives=masks), 0)
-        for place in ("host", "device")
-    ]
+MASKS, FLIPS = {"loss.mask_false_negatives": True}, {"augmentation.flips": True}
+
+
+@pytest.mark.parametrize(
+    ("fields", "columns"),
+    [
+        ({}, set()),
+        (MASKS, {"image_id", "text_id"}),
+        (FLIPS, {"says_direction"}),
+        ({"augmentation.quarter_turns": True} | MASKS, {"image_id", "text_id", "says_direction"}),
+    ],
+)
+def test_both_places_give_the_same_batches(experiment_with, fields, columns):
+    feeds = [feed.choose(experiment_with(place, **fields), 0) for place in ("host", "device")]
     on_host, on_device = (one.open() for one in feeds)
     for step in (0, 1, 20):
         batch, looked_up = on_host(step), on_device(step)
         assert batch["image"].shape[0] == BATCH
-        assert ("image_id" in batch) == masks
+        assert batch.keys() & {"image_id", "text_id", "says_direction"} == columns
         jax.tree.map(np.testing.assert_array_equal, looked_up, batch)
         shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (looked_up, batch)]
         assert shapes[0] == shapes[1]
@@ -76,10 +86,22 @@ def test_both_places_give_the_same_batches(experiment_with, masks):
 
 
 def test_pairs_say_what_they_are_of_where_false_negatives_are_masked(experiment_with):
-    experiment = experiment_with("host", mask_false_negatives=True)
+    experiment = experiment_with("host", **MASKS)
     train, batch = experiment.data.train, feed.choose(experiment, 0).open()(1)
     assert batch.keys() == experiment.abstract_batch().keys()
     rows = batches.batch_captions(experiment.config.seed, 1, len(train.captions), BATCH)
     np.testing.assert_array_equal(batch["image_id"], train.image_of_caption[rows])
     texts = equal_text_ids(train.captions)
     np.testing.assert_array_equal(batch["text_id"], texts[rows])
+
+
+def test_captions_say_whether_they_say_a_direction_where_images_are_mirrored(experiment_with):
+    experiment = experiment_with("host", **FLIPS)
+    captions = list(experiment.data.train.captions)
+    captions[::3] = ["A pier at the LEFT."] * len(captions[::3])
+    train = dataclasses.replace(experiment.data.train, captions=captions)
+    data = dataclasses.replace(experiment.data, train=train)
+    batch = feed.choose(dataclasses.replace(experiment, data=data), 0).open()(1)
+    assert batch.keys() == experiment.abstract_batch().keys()
+    rows = batches.batch_captions(experiment.config.seed, 1, len(train.captions), BATCH)
+    np.testing.assert_array_equal(batch["says_direction"], rows % 3 == 0)
