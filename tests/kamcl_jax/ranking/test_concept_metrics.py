@@ -49,17 +49,45 @@ def test_the_best_the_worst_and_what_cannot_be_told_apart():
     assert best == 100
     assert worst == pytest.approx(100 * (1 / 9 + 2 / 10) / 2)
     assert np.isnan(others).all()
-    assert concept_metrics.concept_metrics(scores, labels) == {
+    captions = np.arange(10)
+    assert concept_metrics.concept_metrics(scores, 1 - scores, labels, captions) == {
         "concept_map": pytest.approx((best + worst) / 2),
         "concept_map_chance": pytest.approx(20),
+        "concept_map_text": pytest.approx((best + worst) / 2),  # the other way around
+        "concept_map_text_chance": pytest.approx(20),
         "concepts_scored": 2,
     }
-    assert concept_metrics.concept_metrics(scores[:, 2:], labels[:, 2:]) == {}
-    assert concept_metrics.concept_metrics(scores[:, :0], labels[:, :0]) == {}
+    for none in (slice(2, 4), slice(0)):
+        cut = scores[:, none]
+        assert concept_metrics.concept_metrics(cut, cut, labels[:, none], captions) == {}
+    # The last columns are padding.
+    assert concept_metrics.known_concepts(["ship", "port"], scores, labels) == [
+        {"concept": word, "images": 2, "average_precision": precision, "base_rate": 20.0}
+        for word, precision in (("ship", best), ("port", worst))
+    ]
 
 
-def test_a_prediction_that_is_the_same_for_all_rows_scores_exactly_chance():
+def test_a_prediction_that_is_the_same_for_all_scores_exactly_chance():
     labels = GENERATOR.random((50, 20)) < GENERATOR.random(20)
-    constant = np.broadcast_to(GENERATOR.random(20, np.float32), labels.shape)
-    found = concept_metrics.concept_metrics(constant, labels)
-    assert found["concept_map"] == pytest.approx(found["concept_map_chance"], abs=1e-12)
+    image_of_caption = np.repeat(np.arange(50), 1 + np.arange(50) % 3)
+    constant = GENERATOR.random(20, np.float32)
+    found = concept_metrics.concept_metrics(
+        np.tile(constant, (50, 1)),
+        np.tile(constant, (len(image_of_caption), 1)),
+        labels,
+        image_of_caption,
+    )
+    scored = labels.any(axis=0) & ~labels.all(axis=0)
+    for name, of_side in (("", labels), ("_text", labels[image_of_caption])):
+        chance = 100 * of_side[:, scored].mean()
+        assert found[f"concept_map{name}"] == pytest.approx(chance, abs=1e-9)
+        assert found[f"concept_map{name}_chance"] == pytest.approx(chance, abs=1e-9)
+
+
+def test_a_caption_is_scored_by_the_concepts_of_its_image():
+    labels = GENERATOR.random((12, 6)) < 0.5
+    image_of_caption = GENERATOR.permutation(np.repeat(np.arange(12), 2))
+    known = labels[image_of_caption].astype(np.float32)
+    found = concept_metrics.concept_metrics(1 - labels, known, labels, image_of_caption)
+    assert found["concept_map_text"] == 100
+    assert found["concept_map"] < 100
