@@ -60,8 +60,8 @@ CONCEPTS = """
 How well the concepts of a held-out image are known, from the image itself and from each of its
 captions alone: the average precision over images or captions, in percent, averaged over the
 concepts that some images have and some have not. An image has a concept if its own captions repeat
-the word. A model that predicts the same for all scores the share that has the concept ("by
-chance").
+the word. A model that predicts the same for all scores the base rate, the share that has the
+concept.
 
 {table}
 

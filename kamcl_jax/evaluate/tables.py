@@ -116,7 +116,7 @@ def concepts(results: dict[str, Any]) -> str:
         for metric, side in SIDES.items()
         if metric in (results[split] or {})
     ]
-    head = ("split", "of", "mean average precision", "by chance", "concepts")
+    head = ("split", "of", "mean average precision", "base rate", "concepts")
     return markdown_table(head, rows, left=2) if rows else ""
 
 
@@ -130,7 +130,7 @@ def known_concepts(rows: Sequence[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return markdown_table(("concept", "test images", "average precision", "by chance"), cells)
+    return markdown_table(("concept", "test images", "average precision", "base rate"), cells)
 
 
 def summary(results: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ def test_the_report_holds_scores_pictures_and_text(whole):
     precisions = [row["average_precision"] for row in written["concepts"]]
     assert np.mean(precisions) == pytest.approx(written["test"]["concept_map"])
     text = (report / "report.md").read_text()
-    assert f"| {written['test']['concept_map_text']:.2f} |" in text.split("## Concepts")[1]
+    assert f" {written['test']['concept_map_text']:.2f} |" in text.split("## Concepts")[1]
     for picture in ("losses.png", "recalls.png", "retrieved.png"):
         assert f"({picture})" in text
         assert (report / picture).exists()
