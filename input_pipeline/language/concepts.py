@@ -50,12 +50,18 @@ class Concepts:
       totals: The counts of each word, summed over the images that it was found in.
       min_repeats: How often an image's captions must repeat a word.
       form: Returns what is looked up instead of a word, such as its lemma; see `word_form`.
+      label_scale: What the count of a word becomes as an image's label. 'largest' divides it by
+        the image's largest count, which is the paper's way: stop words and the empty word take
+        part in it, though they are no concepts. 'concepts' divides it by the largest count among
+        the image's concepts, so that the one repeated most has the label 1. 'captions' divides it
+        by the number of the image's captions, and is 1 at most. 'present' is 1 for each concept.
     """
 
     words: list[str]
     totals: list[int] = field(default_factory=list)
     min_repeats: int = 2
     form: Callable[[str], str] = unchanged
+    label_scale: str = "largest"
     _columns: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -68,16 +74,21 @@ class Concepts:
         """Labels N images with what their own captions repeat.
 
         Returns:
-          f32[N, C] in [0, 1]: the word's count over the largest count of the image. Stop words
-          take part in that largest count though they are no concepts.
+          f32[N, C] in [0, 1]: the word's count, divided as `label_scale` says. It is above 0 for
+          the same concepts of an image on any scale.
         """
         labels = np.zeros((len(captions_by_image), len(self.words)), np.float32)
         for row, captions in zip(labels, captions_by_image, strict=True):
             counts = count_words(captions, self.min_repeats, self.form)
-            largest = max(counts.values(), default=1)
-            for word, count in counts.items():
-                if word in self._columns:
-                    row[self._columns[word]] = count / largest
+            named = {word: count for word, count in counts.items() if word in self._columns}
+            divisors = {
+                "largest": max(counts.values(), default=1),
+                "concepts": max(named.values(), default=1),
+                "captions": len(captions),
+                "present": 1,
+            }
+            for word, count in named.items():
+                row[self._columns[word]] = min(1, count / divisors[self.label_scale])
         return labels
 
     def columns_of(self, tokens: Iterable[str]) -> list[int]:
@@ -92,6 +103,7 @@ def find_concepts(
     size: int = 512,
     min_repeats: int = 2,
     form: Callable[[str], str] = unchanged,
+    label_scale: str = "largest",
 ) -> Concepts:
     """Finds the concepts of a data set (knowledge filtration).
 
@@ -104,10 +116,12 @@ def find_concepts(
       size: The most concepts to keep; there are fewer when the captions repeat fewer words.
       min_repeats: How often an image's captions must repeat a word.
       form: What is counted instead of a word, see `count_words`.
+      label_scale: See `Concepts`.
     """
     totals: Counter[str] = Counter()
     for captions in captions_by_image:
         totals.update(count_words(captions, min_repeats, form))
     allowed = frozenset(map(form, candidates))
     ranked = [(word, count) for word, count in totals.most_common() if word in allowed][:size]
-    return Concepts([word for word, _ in ranked], [count for _, count in ranked], min_repeats, form)
+    words, counts = [word for word, _ in ranked], [count for _, count in ranked]
+    return Concepts(words, counts, min_repeats, form, label_scale)

@@ -86,8 +86,15 @@ def learn(placement: Placement, settings: DataSettings) -> tuple[Vocabulary, Con
             word for word, n in counts.items() if n >= settings.min_count and word not in refused
         ]
     form = word_form(settings.lemmatize)
-    size, repeats = settings.num_concepts, settings.min_repeats
-    return vocabulary, find_concepts(known.captions, candidates, size, repeats, form)
+    concepts = find_concepts(
+        known.captions,
+        candidates,
+        settings.num_concepts,
+        settings.min_repeats,
+        form,
+        settings.label_scale,
+    )
+    return vocabulary, concepts
 
 
 def caption_arrays(

@@ -105,7 +105,9 @@ class Examples:
       tokens: i32[M, T], 0 is padding.
       lengths: i32[M], the number of tokens, at least 1.
       word_concepts: u8[M, C], 1 where the caption names the concept.
-      image_concepts: f32[N, C], soft labels; zeros for validation and test images.
+      image_concepts: f32[N, C], soft labels from the image's own captions (in training, perhaps
+        from another one's, see `DataSettings.labels_by`). Those of validation and test images are
+        there to measure by, and teach nothing.
     """
 
     images: SelectedRows

@@ -70,11 +70,11 @@ def load_prepared(
     with storage.damage_named(folder):
         words = json.loads((folder / "vocabulary.json").read_text("utf-8"))["words"]
         concepts = json.loads((folder / "concepts.json").read_text("utf-8"))
-        form = word_form(settings.lemmatize)
+        how = (settings.min_repeats, word_form(settings.lemmatize), settings.label_scale)
         return RetrievalData(
             **{part: _open(folder / part, images[part]) for part in SPLITS},
             vocabulary=Vocabulary(words),
-            concepts=Concepts(concepts["words"], concepts["totals"], settings.min_repeats, form),
+            concepts=Concepts(concepts["words"], concepts["totals"], *how),
             training_captions=(folder / TRAINING_CAPTIONS).read_text(),
             fingerprint=prepared.fingerprint,
             left_out={image.file_name: image.reason for image in prepared.left_out},
@@ -112,12 +112,12 @@ def _write_all_but_pixels(
     max_tokens = settings.max_tokens
     length = assembly.longest_caption(parts.values(), max_tokens)
     width = settings.num_concepts if settings.pad_concepts else len(concepts)
-    labels = concepts.image_labels(placement.texts.of(placement.label_rows).captions)
     for split, part in parts.items():
         rows = placement.rows[split]
+        # Only training labels may be another image's: those held out are to measure by.
+        labelled = placement.texts.of(placement.label_rows) if split == "train" else part
         image_concepts = np.zeros((len(rows), width), np.float32)
-        if split == "train":
-            image_concepts[:, : len(concepts)] = labels
+        image_concepts[:, : len(concepts)] = concepts.image_labels(labelled.captions)
         arrays = {
             "rows": rows,
             "image_ids": np.array(part.image_ids, np.int64),

@@ -30,6 +30,8 @@ class DataSettings:
       pad_concepts: Whether labels and word concepts are `num_concepts` wide even where there are
         fewer, as the release's always are.
       min_repeats: How often an image's captions must repeat a word for it to be a concept there.
+      label_scale: What a concept's count is divided by to be an image's soft label, see
+        `Concepts.label_scale`.
       stop_words: Words that are no concepts; None for the English stop words, which the
         vocabulary leaves out in any case.
       lemmatize: Whether the forms of a word are one concept, see `vocabulary.word_form`.
@@ -48,6 +50,7 @@ class DataSettings:
     num_concepts: int = 512
     pad_concepts: bool = False
     min_repeats: int = 2
+    label_scale: str = "largest"
     stop_words: tuple[str, ...] | None = None
     lemmatize: bool = False
     max_tokens: int = 0

@@ -83,6 +83,7 @@ def settings(config: ml_collections.ConfigDict) -> DataSettings:
         num_concepts=config.num_concepts,
         pad_concepts=data.pad_concepts,
         min_repeats=concepts.min_repeats,
+        label_scale=concepts.label_scale,
         stop_words=stop_words(concepts.stop_words),
         lemmatize=concepts.lemmatize,
         max_tokens=data.max_tokens,

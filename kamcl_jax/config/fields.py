@@ -193,6 +193,12 @@ FIELDS: dict[str, Field] = {
     "concepts.min_repeats": Field(
         2, whole(1), "How many of an image's captions must repeat a word for it to be a label."
     ),
+    "concepts.label_scale": Field(
+        "largest",
+        one_of("largest", "concepts", "captions", "present"),
+        "What a word's count is divided by to be a label: the image's largest count, that of its "
+        "concepts, or its captions; 'present': labels are 1.",
+    ),
     "concepts.stop_words": Field(
         "english", TEXT, "Words that are no concepts: 'english', 'none', or a file, a word a line."
     ),

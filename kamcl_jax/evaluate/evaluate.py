@@ -13,9 +13,9 @@ from kamcl_jax.config.build import Experiment
 from kamcl_jax.errors import DamagedCheckpointError
 from kamcl_jax.evaluate import report, tables
 from kamcl_jax.inference import embed
-from kamcl_jax.inference.embed import Encoders
+from kamcl_jax.inference.embed import EncodedSplit, Encoders
 from kamcl_jax.parallel import hosts
-from kamcl_jax.ranking import metrics
+from kamcl_jax.ranking import concept_metrics, metrics
 from kamcl_jax.ranking.ranks import Ranks, rank_with_texts
 from kamcl_jax.ranking.scores import Array, Embeddings, Scores
 from kamcl_jax.runs import folder, record
@@ -56,10 +56,14 @@ def report_best(
     best, variables = _best(experiment, checkpoints)
     skipped, left_out = variables.pop("skipped"), list(experiment.data.left_out)
     test, settings = experiment.data.test, experiment.config.evaluation
-    embeddings = embed.embed(encoders, variables, test, settings.batch_size)
+    encoded = embed.encode(encoders, variables, test, settings.batch_size)
+    embeddings = encoded.embeddings
     ranks = rank_test_split(embeddings, test, settings.ties)
+    detailed = detailed_metrics(ranks, test, settings.ties)
+    detailed["test"] |= concepts_of_split(encoded, test)
+    words = experiment.data.concepts.words
     results = {
-        **detailed_metrics(ranks, test, settings.ties),
+        **detailed,
         "val": history.validation_at(best),
         "chance": metrics.chance_metrics(test.image_of_caption),
         "best_step": best,
@@ -67,6 +71,9 @@ def report_best(
         "skipped_updates": int(skipped),
         "left_out_images": {"count": len(left_out), "names": left_out},
         "seconds": history.seconds,
+        "concepts": concept_metrics.known_concepts(
+            words, encoded.images.concepts, test.image_concepts > 0
+        ),
     }
     written = workdir / "report"
     if hosts.is_first():
@@ -97,9 +104,20 @@ def score_split(
     batch_size: int,
     ties: str = "expected",
 ) -> tuple[dict[str, float], Embeddings]:
-    """Embeds a split and returns its `retrieval_metrics` and its embeddings."""
-    embeddings = embed.embed(encoders, variables, examples, batch_size)
-    return metrics.retrieval_metrics(embeddings, examples.image_of_caption, ties), embeddings
+    """Encodes a split; returns its retrieval and concept metrics, and its embeddings."""
+    encoded = embed.encode(encoders, variables, examples, batch_size)
+    recalls = metrics.retrieval_metrics(encoded.embeddings, examples.image_of_caption, ties)
+    return {**recalls, **concepts_of_split(encoded, examples)}, encoded.embeddings
+
+
+def concepts_of_split(encoded: EncodedSplit, examples: Examples) -> dict[str, float]:
+    """Returns the `concept_metrics` of a split, by the labels that its own captions give."""
+    return concept_metrics.concept_metrics(
+        encoded.images.concepts,
+        encoded.captions.concepts,
+        examples.image_concepts > 0,
+        examples.image_of_caption,
+    )
 
 
 def rank_test_split(

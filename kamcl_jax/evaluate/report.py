@@ -26,6 +26,10 @@ from kamcl_jax.ranking.top_k import top_k
 from kamcl_jax.runs.record import History
 
 QUERIES_SHOWN = 8
+CONCEPTS_SHOWN = 10
+"""How many of the concepts that are known best are shown, and how many of those known worst."""
+FEWEST_IMAGES = 10
+"""A concept is among them if this many test images have it: of fewer, its score is noise."""
 THUMBNAIL = (2 * figures.DOTS_PER_INCH, 2 * figures.DOTS_PER_INCH)
 """The width and height in pixels, at most, that images are drawn with."""
 
@@ -50,6 +54,27 @@ searches all images or captions.
 
 ![mR of each scene class](classes.png)
 """
+CONCEPTS = """
+## Concepts
+
+How well the concepts of a held-out image are known, from the image itself and from each of its
+captions alone: the average precision over images or captions, in percent, averaged over the
+concepts that some images have and some have not. An image has a concept if its own captions repeat
+the word. A model that predicts the same for all scores the base rate, the share that has the
+concept.
+
+{table}
+
+{known}
+"""
+KNOWN = """The concepts of at least {fewest} test images whose average precision is highest:
+
+{best}
+
+And those whose average precision is lowest, the lowest last:
+
+{worst}"""
+FEW = "No concept is in {fewest} test images or more, so none is listed by itself."
 
 
 def write(
@@ -171,7 +196,7 @@ not how much another training would change it.
 | steps an epoch, batch | {experiment.steps_per_epoch}, {config.batch_size} |
 | step 2 of the schedule (concept alignment) from | {step_two} |
 | training and validation took | {history.seconds:.0f} s |
-{CURVES if history.validation else ""}{_classes(results)}
+{CURVES if history.validation else ""}{_classes(results)}{_concepts(results)}
 ## Queries
 
 Captions of the test split drawn at random. An image matches if it has a caption of that text.
@@ -214,6 +239,23 @@ def _classes(results: dict[str, Any]) -> str:
     if not results["classes"]:
         return ""
     return CLASSES.format(table=tables.classes(results["classes"]))
+
+
+def _concepts(results: dict[str, Any]) -> str:
+    table = tables.concepts(results)
+    return CONCEPTS.format(table=table, known=_known(results["concepts"])) if table else ""
+
+
+def _known(rows: Sequence[dict[str, Any]]) -> str:
+    frequent = [row for row in rows if row["images"] >= FEWEST_IMAGES]
+    if not frequent:
+        return FEW.format(fewest=FEWEST_IMAGES)
+    best, others = frequent[:CONCEPTS_SHOWN], frequent[CONCEPTS_SHOWN:]
+    return KNOWN.format(
+        fewest=FEWEST_IMAGES,
+        best=tables.known_concepts(best),
+        worst=tables.known_concepts(others[-CONCEPTS_SHOWN:]) if others else "There are no others.",
+    )
 
 
 def _counts(data: Any, field: str) -> str:

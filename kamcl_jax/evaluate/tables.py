@@ -12,6 +12,9 @@ SPLITS = {
     "val": "validation",
     "chance": "test by chance",
 }
+SIDES = {"concept_map": "images", "concept_map_text": "captions"}
+"""The mean average precision of the concepts of each side, as metrics.json names it."""
+
 RECALL_COLUMNS = tuple(f"R@{k}" for k in RECALL_AT)
 
 
@@ -97,11 +100,51 @@ def classes(rows: list[dict[str, Any]]) -> str:
     return markdown_table([*head, "mR"], cells)
 
 
+def concepts(results: dict[str, Any]) -> str:
+    """Returns how well concepts are known, from the contents of metrics.json.
+
+    The result is '' where they do not say so, as those of an older version.
+    """
+    rows = [
+        [
+            SPLITS[split],
+            side,
+            *(f"{results[split][name]:.2f}" for name in (metric, f"{metric}_chance")),
+            str(results[split]["concepts_scored"]),
+        ]
+        for split in ("test", "val")
+        for metric, side in SIDES.items()
+        if metric in (results[split] or {})
+    ]
+    head = ("split", "of", "mean average precision", "base rate", "concepts")
+    return markdown_table(head, rows, left=2) if rows else ""
+
+
+def known_concepts(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns the average precision of some concepts, from `concept_metrics.known_concepts`."""
+    cells = [
+        [
+            row["concept"],
+            str(row["images"]),
+            *(f"{row[name]:.1f}" for name in ("average_precision", "base_rate")),
+        ]
+        for row in rows
+    ]
+    return markdown_table(("concept", "test images", "average precision", "base rate"), cells)
+
+
 def summary(results: dict[str, Any]) -> str:
-    """Returns what the terminal shows: the scores, and how certain the test mR is."""
+    """Returns what the terminal shows: the scores, how certain they are, and of the concepts."""
     lines = [
         f"{SPLITS[split]}: mR {results[split]['mR']:.2f} "
         f"(95 % interval over images: {interval(bounds['mR'])})"
         for split, bounds in results["intervals"].items()
     ]
+    test = results["test"]
+    if "concept_map" in test:
+        lines.append(
+            "test: mean average precision of concepts "
+            f"{test['concept_map']:.2f} of images (by chance {test['concept_map_chance']:.2f}), "
+            f"{test['concept_map_text']:.2f} of captions"
+        )
     return "\n".join([scores(results), *lines])

@@ -52,9 +52,7 @@ def file_names(split: str) -> tuple[str, str]:
 def write(folder: Path, split: str, model: TrainedModel, examples: Examples) -> None:
     """Encodes a split, whose images have the model's size, and writes both files."""
     encoders, batch_size = (model.encoders, model.variables), model.config.evaluation.batch_size
-    images = embed.encode_images(*encoders, examples.images, batch_size)
-    texts = (examples.tokens, examples.lengths, examples.word_concepts)
-    captions = embed.encode_texts(*encoders, texts, batch_size)
+    images, captions = embed.encode(*encoders, examples, batch_size)
     known = list(model.concepts.words)
     arrays: dict[str, Any] = {
         "image_embeddings": images.embeddings,

@@ -80,6 +80,7 @@ def write(
         metrics=_metrics(results["test"]) if results else {},
         scores=tables.scores(results) if results else "",
         intervals=tables.intervals(results) if results else "",
+        known_concepts=tables.concepts(results) if results else "",
         resamples=RESAMPLES,
         fields=_fields(model),
         sizes=_sizes(sizes) if sizes else "",

@@ -216,7 +216,7 @@ def assemble(
     """Makes a trained model, whose variables are as `abstract_variables` says, on these devices."""
     config = build.on_these_devices(config)
     layout = replicated(build.check_with_devices(config, trains=False))
-    form = word_form(config.concepts.lemmatize)
+    concepts = config.concepts
     return TrainedModel(
         step=step,
         config=config,
@@ -227,7 +227,12 @@ def assemble(
         ),
         variables=jax.device_put(variables, layout.whole),
         vocabulary=Vocabulary(words.vocabulary),
-        concepts=Concepts(words.concepts, min_repeats=config.concepts.min_repeats, form=form),
+        concepts=Concepts(
+            words.concepts,
+            min_repeats=concepts.min_repeats,
+            form=word_form(concepts.lemmatize),
+            label_scale=concepts.label_scale,
+        ),
         concept_width=words.concept_width,
     )
 

@@ -63,7 +63,9 @@ def train_folds(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, A
 def aggregate(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Averages the test metrics of runs, given by their `metrics.json`, as `train_folds` says."""
     folds = [{**run["test"], "best_epoch": run["best_epoch"]} for run in runs]
-    values = {name: np.array([fold[name] for fold in folds]) for name in folds[0]}
+    # A fold whose concepts cannot be scored, as of a tiny test split, says nothing of them.
+    everywhere = [name for name in folds[0] if all(name in fold for fold in folds)]
+    values = {name: np.array([fold[name] for fold in folds]) for name in everywhere}
     free = min(1, len(folds) - 1)
     return {
         "folds": folds,

@@ -87,7 +87,10 @@ class Progress:
         recalls = "  ".join(
             f"{name} {value:.1f}" for name, value in metrics.items() if "_r" in name
         )
-        self.say(f"epoch {epoch:.3g}: validation mR {metrics['mR']:.2f}  ({recalls})")
+        mean = f"mR {metrics['mR']:.2f}"
+        if "concept_map" in metrics:
+            mean += f", concept mAP {metrics['concept_map']:.1f}"
+        self.say(f"epoch {epoch:.3g}: validation {mean}  ({recalls})")
         self.resume_clock()
 
     def say(self, sentence: str) -> None:

@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 
 from input_pipeline.language.concepts import count_words, find_concepts
 from input_pipeline.language.vocabulary import UNKNOWN
+from kamcl_jax.config.fields import FIELDS
 
 WORDS = ["barn", "silo", "pond", UNKNOWN]
 CAPTIONS = [
@@ -36,6 +38,25 @@ def test_labels_are_counts_over_the_largest_count_of_the_images_own_captions():
     assert labels.dtype == np.float32
     np.testing.assert_array_equal(find().image_labels(CAPTIONS[1:2]), expected[1:2])
     assert find().image_labels([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        # silo, barn, pond; of the images' words, those that are no concepts: "the" 4, "a" 5.
+        ("largest", [[2 / 4, 3 / 4, 0], [2 / 5, 0, 2 / 5], [0, 0, 0]]),
+        ("concepts", [[2 / 3, 1, 0], [1, 0, 1], [0, 0, 0]]),
+        ("captions", [[2 / 3, 1, 0], [2 / 4, 0, 2 / 4], [0, 0, 0]]),
+        ("present", [[1, 1, 0], [1, 0, 1], [0, 0, 0]]),
+    ],
+)
+def test_labels_are_scaled_as_asked(scale, expected):
+    labels = find(label_scale=scale).image_labels(CAPTIONS)
+    np.testing.assert_array_equal(labels, np.float32(expected))
+    # A caption may name a word twice, and an image a concept more often than it has captions.
+    (of_more_ponds,) = find(label_scale=scale).image_labels([["a pond, a pond"] * 2 + ["a silo"]])
+    assert 0 < of_more_ponds[2] <= 1
+    assert FIELDS["concepts.label_scale"].rule.holds(scale)
 
 
 def test_words_are_counted_without_regard_to_sentences():

@@ -30,8 +30,11 @@ def check_labels(data, giver_of):
     for image, labels in zip(data.train.image_ids, data.train.image_concepts, strict=True):
         captions = [caption_of_its_own(giver_of[image], number) for number in range(5)]
         np.testing.assert_array_equal(labels, labels_of(captions, data.concepts.words))
-    assert not data.validation.image_concepts.any()
-    assert not data.test.image_concepts.any()
+    for held_out in (data.validation, data.test):  # to measure by: their own in any case
+        for row, labels in enumerate(held_out.image_concepts):
+            captions = held_out.captions[5 * row : 5 * row + 5]
+            np.testing.assert_array_equal(labels, labels_of(captions, data.concepts.words))
+        assert held_out.image_concepts.any()
 
 
 def test_labels_are_the_image_s_own_or_by_position_mostly_those_of_others(tmp_path):
@@ -75,8 +78,18 @@ def test_padded_concepts_are_added_columns_of_zeros(load_small):
             np.testing.assert_array_equal(array[:, :count], expected)
             assert not array[:, count:].any()
     assert load_small(min_repeats=99).num_concepts == 0
+    np.testing.assert_array_equal(padded.validation.image_concepts[:, count:], 0)
     # Where there are enough concepts, nothing is padded.
     assert load_small(num_concepts=3, pad_concepts=True).num_concepts == 3
+
+
+def test_labels_of_another_scale_are_prepared_anew(load_small):
+    plain, present = load_small(), load_small(label_scale="present")
+    for split in ("train", "validation", "test"):
+        labels = getattr(plain, split).image_concepts
+        np.testing.assert_array_equal(getattr(present, split).image_concepts, labels > 0)
+        assert (labels[labels > 0] < 1).any()
+    assert present.concepts.label_scale == "present"
 
 
 def test_what_is_cut_off_is_not_read_however_wide_the_arrays_are(load_small):

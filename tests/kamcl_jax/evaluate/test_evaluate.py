@@ -26,12 +26,16 @@ def test_scoring_a_split_counts_ties_as_asked(one_device):
         lengths=captions[:, 0],
         word_concepts=captions,
         image_of_caption=np.repeat(np.arange(20), 5),
+        image_concepts=np.eye(20, 4, dtype=np.float32) / 3,  # each in one of 20 images
     )
     encoders = embed.Encoders(collapsed, collapsed, one_device)
     expected, _ = evaluate.score_split(encoders, {}, examples, 8)
     argsort, _ = evaluate.score_split(encoders, {}, examples, 8, "argsort")
     chance = metrics.chance_metrics(examples.image_of_caption)
     assert {name: expected[name] for name in chance} == pytest.approx(chance, abs=1e-12)
+    sides = ("concept_map", "concept_map_text")
+    assert [expected[name] for name in sides] == pytest.approx([5, 5])
+    assert [expected[f"{name}_chance"] for name in sides] == pytest.approx([5, 5])
     # All images see the captions in one order: those whose captions are the first five hit.
     first_five = np.argsort(np.ones(100))[::-1][:5]
     share = len(np.unique(examples.image_of_caption[first_five])) / 20

@@ -1,5 +1,6 @@
 """What report.md says beside the table of scores."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,11 @@ DISTINCT = ["a port", "ships", "quays", "a beach", "sand", "waves"]
 SHARED = ["a port", "ships", "a port", "a beach", "a port", "waves"]
 CLASSES = ["port_1.png", "port_2.png", "{beach}_1.png", "{beach}_2.png"]
 NUMBERS = ["1.png", "2.png", "3.png", "4.png"]
+
+
+OF_CONCEPTS = {
+    f"concept_map{side}{chance}": 12.5 for side in ("", "_text") for chance in ("", "_chance")
+} | {"concepts_scored": 30}
 
 
 def experiment(captions, file_names):
@@ -39,7 +45,7 @@ def written(monkeypatch):
     blank = Image.new("RGB", (8, 8))
     monkeypatch.setattr(report, "stored_images", lambda *_: lambda _: blank)
 
-    def write(folder, experiment):
+    def write(folder, experiment, concepts=()):
         scores = np.random.default_rng(0).random((4, 6), np.float32)
         embeddings = Embeddings(images=np.eye(4, dtype=np.float32), captions=scores.T)
         test = experiment.data.test
@@ -50,8 +56,11 @@ def written(monkeypatch):
             "best_step": 1,
             "best_epoch": 1.0,
             "seconds": 0.0,
+            "concepts": concepts,
             **evaluate.detailed_metrics(ranks, test, "expected"),
         }
+        if concepts:
+            results["test"] |= OF_CONCEPTS
         ranks_of_captions = ranks["test_equal_texts"]["t2i"]
         report.write(folder, experiment, History(), results, embeddings, ranks_of_captions)
         return (folder / "report.md").read_text()
@@ -70,7 +79,33 @@ def test_the_report_tells_shared_captions_and_scene_classes_where_there_are_any(
     text = written(tmp_path / "without", experiment(DISTINCT, NUMBERS))
     assert f"None {told}" in " ".join(text.split())
     assert "## Scene classes" not in text
+    assert "## Concepts" not in text
     assert not (tmp_path / "without" / "classes.png").exists()
+
+
+def concept_rows(count, images):
+    return [
+        {"concept": f"c{place}", "images": images, "average_precision": 99.0 - place}
+        | {"base_rate": 5.0}
+        for place in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("frequent", "listed"),
+    [
+        (0, []),
+        (4, ["c0", "c1", "c2", "c3"]),
+        (13, [f"c{place}" for place in range(13)]),
+        (30, [f"c{place}" for place in (*range(10), *range(20, 30))]),
+    ],
+)
+def test_the_concepts_known_best_and_worst_are_listed_once(frequent, listed, written, tmp_path):
+    rows = concept_rows(frequent, report.FEWEST_IMAGES) + concept_rows(3, report.FEWEST_IMAGES - 1)
+    text = written(tmp_path, experiment(DISTINCT, NUMBERS), rows)
+    assert re.search(r"\| test +\| captions +\| +12.50 \| +12.50 \| +30 \|", text)
+    shown = re.findall(r"^\| (c\d+) +\| +10 \| +([\d.]+) \| +5.0 \|$", text, re.M)
+    assert shown == [(word, f"{99 - int(word[1:]):.1f}") for word in listed]
 
 
 def test_all_images_with_a_caption_of_the_text_are_matches():

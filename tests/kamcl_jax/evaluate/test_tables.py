@@ -61,6 +61,28 @@ def test_intervals_stand_where_their_scores_do(results):
     ]
 
 
+OF_CONCEPTS = {
+    "concept_map": 41.256,
+    "concept_map_chance": 10.0,
+    "concept_map_text": 62.5,
+    "concept_map_text_chance": 11.0,
+    "concepts_scored": 37,
+}
+
+
+def test_concepts_have_a_row_for_each_side_of_a_split_that_was_measured(results):
+    assert tables.concepts(results) == ""
+    measured = {**results, "test": {**SCORES, **OF_CONCEPTS}}
+    assert tables.concepts({**measured, "val": SCORES}) == tables.concepts(measured)
+    rows = cells(tables.concepts({**measured, "val": {**SCORES, **OF_CONCEPTS}}))
+    assert rows[2] == ["test", "images", "41.26", "10.00", "37"]
+    assert rows[5] == ["validation", "captions", "62.50", "11.00", "37"]
+    assert tables.summary(measured).splitlines()[-1] == (
+        "test: mean average precision of concepts 41.26 of images (by chance 10.00), 62.50 of "
+        "captions"
+    )
+
+
 def test_classes_have_their_counts_and_recalls():
     row = {"class": "a|b", "images": 3, "captions": 15, **RECALLS, "mR": np.float64(35.04)}
     head, _, line = cells(tables.classes([row]).replace(r"\|", "/"))

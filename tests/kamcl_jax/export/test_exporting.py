@@ -25,7 +25,7 @@ from input_pipeline.errors import DataError
 from kamcl_jax.config import build
 from kamcl_jax.errors import ConfigError, ExportError
 from kamcl_jax.evaluate import evaluate, finished_run
-from kamcl_jax.export import command, model_folder, stablehlo
+from kamcl_jax.export import command, model_card, model_folder, stablehlo
 from kamcl_jax.inference import embed
 from kamcl_jax.search import update_index
 from kamcl_jax.search.index import open_index
@@ -174,6 +174,19 @@ def test_the_card_has_the_reports_scores_and_the_sizes_of_the_data(stored_runs, 
     assert re.search(r"\| train +\| +24 \| +120 \|", text)
     assert "On photographs it is of no use" in text
     assert "{" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL)  # no field left open
+
+
+def test_the_card_says_how_well_concepts_are_known_if_the_report_does(stored_runs, model):
+    results = finished_run.read(stored_runs.one).results
+    test = results["test"]
+    row = rf"\| test +\| captions +\| +{test['concept_map_text']:.2f} \|"
+    assert re.search(row, model_card.write(model, results))
+    # A report of an older version.
+    older = {name: value for name, value in test.items() if "concept" not in name}
+    del results["concepts"]
+    card = model_card.write(model, {**results, "test": older})
+    assert f"| {test['mR']:.2f} |" in card
+    assert "concepts: the average precision" not in card
 
 
 def test_arrays_and_table_of_the_split_are_those_of_the_model(exported, model, run):

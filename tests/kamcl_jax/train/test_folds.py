@@ -50,6 +50,14 @@ def test_each_fold_is_trained_and_the_scores_are_averaged(config, tmp_path, monk
     assert "20.00" in capsys.readouterr().out
 
 
+def test_what_some_fold_does_not_have_is_not_averaged():
+    scored = {"test": {"mR": 20.0, "concept_map": 40.0}, "best_epoch": 1.0}
+    not_scored = {"test": {"mR": 40.0}, "best_epoch": 3.0}
+    for runs in ([scored, not_scored], [not_scored, scored]):
+        assert folds.aggregate(runs)["mean"] == {"mR": 30.0, "best_epoch": 2.0}
+    assert folds.aggregate([scored, scored])["mean"]["concept_map"] == 40
+
+
 def test_a_published_validation_split_makes_no_folds(config, tmp_path):
     config.data.validation = "published"
     with pytest.raises(ConfigError, match="set it to 'random'"):

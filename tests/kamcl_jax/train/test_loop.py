@@ -77,7 +77,15 @@ def test_the_report_holds_scores_pictures_and_text(whole):
         scores = written[split]
         assert all(0 <= scores[name] <= 100 for name in RECALLS)
         assert scores["mR"] == pytest.approx(np.mean([scores[name] for name in RECALLS]))
+    for split in ("test", "val"):
+        for side in ("concept_map", "concept_map_text"):
+            assert 0 < written[split][side] <= 100
+            assert 0 < written[split][f"{side}_chance"] < 100
+    assert len(written["concepts"]) == written["test"]["concepts_scored"]
+    precisions = [row["average_precision"] for row in written["concepts"]]
+    assert np.mean(precisions) == pytest.approx(written["test"]["concept_map"])
     text = (report / "report.md").read_text()
+    assert f" {written['test']['concept_map_text']:.2f} |" in text.split("## Concepts")[1]
     for picture in ("losses.png", "recalls.png", "retrieved.png"):
         assert f"({picture})" in text
         assert (report / picture).exists()

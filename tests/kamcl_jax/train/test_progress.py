@@ -23,6 +23,18 @@ def test_the_bar_and_its_figures_fit_a_terminal(columns, tmp_path, monkeypatch, 
     assert len(last.split("|")[1]) >= 8  # of the bar itself
 
 
+def test_a_validation_is_told_in_one_line_with_or_without_concepts(tmp_path, capsys):
+    scores = {"i2t_r1": 33.3, "mR": 58.89, "i2t_medr": 2.0}
+    with progress.Progress(tmp_path, 0, 10) as bar:
+        bar.validation(5, 1.0, scores)
+        bar.validation(5, 1.0, {**scores, "concept_map": 41.25, "concept_map_chance": 9.0})
+    lines = [line for line in capsys.readouterr().out.splitlines() if "epoch" in line]
+    assert [line.strip() for line in lines] == [
+        "epoch 1: validation mR 58.89  (i2t_r1 33.3)",
+        "epoch 1: validation mR 58.89, concept mAP 41.2  (i2t_r1 33.3)",
+    ]
+
+
 def test_only_what_takes_long_is_told(capsys):
     with progress.told_if_slow("so far", 600):
         pass
