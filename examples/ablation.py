@@ -1,13 +1,15 @@
-"""Trains a config with and without parts of KAMCL over several seeds and prints a table.
+"""Trains variants of a config over several seeds and prints a table of their scores.
 
 python examples/ablation.py --config=configs/synthetic.py --workdir=runs/ablation
 
-`--variant=NAME`, given once or several times, trains these variants only. The same command again
-goes on where it stopped: finished runs are not repeated.
+`--variant=NAME`, given once or several times, trains these variants only; the first one is what the
+others are compared with. The same command again goes on where it stopped: finished runs are not
+repeated. Scores are those of the validation split, to choose by. `--split=test` shows those of the
+test split, for the last look.
 """
 
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,50 +18,93 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from configs.variants import STRONG
+from kamcl_jax.config import fields
+from kamcl_jax.evaluate import finished_run
+from kamcl_jax.evaluate.evaluate import rank_test_split
+from kamcl_jax.evaluate.tables import interval, markdown_table
+from kamcl_jax.inference import embed
+from kamcl_jax.ranking.metrics import bootstrap_differences, recalls
+from kamcl_jax.ranking.ranks import Ranks
 from kamcl_jax.train import loop
 
-VARIANTS = {
+PARTS = {
     "KAMCL": {},
     "KAMCL with false negatives masked": {"loss.mask_false_negatives": True},
     "without step 2 (concept alignment)": {"loss.alignment_weight": 0.0},
     "without the queue (negatives: the batch's other keys)": {"loss.negatives": "batch"},
     "without momentum contrast": {"loss.contrastive_weight": 0.0},
 }
-"""Row of the table -> what is changed in the config."""
+"""What the parts of KAMCL are worth: row of the table -> what is changed in the config."""
+
+
+def _as_published(*names: str) -> dict:
+    return {name: fields.FIELDS[name].default for name in names}
+
+
+RECIPE = {
+    "strong": STRONG,
+}
+"""What the parts of the newer recipe are worth, each given up for the paper's way."""
+
+VARIANTS = PARTS | RECIPE
+
+Ranked = tuple[dict[str, Ranks], np.ndarray]
+"""The ranks of a split's queries, both ways, and the image of each caption."""
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/synthetic.py", "Config file.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/ablation", "Folder of the runs.")
-_VARIANT = flags.DEFINE_multi_enum("variant", None, list(VARIANTS), "To train; all, if left out.")
+_VARIANT = flags.DEFINE_multi_enum(
+    "variant", list(PARTS), list(VARIANTS), "To train, the first to compare with."
+)
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to average over.")
+_SPLIT = flags.DEFINE_enum("split", "validation", ["validation", "test"], "What is scored.")
 
 
-def run(changes: dict, seed: int, workdir: Path) -> dict[str, float]:
-    """Returns the test metrics of one training, read back where it has finished before."""
-    finished = workdir / "report" / "metrics.json"
-    if finished.exists():
-        return json.loads(finished.read_text())["test"]
-    config = _CONFIG.value.copy_and_resolve_references()
-    config.update_from_flattened_dict({**changes, "seed": seed})
-    return loop.train(config, workdir)["test"]
+def run(changes: dict, seed: int, workdir: Path) -> Ranked:
+    """Trains a config with some changes, if it has not finished before, and ranks the split."""
+    if not (workdir / finished_run.METRICS).exists():
+        config = _CONFIG.value.copy_and_resolve_references()
+        config.update_from_flattened_dict({**changes, "seed": seed})
+        loop.train(config, workdir)
+    finished = finished_run.read(workdir)
+    examples, settings = getattr(finished_run.open_data(finished), _SPLIT.value), finished.config
+    model, batch_size = finished.model(), settings.evaluation.batch_size
+    embeddings = embed.embed(model.encoders, model.variables, examples, batch_size)
+    ranks = rank_test_split(embeddings, examples, settings.evaluation.ties)
+    return ranks["test"], examples.image_of_caption
+
+
+def row(name: str, ranked: Sequence[Ranked], first: Sequence[Ranked]) -> list[str]:
+    """Returns a row of the table: means and deviations over the seeds, and what was gained.
+
+    The interval is a paired one over images, of the mean over the seeds.
+    """
+    scores = [recalls(ranks) for ranks, _ in ranked]
+    cells = [name]
+    for metric in ("mR", "i2t_r1", "t2i_r1"):
+        values = np.array([score[metric] for score in scores])
+        cells.append(f"{values.mean():.1f} ± {values.std(ddof=min(1, len(values) - 1)):.1f}")
+    cells.append(", ".join(f"{score['mR']:.1f}" for score in scores))
+    if ranked is first:
+        return [*cells, ""]
+    gained = np.mean([s["mR"] for s in scores]) - np.mean([recalls(r)["mR"] for r, _ in first])
+    bounds = bootstrap_differences([r for r, _ in ranked], [r for r, _ in first], ranked[0][1])
+    return [*cells, f"{gained:+.1f} ({interval(bounds['mR'])})"]
 
 
 def main(argv: list[str]) -> None:
     """Runs all variants over all seeds."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    seeds = [int(seed) for seed in _SEEDS.value]
-    rows = ["| variant | test mR | i2t R@1 | t2i R@1 | mR of each seed |", "|---|---|---|---|---|"]
-    for name in _VARIANT.value or VARIANTS:
-        changes = VARIANTS[name]
+    rows, first = [], None
+    for name in _VARIANT.value:
         folder = Path(_WORKDIR.value) / name.split("(")[0].strip().replace(" ", "_")
-        scores = [run(changes, seed, folder / f"seed{seed}") for seed in seeds]
-        cells = []
-        for metric in ("mR", "i2t_r1", "t2i_r1"):
-            values = np.array([score[metric] for score in scores])
-            cells.append(f"{values.mean():.1f} ± {values.std(ddof=min(1, len(values) - 1)):.1f}")
-        each = ", ".join(f"{score['mR']:.1f}" for score in scores)
-        rows.append(f"| {name} | {' | '.join(cells)} | {each} |")
-    print("\n".join(rows))
+        runs = [run(VARIANTS[name], int(seed), folder / f"seed{seed}") for seed in _SEEDS.value]
+        first = first or runs
+        rows.append(row(name, runs, first))
+    head = ("variant", f"{_SPLIT.value} mR", "i2t R@1", "t2i R@1", "mR of each seed")
+    print(markdown_table([*head, f"mR gained on {_VARIANT.value[0]}"], rows))
 
 
 if __name__ == "__main__":

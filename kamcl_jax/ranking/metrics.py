@@ -5,7 +5,7 @@ images; the recalls of each scene class that the names of the image files carry.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -123,8 +123,8 @@ def bootstrap_intervals(
 
 
 def bootstrap_differences(
-    ranks: Mapping[str, Ranks],
-    other_ranks: Mapping[str, Ranks],
+    ranks: Sequence[Mapping[str, Ranks]],
+    other_ranks: Sequence[Mapping[str, Ranks]],
     image_of_caption: np.ndarray,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -134,9 +134,15 @@ def bootstrap_differences(
     Both models are scored on the same resamples of the same queries, see `bootstrap_intervals`:
     what all models find hard or easy cancels out, so that these intervals are narrower than what
     those of each model alone suggest. They are above 0 where the first model is better.
+
+    A model may be several trainings, as of several seeds: their recalls are averaged.
     """
-    draw = (image_of_caption, resamples, seed)
-    return _bounds(_resampled(ranks, *draw) - _resampled(other_ranks, *draw))
+
+    def averaged(trainings: Sequence[Mapping[str, Ranks]]) -> np.ndarray:
+        each = [_resampled(one, image_of_caption, resamples, seed) for one in trainings]
+        return np.mean(each, axis=0)
+
+    return _bounds(averaged(ranks) - averaged(other_ranks))
 
 
 def _resampled(

@@ -106,8 +106,18 @@ class TestBootstrap:
     def test_intervals_of_differences_equal_a_plain_loop(self):
         image_of_caption = np.repeat(np.arange(12), CAPTIONS)
         both = random_ranks(image_of_caption), random_ranks(image_of_caption)
-        found = metrics.bootstrap_differences(*both, image_of_caption, 60, seed=3)
+        found = metrics.bootstrap_differences(*([one] for one in both), image_of_caption, 60, 3)
         one, other = (plain_resamples(ranks, image_of_caption, 60, seed=3) for ranks in both)
+        assert_between_percentiles(found, one - other)
+
+    def test_several_trainings_of_a_model_are_averaged(self):
+        image_of_caption = np.repeat(np.arange(12), CAPTIONS)
+        several = [[random_ranks(image_of_caption) for _ in range(count)] for count in (3, 2)]
+        found = metrics.bootstrap_differences(*several, image_of_caption, 60, seed=3)
+        one, other = (
+            np.mean([plain_resamples(x, image_of_caption, 60, seed=3) for x in each], axis=0)
+            for each in several
+        )
         assert_between_percentiles(found, one - other)
 
 
