@@ -7,7 +7,9 @@ import pytest
 from tiny_model import tiny_config
 
 from kamcl_jax.config import build
+from kamcl_jax.config.fields import check_against_checkpoint, flatten
 from kamcl_jax.errors import ConfigError
+from kamcl_jax.runs import record
 
 
 def first_moments(clip_norm, gradients):
@@ -74,3 +76,13 @@ def test_all_poolings_of_both_towers_get_a_gpu_s_kernels():
     # Five poolings in two towers; each kernel is compiled and, for a CPU, interpreted.
     assert str(made).count("name=count_ahead") == 2 * 5
     assert str(made).count("name=gpo_gru_forward") == 2 * 2
+
+
+def test_a_run_that_does_not_say_which_encoders_retrieve_has_the_trained_ones():
+    config = tiny_config()
+    trained = flatten(config)
+    del trained["evaluation.encoders"]
+    stored = record.config_of({"config": trained})
+    fields = build.retrieving_fields(stored)
+    assert fields == {"params": "params", "batch_stats": "batch_stats"}
+    check_against_checkpoint(config, trained)
