@@ -287,6 +287,21 @@ def make_state(
     )
 
 
+def retrieving_fields(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """Returns what retrieves: the collections of a model's variables -> their fields of the state.
+
+    All that validates, scores, exports or embeds reads these.
+    """
+    prefix = "key_" if config.evaluation.encoders == "key" else ""
+    return {collection: f"{prefix}{collection}" for collection in ("params", "batch_stats")}
+
+
+def retrieving_variables(config: ml_collections.ConfigDict, state: TrainState) -> dict[str, Any]:
+    """Returns the variables that retrieve, see `retrieving_fields`, as `apply` takes them."""
+    fields = retrieving_fields(config)
+    return {collection: getattr(state, field) for collection, field in fields.items()}
+
+
 def run_once(make: Callable[[], TrainState], places: Any) -> TrainState:
     """Compiles a pure function quickly and runs it; `places` are the shardings of its result."""
     options = UNOPTIMISED if jax.default_backend() == "cpu" else None

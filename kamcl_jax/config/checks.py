@@ -41,6 +41,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             "config.gradient_accumulation and config.caption_padding='release' do not go together: "
             "the release's padding depends on the longest caption of the whole batch"
         )
+    if config.evaluation.encoders == "key" and config.momentum_coverage == "release":
+        raise ConfigError(
+            "config.evaluation.encoders='key' and config.momentum_coverage='release' do not go "
+            "together: most of the release's image key encoder stays at random weights"
+        )
 
 
 def check_division(config: ml_collections.ConfigDict, num_devices: int) -> None:

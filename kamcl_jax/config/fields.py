@@ -333,6 +333,12 @@ FIELDS: dict[str, Field] = {
     "evaluation.batch_size": Field(
         100, whole(1), "The images or captions that are encoded at once, over all devices.", FREE
     ),
+    "evaluation.encoders": Field(
+        "query",
+        one_of("query", "key"),
+        "What validates, reports and is exported: the trained encoders, or their momentum average.",
+        EMBEDDINGS,
+    ),
     "evaluation.ties": Field(
         "expected",
         one_of("expected", "argsort"),

@@ -88,7 +88,7 @@ def _best(experiment: Experiment, checkpoints: Checkpoints) -> tuple[int, dict[s
     like, places = experiment.abstract_state, experiment.layout.state
 
     def read(step: int) -> tuple[int, dict[str, Any]]:
-        needed = ("params", "batch_stats", "skipped")
+        needed = {**build.retrieving_fields(experiment.config), "skipped": "skipped"}
         return step, checkpoints.restore_fields(step, like, places, needed)
 
     def tell(error: DamagedCheckpointError) -> None:

@@ -31,7 +31,7 @@ FIELDS_SHOWN = (
     *("queue_length", "momentum", "temperature"),
     *("loss.margin", "loss.negatives", "loss.mask_false_negatives"),
     *("loss.triplet_weight", "loss.contrastive_weight", "loss.alignment_weight"),
-    *("schedule.alignment_from_epoch", "optimizer.learning_rate"),
+    *("schedule.alignment_from_epoch", "optimizer.learning_rate", "evaluation.encoders"),
 )
 """The fields of the config that are shown, where they are set to something."""
 

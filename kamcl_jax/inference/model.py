@@ -27,9 +27,6 @@ from kamcl_jax.step.state import TrainState
 TOKENS_MULTIPLE = 16
 """Captions are padded to a multiple of so many tokens, so that few lengths are compiled."""
 
-FIELDS = ("params", "batch_stats")
-"""The fields of a train state that retrieve."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Words:
@@ -59,7 +56,8 @@ class TrainedModel:
       step: The training step after which the model was saved.
       config: The config of the training.
       encoders: The compiled encoders.
-      variables: The parameters and BatchNorm statistics of the query encoders.
+      variables: The parameters and BatchNorm statistics of the encoders that retrieve, which
+        `config.evaluation.encoders` names.
       vocabulary: The words of the text encoder.
       concepts: The words that captions may name, and that both encoders predict.
       concept_width: The width of the word concepts.
@@ -200,14 +198,14 @@ def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
         words = Words(record["vocabulary"], record["concepts"], record["concept_width"])
         one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         like = _abstract_state(build.on_these_devices(config), words)
-        variables = checkpoints.restore_fields(step, like, one_device, FIELDS)
+        retrieving = build.retrieving_fields(config)
+        variables = checkpoints.restore_fields(step, like, one_device, retrieving)
     return assemble(step, config, words, variables)
 
 
 def abstract_variables(config: ml_collections.ConfigDict, words: Words) -> Variables:
     """Returns the shapes and dtypes of the variables of a model with that config and words."""
-    like = _abstract_state(config, words)
-    return {name: getattr(like, name) for name in FIELDS}
+    return build.retrieving_variables(config, _abstract_state(config, words))
 
 
 def assemble(

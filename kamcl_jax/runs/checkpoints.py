@@ -7,7 +7,7 @@ import json
 import operator
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -170,14 +170,17 @@ class Checkpoints:
         return Restored(*self._restore(step, _target(like, sharding)))
 
     def restore_fields(
-        self, step: int, like: TrainState, sharding: Any, fields: Sequence[str]
+        self, step: int, like: TrainState, sharding: Any, fields: Mapping[str, str]
     ) -> dict[str, Any]:
         """Reads some fields of a `TrainState` alone: what retrieves is a small part of it.
 
-        The other arguments and the errors are those of `restore`.
+        `fields` gives the names in the result and the fields that they stand for. The other
+        arguments and the errors are those of `restore`.
         """
         target = _target(like, sharding)
-        return self._restore(step, {field: getattr(target, field) for field in fields})[0]
+        wanted = {field: getattr(target, field) for field in fields.values()}
+        restored, _ = self._restore(step, wanted)
+        return {name: restored[field] for name, field in fields.items()}
 
     def _restore(self, step: int, target: Any) -> tuple[Any, Record]:
         stored = self._stored(step)

@@ -46,7 +46,7 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The variables of the query encoders, which retrieve, as `apply` takes them."""
+        """The variables of the query encoders, as `apply` takes them."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 

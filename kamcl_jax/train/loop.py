@@ -172,7 +172,7 @@ def _validate(run: _Run, state: TrainState, step: int, bar: Progress) -> dict[st
     experiment, settings = run.experiment, run.experiment.config.evaluation
     scores, _ = evaluate.score_split(
         run.encoders,
-        state.variables,
+        build.retrieving_variables(experiment.config, state),
         experiment.data.validation,
         settings.batch_size,
         settings.ties,

@@ -19,7 +19,7 @@ from kamcl_jax.benchmark.input_and_retrieval import first_captions
 from kamcl_jax.benchmark.report import ORIGINAL
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Budget
-from kamcl_jax.config import data
+from kamcl_jax.config import build, data
 from kamcl_jax.inference.model import TrainedModel, Words, assemble
 
 BUDGET = Budget(rounds=2, seconds=0, most_rounds=3)
@@ -85,7 +85,7 @@ def index(task: Task, timed: Subject, index_images: IndexImages) -> dict[str, An
     words = Words(list(known), list(concepts), timed.num_concepts)
     state, _ = step_parts.first_state(timed)
     config = ml_collections.ConfigDict(timed.config.to_dict())
-    model = assemble(0, config, words, state.variables)
+    model = assemble(0, config, words, build.retrieving_variables(config, state))
     size = config.evaluation.batch_size
     model.encode_images(timed.data.test.images[[0] * size])  # compiled before the clock starts
     started = time.perf_counter()

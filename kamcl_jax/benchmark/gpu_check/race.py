@@ -176,7 +176,7 @@ class Ours:
     def score(self) -> dict[str, float]:
         """See `Runner`."""
         timed = self._training.subject
-        variables = self._training.steps.state.variables
+        variables = build.retrieving_variables(timed.config, self._training.steps.state)
         test, size = _test(timed), timed.config.evaluation.batch_size
         embeddings = embed.embed(self._encoders, variables, test, size)
         return _scores(embeddings, test)

@@ -165,9 +165,7 @@ def difference_rows(ranked: Sequence[RankedQueries]) -> list[list[str]]:
     for other in others:
         for protocol, words in PROTOCOLS.items():
             paired = other.ranks[protocol], first.ranks[protocol]
-            bounds = bootstrap_differences(
-                *([ranks] for ranks in paired), first.examples.image_of_caption
-            )
+            bounds = bootstrap_differences(paired[:1], paired[1:], first.examples.image_of_caption)
             found, of_first = map(recalls, paired)
             cells = [
                 f"{found[name] - of_first[name]:+.2f} ({tables.interval(bounds[name])})"

@@ -7,7 +7,9 @@ import pytest
 from tiny_model import tiny_config
 
 from kamcl_jax.config import build, fields
+from kamcl_jax.config.fields import check_against_checkpoint, flatten
 from kamcl_jax.errors import ConfigError
+from kamcl_jax.runs import record
 
 
 def first_moments(clip_norm, gradients):
@@ -84,7 +86,7 @@ def test_the_rate_of_a_config_is_warmed_up_and_ends_with_the_last_epoch():
     config.optimizer.update({"schedule": "cosine", "warmup_steps": 4})
     rate = build.learning_rate(config, steps_per_epoch=4)
     np.testing.assert_allclose([rate(0), rate(3), rate(20)], [2.5e-4, 1e-3, 0], atol=1e-10)
-    assert fields.decides("num_epochs", fields.flatten(config)) is fields.Decides.TRAINING
+    assert fields.decides("num_epochs", flatten(config)) is fields.Decides.TRAINING
 
 
 def test_weight_decay_shrinks_matrices_alone():
@@ -111,3 +113,12 @@ def test_losses_that_contradict_each_other_are_refused(changes, words):
     config.loss.update(changes)
     with pytest.raises(ConfigError, match=words):
         build.check_with_devices(config)
+
+
+def test_a_run_that_does_not_say_which_encoders_retrieve_has_the_trained_ones():
+    config = tiny_config()
+    trained = flatten(config)
+    del trained["evaluation.encoders"]
+    stored = record.config_of({"config": trained})
+    assert build.retrieving_fields(stored) == {"params": "params", "batch_stats": "batch_stats"}
+    check_against_checkpoint(config, trained)

@@ -65,6 +65,15 @@ def test_the_releases_padding_needs_the_whole_batch():
         checks.check_config(config)
 
 
+def test_key_encoders_that_hardly_move_are_not_evaluated():
+    config = tiny_config()
+    config.evaluation.encoders = "key"
+    checks.check_config(config)
+    config.momentum_coverage = "release"
+    with pytest.raises(ConfigError, match=r"evaluation.encoders='key' and .*'release' do not go"):
+        checks.check_config(config)
+
+
 def test_with_the_releases_padding_scores_need_the_same_batches():
     config = tiny_config()
     trained = fields.flatten(config)

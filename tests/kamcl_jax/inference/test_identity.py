@@ -30,6 +30,7 @@ def configured(model, fields):
     [
         ("dtype", "bfloat16", BOTH),
         ("image_size", 32, BOTH),
+        ("evaluation.encoders", "key", BOTH),
         ("image_encoder.options.depth", 3, BOTH),
         ("a_field_to_come", 1, BOTH),
         ("caption_padding", "release", CAPTIONS),

@@ -67,12 +67,12 @@ def test_the_latest_and_the_best_are_kept(written):
 
 def test_the_fields_that_retrieve_come_back_alone(written):
     layout, abstract = layout_on(2, 2), jax.eval_shape(make_state)
-    fields = ("params", "batch_stats", "step")
+    fields = {"params": "params", "statistics": "key_batch_stats", "step": "step"}
     with Checkpoints(written, read_only=True) as checkpoints:
         restored = checkpoints.restore_fields(4, abstract, layout.state, fields)
     expected = state_after(4, layout_on(1))
-    assert restored.keys() == set(fields)
-    equal(restored, {field: getattr(expected, field) for field in fields})
+    assert restored.keys() == fields.keys()
+    equal(restored, {name: getattr(expected, field) for name, field in fields.items()})
     assert restored["params"]["text"]["kernel"].sharding.spec == PartitionSpec("fsdp")
 
 

@@ -14,6 +14,7 @@ from input_pipeline.errors import DataError
 from kamcl_jax.config import build
 from kamcl_jax.errors import CheckpointError, ConfigError, DivergedError, Stopped
 from kamcl_jax.evaluate import evaluate
+from kamcl_jax.export import model_folder
 from kamcl_jax.inference import embed, model
 from kamcl_jax.runs import folder
 from kamcl_jax.runs.checkpoints import Checkpoints, folder_of
@@ -325,3 +326,38 @@ def test_a_trained_model_needs_the_checkpoint_only(whole, make_config, tmp_path)
     found = trained.similarity(images, trained.encode_texts(list(test.captions)))
     split = embed.embed(evaluate.make_encoders(experiment), trained.variables, test, 8)
     np.testing.assert_allclose(found, split.images @ split.captions.T, rtol=0, atol=1e-5)
+
+
+def test_the_momentum_average_validates_is_reported_loaded_and_exported_if_the_config_says_so(
+    after_one_epoch, make_config, tmp_path
+):
+    config = make_config(**{"max_steps": EPOCH, "evaluation.encoders": "key"})
+    results = loop.train(config, tmp_path)
+    experiment = build.build(config)
+    with checkpoints_of(tmp_path) as checkpoints:
+        places = experiment.layout.state
+        state, record = checkpoints.restore(EPOCH, experiment.abstract_state, places)
+    keys = {"params": state.key_params, "batch_stats": state.key_batch_stats}
+    encoders, splits = evaluate.make_encoders(experiment), experiment.data
+    for name, split in (("val", splits.validation), ("test", splits.test)):
+        expected, embeddings = evaluate.score_split(encoders, keys, split, 8)
+        assert expected.items() <= results[name].items()
+    assert evaluate.evaluate(None, tmp_path)["test"] == results["test"]
+
+    trained = model.open_trained(tmp_path)
+    model_folder.write(tmp_path / "exported", trained, "# A model\n")
+    for one in (trained, model_folder.read(tmp_path / "exported")):
+        jax.tree.map(np.testing.assert_array_equal, one.variables, keys)
+        found = one.encode_texts(list(splits.test.captions))
+        np.testing.assert_allclose(found, embeddings.captions, rtol=0, atol=1e-5)
+
+    # Training is the same, and its encoders are others than their average.
+    with checkpoints_of(after_one_epoch[0]) as checkpoints:
+        usual = checkpoints.record(EPOCH)
+    assert record["history"]["train"] == usual["history"]["train"]
+    _, of_queries = evaluate.score_split(encoders, state.variables, splits.test, 8)
+    assert np.abs(of_queries.images - embeddings.images).max() > 0.01
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.encoders: key in the checkpoint, query now"
+    ):
+        loop.train(make_config(), tmp_path)
