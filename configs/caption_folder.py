@@ -16,7 +16,7 @@ def get_config(variant: str = "resnet18"):
     Raises:
       ValueError: The variant is unknown.
     """
-    config = variants.get_config("caption_folder", variant)
+    config = variants.get_config("caption_folder", variant, small_epochs=20)
     config.data.validation = "auto"
     config.data.options.test_fraction = 0.2  # where the file does not say what is for test
     config.data.options.split_seed = 0  # of that choice

@@ -12,7 +12,7 @@ def get_config(variant: str = "resnet18"):
     Raises:
       ValueError: The variant is unknown.
     """
-    config = variants.get_config("nwpu_captions", variant)
-    config.num_epochs = 30
+    published = {"num_epochs": 30}
+    config = variants.get_config("nwpu_captions", variant, small_epochs=3, published=published)
     config.num_folds = 1
     return config

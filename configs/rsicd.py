@@ -12,4 +12,4 @@ def get_config(variant: str = "resnet18"):
     Raises:
       ValueError: The variant is unknown.
     """
-    return variants.get_config("rsicd", variant)
+    return variants.get_config("rsicd", variant, small_epochs=6)

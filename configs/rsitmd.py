@@ -12,7 +12,5 @@ def get_config(variant: str = "resnet18"):
     Raises:
       ValueError: The variant is unknown.
     """
-    config = variants.get_config("rsitmd", variant)
-    config.num_epochs = 30
-    config.optimizer.decay_factor = 0.7
-    return config
+    published = {"num_epochs": 30, "optimizer.decay_factor": 0.7}
+    return variants.get_config("rsitmd", variant, small_epochs=15, published=published)

@@ -12,6 +12,6 @@ def get_config(variant: str = "resnet18"):
     Raises:
       ValueError: The variant is unknown.
     """
-    config = variants.get_config("sydney_captions", variant)
+    config = variants.get_config("sydney_captions", variant, small_epochs=60)
     config.data.validation = "auto"
     return config

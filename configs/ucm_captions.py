@@ -12,6 +12,6 @@ def get_config(variant: str = "resnet18"):
     Raises:
       ValueError: The variant is unknown.
     """
-    config = variants.get_config("ucm_captions", variant)
+    config = variants.get_config("ucm_captions", variant, small_epochs=30)
     config.data.validation = "auto"
     return config

@@ -64,6 +64,32 @@ def test_the_release_variant_sets_the_departures_and_nothing_else(name):
     assert fields(name, "release")["image_encoder.depth"] == 18
 
 
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_the_strong_recipe_changes_how_a_model_learns_and_not_the_model(name):
+    pairs = [("small", "small_strong"), ("resnet18", "strong")]
+    for paper, strong in pairs[: 1 if name == "synthetic" else 2]:
+        changes = differing(fields(name, paper), fields(name, strong))
+        assert changes == variants.STRONG
+        assert {field.partition(".")[0] for field in changes} <= {
+            *("loss", "optimizer", "augmentation", "schedule", "evaluation", "concepts"),
+            *("learn_temperature", "temperature"),
+        }
+        assert load(name, paper).num_epochs == load(name, strong).num_epochs
+
+
+def test_the_small_models_schedule_is_the_papers_in_fewer_epochs():
+    assert variants.small_schedule(20) == {
+        "num_epochs": 20,
+        "schedule.alignment_from_epoch": load("rsicd").schedule.alignment_from_epoch,
+        "optimizer.decay_every_epochs": load("rsicd").optimizer.decay_every_epochs,
+    }
+    for name in PUBLISHED:
+        config = load(name, "small")
+        assert 0 < config.schedule.alignment_from_epoch < config.num_epochs
+        sizes = {field: fields(name, "small")[field] for field in variants.SMALL}
+        assert sizes == variants.SMALL
+
+
 @pytest.mark.parametrize(
     ("name", "epochs", "decay"),
     [("rsicd", 20, 0.5), ("rsitmd", 30, 0.7), ("nwpu_captions", 30, 0.5)],
@@ -83,6 +109,6 @@ def test_an_unknown_variant_is_refused_with_the_known_ones(name):
     with pytest.raises(
         ValueError,
         match=rf"^configs/{name}.py has the variants resnet18, resnet34, resnet50, resnet101, "
-        r"small, release, not 'resnet19'$",
+        r"release, strong, small, small_strong, not 'resnet19'$",
     ):
         load(name, "resnet19")
