@@ -334,10 +334,12 @@ def loss_terms(config: ml_collections.ConfigDict, steps_per_epoch: int) -> tuple
         ramp_epochs=config.schedule.alignment_ramp_epochs,
     )
     triplet = partial(objective.triplet, margin=loss.margin, reduction=loss.triplet_reduction)
+    in_batch = LossTerm("batch_contrastive", objective.batch_contrastive, loss.batch_weight)
     return (
         LossTerm("triplet", triplet, loss.triplet_weight),
         LossTerm("contrastive", objective.contrastive, loss.contrastive_weight),
         LossTerm("alignment", objective.alignment, alignment_weight),
+        *([in_batch] if loss.batch_weight else []),
         *extra_terms(config),
     )
 

@@ -297,6 +297,9 @@ FIELDS: dict[str, Field] = {
     ),
     "loss.triplet_weight": Field(1.0, NOT_NEGATIVE, "The weight of the triplet loss."),
     "loss.contrastive_weight": Field(10.0, NOT_NEGATIVE, "The weight of the contrastive losses."),
+    "loss.batch_weight": Field(
+        0.0, NOT_NEGATIVE, "The weight of the contrastive loss of a batch's queries, CLIP's."
+    ),
     "loss.alignment_weight": Field(
         10.0, NOT_NEGATIVE, "The weight of the concept alignment in step 2 of the schedule."
     ),

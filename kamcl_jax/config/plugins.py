@@ -33,8 +33,9 @@ from kamcl_jax.step.objective import Comparison, LossTerm
 TOWERS = ("image_encoder", "text_encoder")
 
 RESERVED_METRICS = frozenset(
-    {"step", "epoch", "loss", "triplet", "contrastive", "alignment", "alignment_weight"}
-    | {"false_negatives", "gradient_norm", "images_per_second", "skipped", "temperature"}
+    {"step", "epoch", "loss", "triplet", "contrastive", "batch_contrastive", "alignment"}
+    | {"alignment_weight", "false_negatives", "gradient_norm", "images_per_second", "skipped"}
+    | {"temperature"}
 )
 """The names of other metrics, which a loss of your own cannot have."""
 
@@ -355,6 +356,7 @@ def _abstract_comparison(
         batch={**batch, "image": floats(size, side, side, 3)},  # type: ignore[dict-item]
         step=jax.ShapeDtypeStruct((), jnp.int32),  # type: ignore[arg-type]
         cosine=floats(size, size),
+        temperature=floats(),
         image_logits=logits,
         text_logits=logits,
     )

@@ -30,6 +30,7 @@ class Comparison(struct.PyTreeNode):
       batch: The batch, its images augmented and normalised, f32[B, S, S, 3].
       step: i32[], the training steps already taken.
       cosine: f32[B, B], the cosine of query image i and query caption j.
+      temperature: f32[], what the contrastive losses divide similarities by.
       image_logits: Query images against their text key and the negatives.
       text_logits: Query captions against their image key and the negatives.
       same_pairs: bool[B, B], which other pairs of the batch are of the same image or text, and so
@@ -43,6 +44,7 @@ class Comparison(struct.PyTreeNode):
     batch: Batch
     step: jax.Array
     cosine: jax.Array
+    temperature: float | jax.Array
     image_logits: Logits
     text_logits: Logits
     same_pairs: jax.Array | None = None
@@ -160,6 +162,7 @@ def compare(
         batch=batch,
         step=step,
         cosine=queries.image @ queries.text.T,
+        temperature=settings.temperature,
         image_logits=logits(queries.image, keys.text, text_queue.keys, lambda m: m.of_images),
         text_logits=logits(queries.text, keys.image, image_queue.keys, lambda m: m.of_texts),
         same_pairs=key_queue.same_in_batch(ids).of_images if same is not None and ids else None,
@@ -217,6 +220,20 @@ def triplet(compared: Comparison, margin: float, reduction: str = "sum") -> jax.
 def contrastive(compared: Comparison) -> jax.Array:
     """The momentum contrastive losses of both directions -> f32[]."""
     return losses.info_nce(compared.image_logits) + losses.info_nce(compared.text_logits)
+
+
+def batch_contrastive(compared: Comparison) -> jax.Array:
+    """The contrastive loss of the batch's queries among themselves -> f32[].
+
+    This is CLIP's loss (Radford et al. 2021) without its factor of one half: the gradient reaches
+    both sides of each similarity, which that of a query with a key does not.
+    """
+    cosine, same = compared.cosine, compared.same_pairs
+    own = jnp.eye(len(cosine), dtype=bool)
+    left_out = own if same is None else own | same
+    match = jnp.diagonal(cosine) / compared.temperature
+    of_images = jnp.where(left_out, -jnp.inf, cosine / compared.temperature)
+    return losses.info_nce(Logits(match, of_images)) + losses.info_nce(Logits(match, of_images.T))
 
 
 def alignment(compared: Comparison) -> jax.Array:

@@ -180,6 +180,28 @@ def test_equal_keys_are_positives_with_equal_shares(settings, negatives):
     np.testing.assert_allclose(contrastive(settings), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_the_queries_of_a_batch_are_compared_with_each_other(settings, masks):
+    batch = {IMAGE_ID: IDS.image, TEXT_ID: IDS.text}
+    settings = settings._replace(mask_false_negatives=masks)
+
+    @jax.jit
+    def loss(queries):
+        compared = objective.compare(queries, KEYS, batch, IMAGES, TEXTS, jnp.int32(0), settings)
+        return objective.batch_contrastive(compared)
+
+    left_out = loop_of_left_out(IDS, IDS) if masks else np.eye(SIZE, dtype=bool)
+    one, other = np.asarray(QUERIES.image), np.asarray(QUERIES.text)
+    expected = sum(
+        numpy_info_nce(queries, own, own, left_out, settings.temperature)
+        for queries, own in ((one, other), (other, one))
+    )
+    np.testing.assert_allclose(loss(QUERIES), expected, rtol=1e-5)
+    gradient = jax.grad(loss)(QUERIES)
+    assert np.all(np.abs(gradient.image).sum(1) > 0)
+    assert np.all(np.abs(gradient.text).sum(1) > 0)
+
+
 @pytest.mark.parametrize("negatives", ["queue", "batch"])
 def test_where_nothing_is_the_same_nothing_changes(settings, negatives):
     settings = settings._replace(negatives=negatives)
