@@ -348,7 +348,8 @@ def _abstract_comparison(
     encodings = Encodings(
         *[floats(size, config.embedding_size)] * 2, *[floats(size, num_concepts)] * 2
     )
-    count = size if config.loss.negatives == "batch" else config.queue_length
+    counts = {"batch": size, "queue": config.queue_length, "both": size + config.queue_length}
+    count = counts[config.loss.negatives]
     logits = Logits(floats(size), floats(size, count))
     return Comparison(
         queries=encodings,
