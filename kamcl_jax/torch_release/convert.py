@@ -27,6 +27,8 @@ def from_torch(config: ml_collections.ConfigDict, workdir: Path, source: Path) -
     describes it, as `configs/rsicd.py:release` does.
     """
     _check_towers(config)
+    if config.learn_temperature:
+        raise PretrainedError("the release learns no temperature; config.learn_temperature is True")
     run_folder.check_writable(workdir)
     folder = folder_of(workdir)
     if folder.exists():

@@ -99,6 +99,19 @@ def test_the_release_has_no_other_encoders(release, tmp_path):
             converted(config, tmp_path / "run", file)
 
 
+def test_the_release_has_no_learnt_temperature_and_a_run_that_has_one_leaves_it_out(
+    release, tmp_path
+):
+    config = release.config.copy_and_resolve_references()
+    config.learn_temperature = True
+    with pytest.raises(PretrainedError, match="learns no temperature"):
+        convert.from_torch(config, tmp_path / "run", release.path)
+    state = release.experiment.initial_state()
+    with_scale = {**state.params, "logit_scale": np.float32(2.0)}
+    tensors = state_dict.to_state_dict(state.replace(params=with_scale, key_params=with_scale))
+    assert tensors.keys() == release.tensors.keys()
+
+
 def test_keys_of_the_release_are_of_pairs_that_no_one_knows(release):
     config = release.config.copy_and_resolve_references()
     config.loss.mask_false_negatives = True
