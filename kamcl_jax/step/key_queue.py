@@ -87,12 +87,12 @@ def push(queue: KeyQueue, keys: jax.Array, ids: PairIds | None = None) -> KeyQue
     )
 
 
-class KeyMasks(struct.PyTreeNode):
-    """A property that each key has or has not for each query of a batch.
+class Sides(struct.PyTreeNode):
+    """What keys are for the queries of a batch: a mask, or a share of each.
 
     Attributes:
-      of_images: bool[B, K], whether text key k has it for image i.
-      of_texts: bool[B, K], whether image key k has it for caption i.
+      of_images: bool[B, K] or f32[B, K], what text key k is for image i.
+      of_texts: Of the same type and shape, what image key k is for caption i.
     """
 
     of_images: jax.Array
@@ -100,28 +100,28 @@ class KeyMasks(struct.PyTreeNode):
 
     @property
     def per_query(self) -> jax.Array:
-        """f32[], how many keys of a query have it on average."""
+        """f32[], how many keys of a query a mask has on average."""
         count = self.of_images.sum(1, jnp.int32) + self.of_texts.sum(1, jnp.int32)
         return count.mean(dtype=jnp.float32) / 2
 
-    def either(self, other: "KeyMasks") -> "KeyMasks":
-        """Returns the masks of the keys that have the one property or the other."""
+    def either(self, other: "Sides") -> "Sides":
+        """Returns the mask of what is in this mask or in another one."""
         return jax.tree.map(jnp.logical_or, self, other)
 
 
-def same_in_batch(batch: PairIds) -> KeyMasks:
+def same_in_batch(batch: PairIds) -> Sides:
     """Says which other keys of a batch are of a query's image or of its text, see `same_in_queue`.
 
-    Both masks are the same bool[B, B], and False on the diagonal.
+    Both sides are the same bool[B, B], False on the diagonal.
     """
     others = ~jnp.eye(len(batch.image), dtype=bool)
     same = _same_pair(batch, batch) & others
-    return KeyMasks(same, same)
+    return Sides(same, same)
 
 
 def same_in_queue(
     batch: PairIds, image_queue: PairIds, text_queue: PairIds, layout: Layout | None = None
-) -> KeyMasks:
+) -> Sides:
     """Says which past keys are of a query's image or of its text.
 
     A text key belongs to an image if it describes that image, or if it says what the image's own
@@ -136,22 +136,20 @@ def same_in_queue(
     """
     if layout is not None and layout.shard_queues:
         batch = jax.lax.with_sharding_constraint(batch, layout.whole)
-    return KeyMasks(
-        of_images=_same_pair(batch, text_queue), of_texts=_same_pair(batch, image_queue)
-    )
+    return Sides(of_images=_same_pair(batch, text_queue), of_texts=_same_pair(batch, image_queue))
 
 
-def unfilled(batch_size: int, image_queue: PairIds, text_queue: PairIds) -> KeyMasks:
+def unfilled(batch_size: int, image_queue: PairIds, text_queue: PairIds) -> Sides:
     """Says which past keys are the random ones that training starts with, for B queries."""
 
     def rows(ids: PairIds) -> jax.Array:
         return jnp.broadcast_to(ids.image == UNKNOWN, (batch_size, len(ids.image)))
 
-    return KeyMasks(of_images=rows(text_queue), of_texts=rows(image_queue))
+    return Sides(of_images=rows(text_queue), of_texts=rows(image_queue))
 
 
-def joined(parts: list[KeyMasks]) -> KeyMasks:
-    """Returns the masks of the keys of several lists, one list after the other."""
+def joined(parts: list[Sides]) -> Sides:
+    """Returns what several lists of keys are, one list after the other."""
     if len(parts) == 1:
         return parts[0]
     return jax.tree.map(lambda *masks: jnp.concatenate(masks, axis=1), *parts)

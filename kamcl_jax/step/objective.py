@@ -15,7 +15,7 @@ from flax import struct
 from kamcl_jax.parallel.mesh import Layout
 from kamcl_jax.step import key_queue, losses
 from kamcl_jax.step.encoding import Batch, Encodings
-from kamcl_jax.step.key_queue import KeyMasks, KeyQueue, PairIds
+from kamcl_jax.step.key_queue import KeyQueue, PairIds, Sides
 from kamcl_jax.step.losses import Logits
 
 Metrics = dict[str, jax.Array]
@@ -48,7 +48,7 @@ class Comparison(struct.PyTreeNode):
     image_logits: Logits
     text_logits: Logits
     same_pairs: jax.Array | None = None
-    false_negatives: KeyMasks | None = None
+    false_negatives: Sides | None = None
 
 
 class LossTerm(NamedTuple):
@@ -140,7 +140,7 @@ def compare(
     shares = _shares(settings, batch, same, left_out)
 
     def logits(
-        queries: jax.Array, keys: jax.Array, queue: jax.Array, side: Callable[[KeyMasks], jax.Array]
+        queries: jax.Array, keys: jax.Array, queue: jax.Array, side: Callable[[Sides], jax.Array]
     ) -> Logits:
         # The few queries travel to the many negatives.
         found = losses.contrastive_logits(
@@ -172,7 +172,7 @@ def compare(
 
 def _same_pairs(
     settings: ContrastSettings, ids: PairIds, past: tuple[Any, Any], layout: Layout | None
-) -> KeyMasks:
+) -> Sides:
     """Says which of all candidates are of a query's image or text, in the order of the logits."""
     parts = [key_queue.same_in_batch(ids)] if settings.from_batch else []
     if settings.from_queue:
@@ -180,26 +180,23 @@ def _same_pairs(
     return key_queue.joined(parts)
 
 
-def _unfilled(settings: ContrastSettings, batch_size: int, past: tuple[Any, Any]) -> KeyMasks:
+def _unfilled(settings: ContrastSettings, batch_size: int, past: tuple[Any, Any]) -> Sides:
     """Says which of all candidates are random keys, in the order of the logits."""
     none = jnp.zeros((batch_size, batch_size), bool)
-    parts = [KeyMasks(none, none)] if settings.from_batch else []
+    parts = [Sides(none, none)] if settings.from_batch else []
     return key_queue.joined([*parts, key_queue.unfilled(batch_size, *past)])
 
 
 def _shares(
-    settings: ContrastSettings, batch: Batch, same: KeyMasks | None, left_out: KeyMasks | None
-) -> KeyMasks | None:
-    """Returns how much of each query's target lies on the candidates; None is nothing.
-
-    (They are f32[B, K] in the place of the masks' bools.)
-    """
+    settings: ContrastSettings, batch: Batch, same: Sides | None, left_out: Sides | None
+) -> Sides | None:
+    """Returns how much of each query's target lies on the candidates, f32; None is nothing."""
     if settings.positives == "equal":
         return jax.tree.map(losses.equal_shares, same)
     if settings.positives == "own":
         return None
     shares = losses.concept_shares(batch["image_concepts"], settings.concept_share)
-    both = KeyMasks(shares, shares)
+    both = Sides(shares, shares)
     if left_out is None:
         return both
     return jax.tree.map(lambda share, gone: jnp.where(gone, 0, share), both, left_out)

@@ -16,7 +16,7 @@ from tiny_model import BATCH, QUEUE
 
 from kamcl_jax.benchmark.step_parts import random_encodings
 from kamcl_jax.parallel.compilation import collectives, compile_step
-from kamcl_jax.parallel.mesh import BATCH_AXES, make_mesh, put_batch
+from kamcl_jax.parallel.mesh import BATCH_AXES, Layout, make_mesh, put_batch
 from kamcl_jax.step import key_queue, objective
 from kamcl_jax.step.key_queue import (
     IMAGE_ID,
@@ -178,6 +178,41 @@ def test_equal_keys_are_positives_with_equal_shares(settings, negatives):
             total = np.log(np.exp(logits[~np.r_[False, gone.astype(bool)]]).sum())
             expected += (total - logits[np.r_[True, same[b]]].mean()) / SIZE
     np.testing.assert_allclose(contrastive(settings), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"mask_false_negatives": True, "mask_unfilled": True}, {"positives": "equal"}]
+)
+def test_eight_devices_compare_with_their_shares_of_the_queue_as_one_does(settings, changes):
+    settings = settings._replace(negatives="both", **changes)
+    queries, keys, past = (
+        random_encodings(seed, size, WIDTH, 3) for seed, size in ((0, 8), (1, 8), (2, 16))
+    )
+    ids = draw_ids(0, 8)
+    batch = {IMAGE_ID: ids.image, TEXT_ID: ids.text}
+    images, texts = (
+        KeyQueue(rows, np.int32(0), draw_ids(seed, 16))
+        for seed, rows in ((3, past.image), (4, past.text))
+    )
+    texts.ids.image[:4] = texts.ids.text[:4] = UNKNOWN
+
+    def loss(queries, images, texts, layout=None):
+        compared = objective.compare(
+            queries, keys, batch, images, texts, jnp.int32(0), settings, layout
+        )
+        return objective.contrastive(compared)
+
+    layout = Layout(make_mesh(4, 2), None, shard_queues=True)
+    rows = KeyQueue(layout.batch, layout.whole, PairIds(layout.batch, layout.batch))
+    spread = jax.jit(
+        jax.value_and_grad(partial(loss, layout=layout)), in_shardings=(layout.batch, rows, rows)
+    )
+    expected = jax.jit(jax.value_and_grad(loss))(queries, images, texts)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        spread(queries, images, texts),
+        expected,
+    )
 
 
 @pytest.mark.parametrize("masks", [False, True])
