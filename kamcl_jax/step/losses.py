@@ -86,16 +86,17 @@ def contrastive_logits(
     """
     keys = jax.lax.stop_gradient(keys)
     match = jnp.sum(queries * keys, axis=-1)
+    # Divided before they are masked: the gradient of -inf / temperature is no number.
     parts = []
     if queue is None or with_batch:
         own = jnp.eye(queries.shape[0], dtype=bool)
-        parts.append(jnp.where(own, -jnp.inf, queries @ keys.T))
+        parts.append(jnp.where(own, -jnp.inf, queries @ keys.T / temperature))
     if queue is not None:
-        parts.append(queries @ jax.lax.stop_gradient(queue).T)
+        parts.append(queries @ jax.lax.stop_gradient(queue).T / temperature)
     negatives = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
     if left_out is not None:
         negatives = jnp.where(left_out, -jnp.inf, negatives)
-    return Logits(match / temperature, negatives / temperature)
+    return Logits(match / temperature, negatives)
 
 
 def info_nce(logits: Logits) -> jax.Array:

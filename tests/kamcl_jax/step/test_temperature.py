@@ -10,8 +10,9 @@ import optax
 import pytest
 from linear_towers import Towers, create_state, dual_encoder
 
+from kamcl_jax.benchmark.step_parts import random_encodings
 from kamcl_jax.models.towers import LOGIT_SCALE
-from kamcl_jax.step import temperature
+from kamcl_jax.step import losses, temperature
 from kamcl_jax.step.train_step import train_step
 
 
@@ -64,6 +65,24 @@ def test_its_gradient_is_that_of_the_loss(stepped):
     moved = (scale - stepped(scale, rate)[0].params[LOGIT_SCALE]) / rate
     up, down = (float(stepped(scale + d)[1]["loss"]) for d in (h, -h))
     np.testing.assert_allclose(moved, (up - down) / (2 * h), rtol=2e-2)
+
+
+@pytest.mark.parametrize("negatives", ["queue", "batch", "both"])
+def test_its_gradient_is_finite_where_keys_are_left_out(negatives):
+    queries, keys, queue = (random_encodings(seed, 6, 8, 3).image for seed in range(3))
+    left_out = np.zeros((6, 12 if negatives == "both" else 6), bool)
+    left_out[0], left_out[2, 3] = True, True
+
+    def loss(temperature):
+        past = None if negatives == "batch" else queue
+        both = negatives == "both"
+        return losses.info_nce(
+            losses.contrastive_logits(queries, keys, past, temperature, left_out, with_batch=both)
+        )
+
+    gradient, h = jax.grad(loss)(0.1), 1e-3
+    difference = (loss(0.1 + h) - loss(0.1 - h)) / (2 * h)
+    np.testing.assert_allclose(gradient, difference, rtol=2e-2)
 
 
 def test_the_scale_stops_at_a_hundred_as_clips_does(stepped):
