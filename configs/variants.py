@@ -26,6 +26,9 @@ STRONG = {
     "loss.triplet_weight": 0.0,
     "optimizer.schedule": "cosine",
     "optimizer.warmup_steps": 100,
+    "augmentation.flips": True,
+    "augmentation.quarter_turns": True,
+    "augmentation.max_rotation": 0.0,
 }
 """The recipe that retrieves best of those that were tried: docs/results.md."""
 

@@ -19,7 +19,6 @@ from ml_collections import config_flags
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs.variants import STRONG
-from kamcl_jax.config import fields
 from kamcl_jax.evaluate import finished_run
 from kamcl_jax.evaluate.evaluate import rank_test_split
 from kamcl_jax.evaluate.tables import interval, markdown_table
@@ -37,17 +36,46 @@ PARTS = {
 }
 """What the parts of KAMCL are worth: row of the table -> what is changed in the config."""
 
-
-def _as_published(*names: str) -> dict:
-    return {name: fields.FIELDS[name].default for name in names}
-
-
 RECIPE = {
-    "strong": STRONG,
+    # Its parts, each given up for the paper's way.
+    "with the queue": {"loss.negatives": "queue"},
+    "with false negatives": {"loss.mask_false_negatives": False},
+    "with the triplet loss": {"loss.triplet_weight": 1.0},
+    "with steps of the learning rate": {"optimizer.schedule": "step"},
+    "without a warm-up": {"optimizer.warmup_steps": 0},
+    "without flips and turns": {"augmentation.flips": False, "augmentation.quarter_turns": False},
+    "with rotations by up to 90 degrees": {"augmentation.max_rotation": 90.0},
+    # What it might have had.
+    "with the queue and the batch": {"loss.negatives": "both", "loss.mask_unfilled": True},
+    "with equal keys as positives": {
+        "loss.mask_false_negatives": False,
+        "loss.positives": "equal",
+    },
+    "with similar concepts as positives": {"loss.positives": "concepts"},
+    "with a mean of the triplet loss": {
+        "loss.triplet_weight": 1.0,
+        "loss.triplet_reduction": "mean",
+    },
+    "with CLIP's loss of the batch": {"loss.batch_weight": 10.0},
+    "with a learnt temperature": {"learn_temperature": True},
+    "with AdamW": {"optimizer.weight_decay": 0.05},
+    "with concepts from the start": {
+        "schedule.alignment_from_epoch": 0,
+        "schedule.alignment_ramp_epochs": 1.0,
+    },
+    "with concepts that count more": {
+        "concepts.label_scale": "present",
+        "loss.alignment_weight": 100.0,
+    },
+    "with the key encoders": {"evaluation.encoders": "key"},
 }
-"""What the parts of the newer recipe are worth, each given up for the paper's way."""
+"""What the parts of the strong recipe are worth, and what else was tried: the change to it."""
 
-VARIANTS = PARTS | RECIPE
+VARIANTS = {
+    **PARTS,
+    "strong": STRONG,
+    **{f"strong, {name}": {**STRONG, **changes} for name, changes in RECIPE.items()},
+}
 
 Ranked = tuple[dict[str, Ranks], np.ndarray]
 """The ranks of a split's queries, both ways, and the image of each caption."""

@@ -106,7 +106,7 @@ def test_a_target_with_shares_is_a_cross_entropy_with_soft_targets():
     rows = np.concatenate([match[:, None], negatives], axis=1)
     log_p = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
     targets = np.concatenate([1 - shares.sum(1, keepdims=True), shares], axis=1)
-    expected = -np.where(targets > 0, targets * log_p, 0).sum(axis=1).mean()
+    expected = -(targets * np.where(targets > 0, log_p, 0)).sum(axis=1).mean()
     logits = losses.Logits(*(jnp.asarray(x, jnp.float32) for x in (match, negatives, shares)))
     np.testing.assert_allclose(losses.info_nce(logits), expected, rtol=1e-5)
     gradient = jax.grad(lambda logits: losses.info_nce(logits))(logits)
