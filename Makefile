@@ -7,7 +7,7 @@ GPU_VENV := .venv-gpu
 .PHONY: demo check test test-all lint plan-gpu clean
 
 demo: $(INSTALLED)
-	$(BIN)/python main.py --mode=train --config=configs/synthetic.py --workdir=runs/demo
+	$(BIN)/python main.py --mode=train --config=configs/synthetic.py:small_strong --workdir=runs/demo
 
 # What compiles no model: for the time between two edits.
 FAST := tests/test_layers.py tests/test_configs.py tests/test_docs.py tests/test_extending_page.py \

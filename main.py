@@ -1,6 +1,6 @@
 """The command line of KAMCL; `kamcl_jax/command_line.py` has the modes and flags.
 
-python main.py --mode=train --config=configs/synthetic.py --workdir=runs/demo
+python main.py --mode=train --config=configs/synthetic.py:small_strong --workdir=runs/demo
 """
 
 from kamcl_jax import command_line
