@@ -30,7 +30,7 @@ from kamcl_jax import errors
 from kamcl_jax.benchmark import accelerators, hlo, launches
 from kamcl_jax.benchmark.accelerators import ACCELERATORS, Accelerator
 from kamcl_jax.benchmark.launches import Kernel
-from kamcl_jax.config import build, checks
+from kamcl_jax.config import build, checks, recipe
 from kamcl_jax.evaluate.tables import markdown_table
 from kamcl_jax.parallel import compilation
 from kamcl_jax.parallel.compilation import GB, Collective, StepMemory
@@ -116,8 +116,8 @@ def plan(
     batch = build.abstract_batch(config, tokens, concepts)
     step = make_train_step(
         build.make_model(config, words + 1, concepts, mesh.devices.flat[0]),
-        build.make_optimizer(config, steps_per_epoch=1),
-        build.make_settings(config, steps_per_epoch=1),
+        recipe.make_optimizer(config, steps_per_epoch=1),
+        recipe.make_settings(config, steps_per_epoch=1),
         layout,
     )
     # Pallas asks for the kind of a GPU that is not there, not only while it is traced.

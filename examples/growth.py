@@ -33,7 +33,7 @@ from examples.growth_report import EVALUATION, Axis, Point
 from kamcl_jax.benchmark import trials
 from kamcl_jax.benchmark.roofline import compiled_cost, uncounted_loop_cost
 from kamcl_jax.benchmark.subject import HostBatch, device_words, noise_batch
-from kamcl_jax.config import build
+from kamcl_jax.config import build, recipe
 from kamcl_jax.parallel import compilation, mesh
 from kamcl_jax.ranking.ranks import rank_both_ways
 from kamcl_jax.ranking.scores import Embeddings
@@ -114,8 +114,8 @@ def measure_step(sizes: Sizes) -> Point:
     layout = mesh.replicated(mesh.make_mesh(data=sizes.devices))
     step = make_train_step(
         build.make_model(config, VOCABULARY, config.num_concepts),
-        build.make_optimizer(config, steps_per_epoch=1),
-        build.make_settings(config, steps_per_epoch=1),
+        recipe.make_optimizer(config, steps_per_epoch=1),
+        recipe.make_settings(config, steps_per_epoch=1),
         layout,
     )
     shapes = build.abstract_batch(config, sizes.words, config.num_concepts)

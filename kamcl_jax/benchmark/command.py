@@ -34,7 +34,7 @@ from kamcl_jax.benchmark.report import ORIGINAL, Results
 from kamcl_jax.benchmark.step_parts import WHOLE, Steps
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Action, Budget, Timing
-from kamcl_jax.config import build, data
+from kamcl_jax.config import build, data, recipe
 from kamcl_jax.errors import TorchOriginalError
 from kamcl_jax.inference import embed
 from kamcl_jax.inference.embed import Variables
@@ -121,7 +121,7 @@ def run(
 
 
 def _step_actions(timed: Subject, steps: Steps, theirs: TimedOriginal | None) -> dict[str, Action]:
-    dtype = build.compute_dtype(timed.config) or jnp.float32
+    dtype = recipe.compute_dtype(timed.config) or jnp.float32
     actions = {**steps.actions(), **roofline.machine_actions(dtype)}
     if theirs is not None:
         augment = step_parts.augmenter(timed.settings, steps.layout)
@@ -146,7 +146,7 @@ def time_encoding(
     size = timed.config.evaluation.batch_size
     captions = size if jax.default_backend() == "cpu" else 10 * size
     sample = first_captions(timed.data.test, captions, size)
-    dtype = build.compute_dtype(timed.config)
+    dtype = recipe.compute_dtype(timed.config)
     encoders = embed.make_encoders(timed.model, layout, dtype)
     embed_images = partial(embed.embed_images, encoders, variables)
     embed_texts = partial(embed.embed_texts, encoders, variables)

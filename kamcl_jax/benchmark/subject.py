@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from input_pipeline.splits.batches import batch_captions, make_batch
 from input_pipeline.splits.examples import Examples, RetrievalData
-from kamcl_jax.config import build
+from kamcl_jax.config import build, recipe
 from kamcl_jax.config.data import prepared_dir
 from kamcl_jax.models.towers import DualEncoder
 from kamcl_jax.step.train_step import StepSettings
@@ -84,8 +84,8 @@ def make(config: ml_collections.ConfigDict) -> Subject:
         mesh=mesh,
         data=None,
         model=build.make_model(config, num_tokens, config.num_concepts),
-        optimizer=build.make_optimizer(config, steps_per_epoch),
-        settings=build.make_settings(config, steps_per_epoch),
+        optimizer=recipe.make_optimizer(config, steps_per_epoch),
+        settings=recipe.make_settings(config, steps_per_epoch),
         num_tokens=num_tokens,
         num_concepts=config.num_concepts,
         batch=random_batch(config),

@@ -11,28 +11,24 @@ import ml_collections
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jax.typing import DTypeLike
 
 from input_pipeline.errors import DataError
 from input_pipeline.language.directions import say_direction
 from input_pipeline.language.texts import equal_text_ids
 from input_pipeline.splits.examples import Examples, RetrievalData
 from input_pipeline.splits.loading import load_prepared
-from kamcl_jax.config import checks, data
-from kamcl_jax.config.plugins import check_encoders, check_extra_terms, extra_terms, make_model
+from kamcl_jax.config import checks, data, recipe
+from kamcl_jax.config.plugins import check_encoders, check_extra_terms, make_model
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.models.towers import DualEncoder
 from kamcl_jax.parallel import hosts
 from kamcl_jax.parallel.mesh import Layout, make_mesh
-from kamcl_jax.step import objective, schedule, state
+from kamcl_jax.step import state
 from kamcl_jax.step.augmentation import SAYS_DIRECTION
 from kamcl_jax.step.key_queue import IMAGE_ID, TEXT_ID
-from kamcl_jax.step.momentum import Mask
-from kamcl_jax.step.objective import ContrastSettings, LossTerm
 from kamcl_jax.step.state import TrainState, state_layout
 from kamcl_jax.step.train_step import StepSettings
 from kamcl_jax.weights import starting_weights
-from kamcl_jax.weights.release_layout import release_momentum_mask
 
 PREPARING_TIMEOUT = 24 * 3600
 """The seconds that a process waits for others that still prepare their data."""
@@ -111,8 +107,8 @@ def build(config: ml_collections.ConfigDict, *, trains: bool = True) -> Experime
         config=ml_collections.FrozenConfigDict(config),
         data=loaded,
         model=make_model(config, num_tokens, loaded.num_concepts),
-        optimizer=make_optimizer(config, steps_per_epoch),
-        settings=make_settings(config, steps_per_epoch),
+        optimizer=recipe.make_optimizer(config, steps_per_epoch),
+        settings=recipe.make_settings(config, steps_per_epoch),
         abstract_state=abstract,
         layout=make_layout(config, mesh, abstract),
         steps_per_epoch=steps_per_epoch,
@@ -135,7 +131,7 @@ def check_with_devices(config: ml_collections.ConfigDict, *, trains: bool = True
     except ValueError as error:
         raise ConfigError(f"config.mesh cannot be: {error}") from None
     checks.check_kernel(config, mesh.devices.flat[0])
-    check_encoders(config, compute_dtype(config))
+    check_encoders(config, recipe.compute_dtype(config))
     if trains:
         checks.check_division(config, mesh.size)
         shapes = abstract_batch(config, max_tokens=1, num_concepts=config.num_concepts)
@@ -166,44 +162,6 @@ def make_layout(
     )
 
 
-def make_optimizer(
-    config: ml_collections.ConfigDict, steps_per_epoch: int
-) -> optax.GradientTransformation:
-    """Returns Adam with its learning rate, after clipping if the config asks for it.
-
-    Weight decay makes it AdamW (Loshchilov and Hutter 2019), which decays matrices and kernels
-    alone: neither biases nor what a normalisation learns.
-    """
-    optimizer = config.optimizer
-    rate = learning_rate(config, steps_per_epoch)
-    if optimizer.weight_decay:
-        decayed = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
-        adam = optax.adamw(
-            rate, eps=optimizer.epsilon, weight_decay=optimizer.weight_decay, mask=decayed
-        )
-    else:
-        adam = optax.adam(rate, eps=optimizer.epsilon)
-    if optimizer.clip_norm:
-        return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), adam)
-    return adam
-
-
-def learning_rate(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule:
-    """Returns the learning rate as a function of the steps taken: warm-up, then decay."""
-    optimizer, warmup = config.optimizer, config.optimizer.warmup_steps
-    if optimizer.schedule == "cosine":
-        steps = max(config.num_epochs * steps_per_epoch - warmup, 1)
-        return schedule.warmed_up(schedule.cosine_decay(optimizer.learning_rate, steps), warmup)
-    decay = schedule.step_decay(
-        optimizer.learning_rate,
-        optimizer.decay_factor,
-        optimizer.decay_every_epochs,
-        steps_per_epoch,
-        warmup,
-    )
-    return schedule.warmed_up(decay, warmup)
-
-
 def abstract_state(
     config: ml_collections.ConfigDict, num_tokens: int, num_concepts: int
 ) -> TrainState:
@@ -215,7 +173,7 @@ def abstract_state(
       num_concepts: The concepts that the data set really has.
     """
     model = make_model(config, num_tokens, num_concepts)
-    optimizer = make_optimizer(config, steps_per_epoch=1)
+    optimizer = recipe.make_optimizer(config, steps_per_epoch=1)
     return jax.eval_shape(lambda: make_state(config, model, optimizer, num_concepts))
 
 
@@ -257,7 +215,7 @@ class _CaptionColumn(NamedTuple):
 
 def _caption_columns(config: ml_collections.ConfigDict) -> dict[str, _CaptionColumn]:
     columns = {}
-    if contrast(config).needs_ids:
+    if recipe.contrast(config).needs_ids:
         columns[IMAGE_ID] = _CaptionColumn(np.int32, lambda split: split.image_of_caption)
         columns[TEXT_ID] = _CaptionColumn(np.int32, lambda split: equal_text_ids(split.captions))
     if config.augmentation.flips or config.augmentation.quarter_turns:
@@ -282,8 +240,8 @@ def make_state(
         num_concepts=num_concepts,
         embedding_size=config.embedding_size,
         queue_length=config.queue_length,
-        momentum_mask=momentum_mask(config),
-        queue_ids=queue_ids(config),
+        momentum_mask=recipe.momentum_mask(config),
+        queue_ids=recipe.queue_ids(config),
     )
 
 
@@ -306,69 +264,3 @@ def run_once(make: Callable[[], TrainState], places: Any) -> TrainState:
     """Compiles a pure function quickly and runs it; `places` are the shardings of its result."""
     options = UNOPTIMISED if jax.default_backend() == "cpu" else None
     return jax.jit(make, out_shardings=places, compiler_options=options)()
-
-
-def momentum_mask(config: ml_collections.ConfigDict) -> Mask | None:
-    """Returns which key parameters follow the query's; None stands for all, as in the paper."""
-    return release_momentum_mask if config.momentum_coverage == "release" else None
-
-
-def queue_ids(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether the queues keep the ids of their keys' pairs."""
-    return contrast(config).needs_ids and contrast(config).from_queue
-
-
-def compute_dtype(config: ml_collections.ConfigDict) -> DTypeLike | None:
-    """Returns the type that the encoders compute in; None leaves that of the parameters."""
-    return jnp.bfloat16 if config.dtype == "bfloat16" else None
-
-
-def loss_terms(config: ml_collections.ConfigDict, steps_per_epoch: int) -> tuple[LossTerm, ...]:
-    """Returns the losses with their weights: the paper's three, then those that the config adds."""
-    loss = config.loss
-    alignment_weight = partial(
-        schedule.alignment_weight,
-        steps_per_epoch=steps_per_epoch,
-        from_epoch=config.schedule.alignment_from_epoch,
-        weight=loss.alignment_weight,
-        ramp_epochs=config.schedule.alignment_ramp_epochs,
-    )
-    triplet = partial(objective.triplet, margin=loss.margin, reduction=loss.triplet_reduction)
-    in_batch = LossTerm("batch_contrastive", objective.batch_contrastive, loss.batch_weight)
-    return (
-        LossTerm("triplet", triplet, loss.triplet_weight),
-        LossTerm("contrastive", objective.contrastive, loss.contrastive_weight),
-        LossTerm("alignment", objective.alignment, alignment_weight),
-        *([in_batch] if loss.batch_weight else []),
-        *extra_terms(config),
-    )
-
-
-def contrast(config: ml_collections.ConfigDict) -> ContrastSettings:
-    """Returns what the queries of the contrastive losses are compared with."""
-    loss = config.loss
-    return ContrastSettings(
-        temperature=config.temperature,
-        negatives=loss.negatives,
-        mask_false_negatives=loss.mask_false_negatives,
-        mask_unfilled=loss.mask_unfilled,
-        positives=loss.positives,
-        concept_share=loss.concept_share,
-    )
-
-
-def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> StepSettings:
-    """Returns the constants of the training step."""
-    return StepSettings(
-        terms=loss_terms(config, steps_per_epoch),
-        contrast=contrast(config),
-        image_size=config.image_size,
-        max_rotation=config.augmentation.max_rotation,
-        flips=config.augmentation.flips,
-        quarter_turns=config.augmentation.quarter_turns,
-        momentum=config.momentum,
-        momentum_mask=momentum_mask(config),
-        microbatches=config.gradient_accumulation,
-        dtype=compute_dtype(config),
-        skip_not_finite=config.not_finite == "skip",
-    )

@@ -8,7 +8,7 @@ import ml_collections
 
 from input_pipeline.language.texts import equal_text_ids
 from input_pipeline.splits.examples import Examples
-from kamcl_jax.config import build
+from kamcl_jax.config import build, recipe
 from kamcl_jax.config.build import Experiment
 from kamcl_jax.errors import DamagedCheckpointError
 from kamcl_jax.evaluate import report, tables
@@ -38,7 +38,7 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[st
 
 def make_encoders(experiment: Experiment) -> Encoders:
     """Returns the compiled encoders of an experiment."""
-    dtype = build.compute_dtype(experiment.config)
+    dtype = recipe.compute_dtype(experiment.config)
     return embed.make_encoders(experiment.model, experiment.layout, dtype)
 
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from kamcl_jax.config import build
+from kamcl_jax.config import build, recipe
 from kamcl_jax.errors import ExportError
 from kamcl_jax.inference import embed
 from kamcl_jax.inference.model import TrainedModel
@@ -80,7 +80,7 @@ def _functions(model: TrainedModel) -> tuple[embed.EncodeImages, embed.EncodeTex
     towers = build.make_model(
         model.config, model.words.num_tokens, model.concept_width, jax.devices("cpu")[0]
     )
-    return embed.encoder_functions(towers, build.compute_dtype(model.config))
+    return embed.encoder_functions(towers, recipe.compute_dtype(model.config))
 
 
 def _on_device(variables: Any) -> Any:

@@ -15,7 +15,7 @@ from input_pipeline.language.texts import Texts
 from input_pipeline.language.tokens import tokenize
 from input_pipeline.language.vocabulary import Vocabulary, stop_words, word_form
 from input_pipeline.splits import assembly
-from kamcl_jax.config import build
+from kamcl_jax.config import build, recipe
 from kamcl_jax.inference import embed
 from kamcl_jax.inference.embed import Encoded, Encoders, Variables
 from kamcl_jax.inference.image_sources import ImageSource, LazyImages
@@ -221,7 +221,7 @@ def assemble(
         encoders=embed.make_encoders(
             build.make_model(config, words.num_tokens, words.concept_width),
             layout,
-            build.compute_dtype(config),
+            recipe.compute_dtype(config),
         ),
         variables=jax.device_put(variables, layout.whole),
         vocabulary=Vocabulary(words.vocabulary),

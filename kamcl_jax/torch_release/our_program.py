@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from kamcl_jax.config import build
+from kamcl_jax.config import build, recipe
 from kamcl_jax.models import layers
 from kamcl_jax.models.gpo import GPO
 from kamcl_jax.parallel import mesh
@@ -84,7 +84,7 @@ class OurProgram:
         """Encodes a batch in evaluation mode; see `quantities.Program`."""
         model = build.make_model(self._config, NUM_TOKENS, golden_inputs.NUM_CONCEPTS)
 
-        dtype = build.compute_dtype(self._config)
+        dtype = recipe.compute_dtype(self._config)
 
         @jax.jit
         def encode(variables, batch):
@@ -178,8 +178,8 @@ def _observed_step(config: ml_collections.ConfigDict, num_tokens: int) -> TrainS
     """Returns the training step on one device, with gradients and comparison in its metrics."""
     return make_train_step(
         build.make_model(config, num_tokens, golden_inputs.NUM_CONCEPTS),
-        build.make_optimizer(config, steps_per_epoch=1),
-        build.make_settings(config, steps_per_epoch=1),
+        recipe.make_optimizer(config, steps_per_epoch=1),
+        recipe.make_settings(config, steps_per_epoch=1),
         _one_device(),
         lambda gradients, compared: {"gradients": gradients, "comparison": compared},
     )

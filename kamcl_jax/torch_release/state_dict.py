@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from kamcl_jax.config import build
+from kamcl_jax.config import build, recipe
 from kamcl_jax.errors import PretrainedError
 from kamcl_jax.step.key_queue import KeyQueue, PairIds
 from kamcl_jax.step.state import TrainState, step_rng
@@ -57,11 +57,11 @@ def from_state_dict(
     tree = from_torch(tensors, _layout(config), _as_tree(like), source)
     params = tree["params"]["query"]
     step = _count(tensors, "visualmodelQ.extract_feature.resnet.bn1.num_batches_tracked")
-    optimizer = build.make_optimizer(config, steps_per_epoch=1)
+    optimizer = recipe.make_optimizer(config, steps_per_epoch=1)
 
     def queue(modality: str, pointer: str) -> KeyQueue:
         keys = tree["queues"][modality]
-        ids = PairIds.unknown(len(keys)) if build.queue_ids(config) else None
+        ids = PairIds.unknown(len(keys)) if recipe.queue_ids(config) else None
         return KeyQueue(keys, jnp.int32(_count(tensors, pointer)), ids)
 
     state = TrainState(

@@ -16,7 +16,7 @@ from examples import accelerator_plan
 from kamcl_jax.benchmark import accelerators, launches
 from kamcl_jax.benchmark.accelerators import ACCELERATORS
 from kamcl_jax.benchmark.launches import Kernel, Loop, Work
-from kamcl_jax.config import build, data
+from kamcl_jax.config import build, data, recipe
 from kamcl_jax.parallel import mesh
 from kamcl_jax.parallel.compilation import Collective
 
@@ -45,7 +45,7 @@ def made(config):
 
 @pytest.fixture(scope="module")
 def state(config, made):
-    optimizer = build.make_optimizer(config, steps_per_epoch=1)
+    optimizer = recipe.make_optimizer(config, steps_per_epoch=1)
     create = partial(create_state, optimizer, queue_length=QUEUE)
     return jax.device_put(jax.jit(create)(), made.layout.state)
 

@@ -5,7 +5,7 @@ from tiny_model import tiny_config
 
 from examples import uniformity_config
 from examples.uniformity_loss import uniformity
-from kamcl_jax.config import build
+from kamcl_jax.config import build, recipe
 from kamcl_jax.step.encoding import Encodings
 
 
@@ -33,5 +33,5 @@ def test_the_config_adds_it():
     config = tiny_config()
     config.loss.extra_terms = uniformity_config.get_config().loss.extra_terms
     build.check_with_devices(config)
-    *_, term = build.loss_terms(config, steps_per_epoch=1)
+    *_, term = recipe.loss_terms(config, steps_per_epoch=1)
     assert (term.name, term.weight) == ("uniformity", config.loss.extra_terms.uniformity.weight)

@@ -33,7 +33,7 @@ from kamcl_jax.benchmark.gpu_check.step_times import DTYPES
 from kamcl_jax.benchmark.gpu_check.task import Task, changed
 from kamcl_jax.benchmark.gpu_check.training import Training
 from kamcl_jax.benchmark.subject import Subject
-from kamcl_jax.config import build
+from kamcl_jax.config import build, recipe
 from kamcl_jax.inference import embed
 from kamcl_jax.ranking import metrics
 from kamcl_jax.ranking.scores import Embeddings
@@ -163,7 +163,7 @@ class Ours:
         """Compiles the step."""
         self._training, self._fetch = Training.of(config), fetch
         timed = self._training.subject
-        dtype = build.compute_dtype(timed.config)
+        dtype = recipe.compute_dtype(timed.config)
         layout = self._training.steps.layout
         self._encoders = embed.make_encoders(timed.model, layout, dtype)
 

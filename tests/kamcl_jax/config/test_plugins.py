@@ -12,7 +12,7 @@ from plain_encoders import Colours, Words
 from tiny_model import CONCEPTS, WORDS, tiny_config
 
 from kamcl_jax.benchmark.step_parts import random_encodings
-from kamcl_jax.config import build, plugins
+from kamcl_jax.config import build, plugins, recipe
 from kamcl_jax.config.plugins import import_named, refuse_code_inside
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.models.towers import ImageEncoder, TextEncoder
@@ -227,7 +227,7 @@ def test_without_statistics_a_step_is_shared_out_and_computes_in_bfloat16(tiny):
         abstract = jax.eval_shape(make)
         assert abstract.batch_stats == abstract.key_batch_stats == {}
         layout = state_layout(mesh, abstract, fsdp_min_size=16, queue="sharded")
-        settings = build.make_settings(config, steps_per_epoch=1)
+        settings = recipe.make_settings(config, steps_per_epoch=1)
         step = make_train_step(model, tiny.optimizer, settings, layout)
         state = jax.jit(make, out_shardings=layout.state)()
         for number in range(2):
@@ -262,7 +262,7 @@ def test_terms_are_added_by_their_weights_and_shown_before_them():
     config = config_with_term()
     config.loss.extra_terms.another = {"function": "own_terms:named", "weight": -2.0}
     check_terms(config)
-    terms = build.loss_terms(config, steps_per_epoch=3)
+    terms = recipe.loss_terms(config, steps_per_epoch=3)
     assert [term.name for term in terms] == [
         *("triplet", "contrastive", "alignment"),
         *("another", "mine"),

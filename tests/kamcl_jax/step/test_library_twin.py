@@ -16,7 +16,7 @@ import optax
 import pytest
 
 from configs import synthetic
-from kamcl_jax.config import build
+from kamcl_jax.config import build, recipe
 from kamcl_jax.models import layers, resnet, skip_thoughts
 from kamcl_jax.models.layers import max_pool
 from kamcl_jax.parallel import mesh
@@ -141,7 +141,7 @@ def computed(
 
 
 def of_step(case, model, dtype, library, layout, state, data):
-    settings = build.make_settings(case.config, steps_per_epoch=2)
+    settings = recipe.make_settings(case.config, steps_per_epoch=2)
     settings = dataclasses.replace(settings, dtype=dtype)
     if library:
         step = library_twin.make_step(model, OPTIMIZER, settings, case.config)

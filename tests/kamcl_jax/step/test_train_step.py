@@ -12,7 +12,7 @@ from flax import linen as nn
 from linear_towers import Towers, create_state
 from tiny_model import tiny_config
 
-from kamcl_jax.config import build
+from kamcl_jax.config import recipe
 from kamcl_jax.parallel import mesh
 from kamcl_jax.step import schedule
 from kamcl_jax.step import state as train_state
@@ -81,7 +81,7 @@ class Observed:
 def release_step(tiny):
     config = tiny_config()
     config.momentum_coverage = "release"
-    settings = build.make_settings(config, steps_per_epoch=2)
+    settings = recipe.make_settings(config, steps_per_epoch=2)
     model = tiny.model.clone(text=tiny.model.text.clone(dropout=0.0))
     state = tiny.state()
     state = state.replace(key_params=jax.tree.map(lambda leaf: leaf + 0.01, state.params))

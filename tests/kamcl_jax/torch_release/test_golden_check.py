@@ -8,7 +8,7 @@ import pytest
 from flax import traverse_util
 
 from configs import rsicd
-from kamcl_jax.config import build
+from kamcl_jax.config import build, recipe
 from kamcl_jax.errors import ConfigError, GoldenFileError
 from kamcl_jax.torch_release import command, golden_check, golden_file, golden_inputs
 from kamcl_jax.torch_release.golden_check import compare_all
@@ -95,7 +95,7 @@ def test_the_two_momentum_coverages_are_told_apart(golden, mode):
     """A step's momentum, which needs no compilation, against the file's first numbers after it."""
     config = rsicd.get_config("release")
     config.momentum_coverage = COVERAGE_OF_MODE[mode]
-    mask = build.make_settings(config, steps_per_epoch=1).momentum_mask
+    mask = recipe.make_settings(config, steps_per_epoch=1).momentum_mask
     params = build.abstract_state(config, NUM_TOKENS, golden_inputs.NUM_CONCEPTS).params
     moves = traverse_util.flatten_dict(mask(params)) if mask else {}
     shapes = OurProgram(config, np.float32).tensor_shapes()

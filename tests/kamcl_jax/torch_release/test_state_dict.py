@@ -9,7 +9,7 @@ import pytest
 from published_weights import random_like
 from tiny_model import tiny_config
 
-from kamcl_jax.config import build
+from kamcl_jax.config import build, recipe
 from kamcl_jax.errors import PretrainedError
 from kamcl_jax.step import state as train_state
 from kamcl_jax.torch_release import state_dict
@@ -113,7 +113,7 @@ def test_the_learning_rate_goes_on_and_the_moments_start_anew(config, tensors, s
         state.opt_state,
         is_leaf=lambda node: isinstance(node, dict),
     )
-    optimizer = build.make_optimizer(config, steps_per_epoch=1)
+    optimizer = recipe.make_optimizer(config, steps_per_epoch=1)
     updates, _ = optimizer.update({"a": jnp.array([3.0, -20.0])}, opt_state)
     # Adam's first update is the sign of the gradient, if it knows that it is the first.
     np.testing.assert_allclose(updates["a"], [-rate, rate], rtol=1e-5)

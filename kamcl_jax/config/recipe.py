@@ -1,0 +1,120 @@
+"""How a config says that a model learns: its losses, its optimiser, the constants of the step."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jax.typing import DTypeLike
+
+from kamcl_jax.config.plugins import extra_terms
+from kamcl_jax.step import objective, schedule
+from kamcl_jax.step.momentum import Mask
+from kamcl_jax.step.objective import ContrastSettings, LossTerm
+from kamcl_jax.step.train_step import StepSettings
+from kamcl_jax.weights.release_layout import release_momentum_mask
+
+
+def contrast(config: ml_collections.ConfigDict) -> ContrastSettings:
+    """Returns what the queries of the contrastive losses are compared with."""
+    loss = config.loss
+    return ContrastSettings(
+        temperature=config.temperature,
+        negatives=loss.negatives,
+        mask_false_negatives=loss.mask_false_negatives,
+        mask_unfilled=loss.mask_unfilled,
+        positives=loss.positives,
+        concept_share=loss.concept_share,
+    )
+
+
+def queue_ids(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether the queues keep the ids of their keys' pairs."""
+    return contrast(config).needs_ids and contrast(config).from_queue
+
+
+def loss_terms(config: ml_collections.ConfigDict, steps_per_epoch: int) -> tuple[LossTerm, ...]:
+    """Returns the losses with their weights: the paper's three, then those that the config adds."""
+    loss = config.loss
+    alignment_weight = partial(
+        schedule.alignment_weight,
+        steps_per_epoch=steps_per_epoch,
+        from_epoch=config.schedule.alignment_from_epoch,
+        weight=loss.alignment_weight,
+        ramp_epochs=config.schedule.alignment_ramp_epochs,
+    )
+    triplet = partial(objective.triplet, margin=loss.margin, reduction=loss.triplet_reduction)
+    in_batch = LossTerm("batch_contrastive", objective.batch_contrastive, loss.batch_weight)
+    return (
+        LossTerm("triplet", triplet, loss.triplet_weight),
+        LossTerm("contrastive", objective.contrastive, loss.contrastive_weight),
+        LossTerm("alignment", objective.alignment, alignment_weight),
+        *([in_batch] if loss.batch_weight else []),
+        *extra_terms(config),
+    )
+
+
+def make_optimizer(
+    config: ml_collections.ConfigDict, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """Returns Adam with its learning rate, after clipping if the config asks for it.
+
+    Weight decay makes it AdamW (Loshchilov and Hutter 2019), which decays matrices and kernels
+    alone: neither biases nor what a normalisation learns.
+    """
+    optimizer = config.optimizer
+    rate = learning_rate(config, steps_per_epoch)
+    if optimizer.weight_decay:
+        decayed = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
+        adam = optax.adamw(
+            rate, eps=optimizer.epsilon, weight_decay=optimizer.weight_decay, mask=decayed
+        )
+    else:
+        adam = optax.adam(rate, eps=optimizer.epsilon)
+    if optimizer.clip_norm:
+        return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), adam)
+    return adam
+
+
+def learning_rate(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+    """Returns the learning rate as a function of the steps taken: warm-up, then decay."""
+    optimizer, warmup = config.optimizer, config.optimizer.warmup_steps
+    if optimizer.schedule == "cosine":
+        steps = max(config.num_epochs * steps_per_epoch - warmup, 1)
+        return schedule.warmed_up(schedule.cosine_decay(optimizer.learning_rate, steps), warmup)
+    decay = schedule.step_decay(
+        optimizer.learning_rate,
+        optimizer.decay_factor,
+        optimizer.decay_every_epochs,
+        steps_per_epoch,
+        warmup,
+    )
+    return schedule.warmed_up(decay, warmup)
+
+
+def momentum_mask(config: ml_collections.ConfigDict) -> Mask | None:
+    """Returns which key parameters follow the query's; None stands for all, as in the paper."""
+    return release_momentum_mask if config.momentum_coverage == "release" else None
+
+
+def compute_dtype(config: ml_collections.ConfigDict) -> DTypeLike | None:
+    """Returns the type that the encoders compute in; None leaves that of the parameters."""
+    return jnp.bfloat16 if config.dtype == "bfloat16" else None
+
+
+def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> StepSettings:
+    """Returns the constants of the training step."""
+    return StepSettings(
+        terms=loss_terms(config, steps_per_epoch),
+        contrast=contrast(config),
+        image_size=config.image_size,
+        max_rotation=config.augmentation.max_rotation,
+        flips=config.augmentation.flips,
+        quarter_turns=config.augmentation.quarter_turns,
+        momentum=config.momentum,
+        momentum_mask=momentum_mask(config),
+        microbatches=config.gradient_accumulation,
+        dtype=compute_dtype(config),
+        skip_not_finite=config.not_finite == "skip",
+    )
