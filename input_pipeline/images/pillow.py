@@ -64,13 +64,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _reason_to_refuse(image: Image.Image) -> str | None:
     tags = _tiff_tags(image)
-    # PIL takes signed bytes for unsigned ones (1), and the first of two bands for grey.
+    # PIL takes signed bytes for unsigned ones (1), and the first of several bands for grey.
     if set(tags.get(_SAMPLE_FORMAT, ())) - {1}:
         return NO_WHITE
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         return _NO_WHITE_IN_PIL
-    if image.mode == "L" and tags.get(_SAMPLES_PER_PIXEL) == 2:
-        return TWO_BANDS
+    bands = tags.get(_SAMPLES_PER_PIXEL, 1)
+    if len(image.getbands()) == 1 and bands > 1:
+        return TWO_BANDS if bands == 2 else f"PIL has decoded only the first of its {bands} bands"
     if tags.get(_PREDICTOR, 1) != 1 and tags.get(_COMPRESSION) in (1, 32773):
         return "its pixels are stored as differences, which PIL does not add up"
     if image.width * image.height > MAX_PIXELS:

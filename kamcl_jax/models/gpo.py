@@ -80,9 +80,10 @@ def sorted_ranks(values: jax.Array) -> jax.Array:
 def _ordered_integers(values: jax.Array) -> jax.Array:
     """Returns integers in the order of the floats: i32 for f32, one of their width for others."""
     width = jnp.dtype(values.dtype).itemsize * 8
-    values = jnp.where(values == 0, 0, values)  # as -0.0 equals 0.0
     bits = jax.lax.bitcast_convert_type(values, f"int{width}")
-    return jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
+    least, largest = jnp.iinfo(bits.dtype).min, jnp.iinfo(bits.dtype).max
+    bits = jnp.where(bits == least, 0, bits)  # as -0.0 equals 0.0
+    return jnp.where(bits < 0, bits ^ largest, bits)
 
 
 def _count(keys: jax.Array) -> jax.Array:

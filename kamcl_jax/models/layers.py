@@ -46,9 +46,18 @@ def dense(features: int, fan_in: int, name: str | None = None) -> nn.Dense:
 def l2_normalise(x: jax.Array, epsilon: float = 1e-8) -> jax.Array:
     """Divides vectors along the last axis by (their Euclidean length + epsilon)."""
     # The gradient of a norm at the zero vector would be NaN, so the square is kept positive.
-    tiny = jnp.finfo(x.dtype).tiny
-    length = jnp.sqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), tiny))
+    length = jnp.sqrt(at_least_tiny(jnp.sum(x * x, axis=-1, keepdims=True)))
     return x / (length + epsilon)
+
+
+def at_least_tiny(x: jax.Array) -> jax.Array:
+    """Returns the larger of x and the smallest positive number of its dtype; NaN stays.
+
+    The gradient of `jnp.maximum` asks by `==` which of the two the result was, and is lost where
+    XLA has computed x a second time with another rounding. This one asks whether x is smaller.
+    """
+    tiny = jnp.finfo(x.dtype).tiny
+    return jnp.where(x < tiny, tiny, x)
 
 
 class Convolution(nn.Module):

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kamcl_jax.models.layers import at_least_tiny
+
 
 class Logits(NamedTuple):
     """The similarities of B queries with keys, divided by a temperature.
@@ -152,7 +154,6 @@ def concept_alignment(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     Returns:
       f32[], the mean over all entries.
     """
-    tiny = jnp.finfo(probabilities.dtype).tiny
-    log_present = jnp.log(jnp.maximum(probabilities, tiny))
-    log_absent = jnp.log(jnp.maximum(1 - probabilities, tiny))
+    log_present = jnp.log(at_least_tiny(probabilities))
+    log_absent = jnp.log(at_least_tiny(1 - probabilities))
     return -jnp.mean(labels * log_present + (1 - labels) * log_absent)

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from handmade_images import colours, encode, png, tiff
+from handmade_images import colours, encode, png, tiff, written_tiff
 from numpy.testing import assert_array_equal
 from PIL import ExifTags, Image
 
@@ -115,6 +115,17 @@ def test_separate_planes_of_16_bits(compression):
     else:  # PIL takes the planes for wider ones of 8 bits
         with pytest.raises(UnreadableImageError, match=r"lie in separate planes$"):
             read_rgb(decoded_by_pil(encoded))
+
+
+@pytest.mark.parametrize(
+    ("bands", "reason"), [(2, "it has 2 bands, "), (4, "PIL has decoded only ")]
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_first_of_several_bands_is_not_taken_for_grey(dtype, bands, reason):
+    unspecified = {"extrasamples": ["unspecified"] * (bands - 1), "planarconfig": "separate"}
+    encoded = written_tiff(np.ones((4, 4, bands), dtype), compression="zlib", **unspecified)
+    with pytest.raises(UnreadableImageError, match=reason):
+        read_rgb(decoded_by_pil(encoded))
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("<i1", 2), ("<i2", 2), ("<i4", 2), ("<f4", 3)])

@@ -8,6 +8,7 @@ The twin in float64 is the truth. In float32 our errors may be a small multiple 
 
 import dataclasses
 import functools
+import re
 
 import jax
 import library_twin
@@ -291,6 +292,19 @@ def test_the_text_tower_has_the_twin_s_gradients():
 # On one device the golden files hold the step, in float64.
 def test_the_step_does_what_the_twin_s_does():
     check(Case("step", BATCH, 96), devices=8)
+
+
+FLOATS_ARE_EQUAL = re.compile(r"stablehlo\.compare +(?:EQ|NE),.*tensor<(?:\d+x)+b?f\d+>\)")
+"""As a program says it of arrays. (Of two numbers `argmax` asks it, and picks one in any case.)"""
+
+
+def test_no_device_s_step_asks_whether_floats_are_equal(tiny, tiny_step):
+    # XLA may compute one of them a second time and round it otherwise, and the tests see only what
+    # it makes of a few sizes on a CPU. The gradients of `jnp.max` and `jnp.maximum` do ask.
+    traced = tiny_step.trace(jax.eval_shape(tiny.state), tiny.batch())
+    program = traced.lower(lowering_platforms=("cpu", "cuda", "tpu")).as_text()
+    assert "stablehlo.compare" in program
+    assert not FLOATS_ARE_EQUAL.findall(program)
 
 
 def test_dropout_is_the_twin_s():
