@@ -8,10 +8,12 @@ repeated. Scores are those of the validation split, to choose by. `--split=test`
 test split, for the last look.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import ml_collections
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -80,26 +82,34 @@ VARIANTS = {
 Ranked = tuple[dict[str, Ranks], np.ndarray]
 """The ranks of a split's queries, both ways, and the image of each caption."""
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/synthetic.py", "Config file.")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/ablation", "Folder of the runs.")
-_VARIANT = flags.DEFINE_multi_enum(
-    "variant", list(PARTS), list(VARIANTS), "To train, the first to compare with."
-)
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to average over.")
-_SPLIT = flags.DEFINE_enum("split", "validation", ["validation", "test"], "What is scored.")
+
+def define_flags() -> None:
+    """Defines the flags; not on import, as other scripts have some of the same names."""
+    config_flags.DEFINE_config_file("config", "configs/synthetic.py", "Config file.")
+    flags.DEFINE_string("workdir", "runs/ablation", "Folder of the runs.")
+    flags.DEFINE_multi_enum(
+        "variant", list(PARTS), list(VARIANTS), "To train, the first to compare with."
+    )
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to average over.")
+    flags.DEFINE_enum("split", "validation", ["validation", "test"], "What is scored.")
 
 
-def run(changes: dict, seed: int, workdir: Path) -> Ranked:
-    """Trains a config with some changes, if it has not finished before, and ranks the split."""
-    if not (workdir / finished_run.METRICS).exists():
-        config = _CONFIG.value.copy_and_resolve_references()
-        config.update_from_flattened_dict({**changes, "seed": seed})
-        loop.train(config, workdir)
-    finished = finished_run.read(workdir)
-    examples, settings = getattr(finished_run.open_data(finished), _SPLIT.value), finished.config
-    model, batch_size = finished.model(), settings.evaluation.batch_size
-    embeddings = embed.embed(model.encoders, model.variables, examples, batch_size)
-    ranks = rank_test_split(embeddings, examples, settings.evaluation.ties)
+def train(config: ml_collections.ConfigDict, changes: dict, seed: int, workdir: Path) -> None:
+    """Trains a config with some changes, if it has not finished before."""
+    if (workdir / finished_run.METRICS).exists():
+        return
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict({**changes, "seed": seed})
+    loop.train(config, workdir)
+
+
+def rank(workdir: Path, split: str) -> Ranked:
+    """Ranks the queries of a split with the best checkpoint of a run."""
+    run = finished_run.read(workdir)
+    model, settings = run.model(), run.config.evaluation
+    examples = getattr(finished_run.open_data(run), split)
+    embeddings = embed.embed(model.encoders, model.variables, examples, settings.batch_size)
+    ranks = rank_test_split(embeddings, examples, settings.ties)
     return ranks["test"], examples.image_of_caption
 
 
@@ -125,15 +135,19 @@ def main(argv: list[str]) -> None:
     """Runs all variants over all seeds."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    rows, first = [], None
-    for name in _VARIANT.value:
-        folder = Path(_WORKDIR.value) / name.split("(")[0].strip().replace(" ", "_")
-        runs = [run(VARIANTS[name], int(seed), folder / f"seed{seed}") for seed in _SEEDS.value]
-        first = first or runs
-        rows.append(row(name, runs, first))
-    head = ("variant", f"{_SPLIT.value} mR", "i2t R@1", "t2i R@1", "mR of each seed")
-    print(markdown_table([*head, f"mR gained on {_VARIANT.value[0]}"], rows))
+    given, rows, first = flags.FLAGS, [], None
+    for name in given.variant:
+        folder = Path(given.workdir) / re.sub(r"\W+", "_", name.split(" (")[0])
+        folders = {int(seed): folder / f"seed{seed}" for seed in given.seeds}
+        for seed, workdir in folders.items():
+            train(given.config, VARIANTS[name], seed, workdir)
+        ranked = [rank(workdir, given.split) for workdir in folders.values()]
+        first = first or ranked
+        rows.append(row(name, ranked, first))
+    head = ("variant", f"{given.split} mR", "i2t R@1", "t2i R@1", "mR of each seed")
+    print(markdown_table([*head, f"mR gained on {given.variant[0]}"], rows))
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -130,7 +130,7 @@ def test_gradients_and_similarities_are_there_to_be_observed(tiny, release_step)
     assert shapes[0] == shapes[1]
     negative_logs = [
         np.log(np.exp(match) + np.exp(negatives).sum(axis=1)) - match
-        for match, negatives in (compared.image_logits, compared.text_logits)
+        for match, negatives, _ in (compared.image_logits, compared.text_logits)
     ]
     contrastive = np.mean(negative_logs[0]) + np.mean(negative_logs[1])
     np.testing.assert_allclose(metrics["contrastive"], contrastive, rtol=1e-5, atol=1e-6)
