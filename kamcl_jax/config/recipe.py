@@ -82,7 +82,8 @@ def learning_rate(config: ml_collections.ConfigDict, steps_per_epoch: int) -> op
     optimizer, warmup = config.optimizer, config.optimizer.warmup_steps
     if optimizer.schedule == "cosine":
         steps = max(config.num_epochs * steps_per_epoch - warmup, 1)
-        return schedule.warmed_up(schedule.cosine_decay(optimizer.learning_rate, steps), warmup)
+        decay = optax.cosine_decay_schedule(optimizer.learning_rate, steps)
+        return schedule.warmed_up(decay, warmup)
     decay = schedule.step_decay(
         optimizer.learning_rate,
         optimizer.decay_factor,

@@ -18,7 +18,7 @@ Batch = dict[str, jax.Array]
 * tokens i32[B, T] and lengths i32[B]: the captions' words;
 * word_concepts f32[B, N]: 1 for each concept that a caption names;
 * image_concepts f32[B, N]: the images' soft concept labels;
-* image_id and text_id i32[B], where false negatives are masked;
+* image_id and text_id i32[B], where something asks which keys belong together;
 * says_direction bool[B], where images are mirrored or turned.
 """
 

@@ -5,7 +5,7 @@ The paper's three losses and those that a config adds are entries of one list of
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -102,9 +102,14 @@ class ContrastSettings(NamedTuple):
         return self.mask_false_negatives or self.positives == "equal"
 
     @property
+    def leaves_out_random_keys(self) -> bool:
+        """Whether there are random keys among the candidates, and none of them is a negative."""
+        return self.mask_unfilled and self.from_queue
+
+    @property
     def needs_ids(self) -> bool:
         """Whether batches, and queues that are used, have to say which pairs their keys are of."""
-        return self.finds_same_pairs or (self.mask_unfilled and self.from_queue)
+        return self.finds_same_pairs or self.leaves_out_random_keys
 
 
 def compare(
@@ -130,12 +135,18 @@ def compare(
       layout: Where the queues lie; None stands for one device.
     """
     spread = layout if settings.from_queue and layout and layout.shard_queues else None
-    past = (image_queue.ids, text_queue.ids)
-    ids = PairIds.of_batch(batch) if settings.needs_ids else None
-    same = _same_pairs(settings, ids, past, layout) if ids and settings.finds_same_pairs else None
+    past: tuple[Any, Any] = (image_queue.ids, text_queue.ids)  # there where they are asked for
+    same, same_pairs = None, None
+    if settings.finds_same_pairs:
+        ids = PairIds.of_batch(batch)
+        in_batch = key_queue.same_in_batch(ids)
+        same_pairs = in_batch.of_images
+        same = _candidates(settings, in_batch, partial(key_queue.same_in_queue, ids, *past, layout))
     left_out = same if settings.mask_false_negatives else None
-    if ids and settings.mask_unfilled and settings.from_queue:
-        random = _unfilled(settings, len(ids.image), past)
+    if settings.leaves_out_random_keys:
+        size = len(queries.image)
+        none = jnp.zeros((size, size), bool)
+        random = _candidates(settings, Sides(none, none), partial(key_queue.unfilled, size, *past))
         left_out = random if left_out is None else left_out.either(random)
     shares = _shares(settings, batch, same, left_out)
 
@@ -165,26 +176,17 @@ def compare(
         temperature=settings.temperature,
         image_logits=logits(queries.image, keys.text, text_queue.keys, lambda m: m.of_images),
         text_logits=logits(queries.text, keys.image, image_queue.keys, lambda m: m.of_texts),
-        same_pairs=key_queue.same_in_batch(ids).of_images if same is not None and ids else None,
+        same_pairs=same_pairs,
         false_negatives=same,
     )
 
 
-def _same_pairs(
-    settings: ContrastSettings, ids: PairIds, past: tuple[Any, Any], layout: Layout | None
+def _candidates(
+    settings: ContrastSettings, of_batch: Sides, of_queue: Callable[[], Sides]
 ) -> Sides:
-    """Says which of all candidates are of a query's image or text, in the order of the logits."""
-    parts = [key_queue.same_in_batch(ids)] if settings.from_batch else []
-    if settings.from_queue:
-        parts.append(key_queue.same_in_queue(ids, *past, layout))
-    return key_queue.joined(parts)
-
-
-def _unfilled(settings: ContrastSettings, batch_size: int, past: tuple[Any, Any]) -> Sides:
-    """Says which of all candidates are random keys, in the order of the logits."""
-    none = jnp.zeros((batch_size, batch_size), bool)
-    parts = [Sides(none, none)] if settings.from_batch else []
-    return key_queue.joined([*parts, key_queue.unfilled(batch_size, *past)])
+    """Returns what all candidates are, in the order of the logits: the batch's, then past keys."""
+    parts = [of_batch] if settings.from_batch else []
+    return key_queue.joined([*parts, of_queue()] if settings.from_queue else parts)
 
 
 def _shares(

@@ -48,11 +48,6 @@ def step_decay(
     return learning_rate
 
 
-def cosine_decay(initial: float, total_steps: int) -> optax.Schedule:
-    """Returns a learning rate that falls to 0 over `total_steps` along half a cosine."""
-    return optax.cosine_decay_schedule(initial, total_steps)
-
-
 def warmed_up(after: optax.Schedule, warmup_steps: int) -> optax.Schedule:
     """Returns a learning rate that grows in a straight line, and then goes on as `after` does.
 

@@ -1,4 +1,5 @@
 import numpy as np
+import optax
 import pytest
 
 from kamcl_jax.step import schedule
@@ -24,7 +25,7 @@ def test_the_alignment_grows_over_its_ramp():
 
 
 def test_a_rate_warms_up_and_then_falls_along_a_cosine():
-    rate = schedule.warmed_up(schedule.cosine_decay(2.0, 8), 4)
+    rate = schedule.warmed_up(optax.cosine_decay_schedule(2.0, 8), 4)
     expected = [0.5, 1, 1.5, 2, *(1 + np.cos(np.pi * np.arange(9) / 8)), 0]
     np.testing.assert_allclose([float(rate(step)) for step in range(14)], expected, atol=1e-6)
 
