@@ -8,7 +8,7 @@ with nothing to download, for `--mode=benchmark`.
 import ml_collections
 
 from configs import base
-from configs.variants import SMALL, STRONG, small_schedule
+from configs.variants import SMALL, SMALL_STRONG, small_schedule
 
 VARIANTS = ("small", "small_strong", "full")
 
@@ -43,7 +43,7 @@ def get_config(variant: str = "small") -> ml_collections.ConfigDict:
         config.batch_size = 8
         config.data.pad_concepts = True
         return _draw(config, "data/synthetic_full", size=224, train=200, validation=20, test=40)
-    config.update_from_flattened_dict(DEMO | STRONG if variant == "small_strong" else DEMO)
+    config.update_from_flattened_dict(DEMO | SMALL_STRONG if variant == "small_strong" else DEMO)
     return _draw(config, "data/synthetic", size=96, train=1000, validation=200, test=200)
 
 

@@ -24,6 +24,11 @@ STRONG = {
     "loss.negatives": "batch",
     "loss.mask_false_negatives": True,
     "loss.triplet_weight": 0.0,
+    "momentum": 0.9,  # keys of the batch need not be like those of batches before
+    "concepts.label_scale": "present",
+    "schedule.alignment_from_epoch": 0,
+    "schedule.alignment_ramp_epochs": 1.0,
+    "optimizer.name": "muon",
     "optimizer.schedule": "cosine",
     "optimizer.warmup_steps": 100,
     "augmentation.flips": True,
@@ -31,6 +36,9 @@ STRONG = {
     "augmentation.max_rotation": 0.0,
 }
 """The recipe that retrieves best of those that were tried: docs/results.md."""
+
+SMALL_STRONG = {**STRONG, "optimizer.learning_rate": 3e-3}
+"""The same for a narrow model from random weights, which takes larger steps."""
 
 SMALL = {
     "batch_size": 100,
@@ -87,7 +95,9 @@ def get_config(
         changes |= RELEASE
     if variant.startswith("small"):
         changes |= SMALL | small_schedule(small_epochs)
-    if variant.endswith("strong"):
+    if variant == "strong":
         changes |= STRONG
+    if variant == "small_strong":
+        changes |= SMALL_STRONG
     config.update_from_flattened_dict(changes)
     return config

@@ -46,7 +46,7 @@ class Experiment:
       config: A frozen copy of the config.
       data: The prepared splits, the vocabulary and the concepts.
       model: Both towers.
-      optimizer: Adam with its learning rate schedule.
+      optimizer: Adam or Muon, with its learning rate schedule.
       settings: The constants of the training step.
       abstract_state: The shapes and dtypes of the state.
       layout: Where state and batches lie on the devices.

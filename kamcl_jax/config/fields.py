@@ -315,7 +315,12 @@ FIELDS: dict[str, Field] = {
     "schedule.alignment_ramp_epochs": Field(
         0.0, NOT_NEGATIVE, "Over how many epochs the weight of the alignment grows, from 0."
     ),
-    "optimizer.learning_rate": Field(2e-4, POSITIVE, "Adam's first learning rate."),
+    "optimizer.name": Field(
+        "adam",
+        one_of("adam", "muon"),
+        "What turns gradients into updates: Adam, or Muon for kernels and Adam for the rest.",
+    ),
+    "optimizer.learning_rate": Field(2e-4, POSITIVE, "The first learning rate."),
     "optimizer.schedule": Field(
         "step",
         one_of("step", "cosine"),
@@ -325,7 +330,7 @@ FIELDS: dict[str, Field] = {
         0, whole(0), "The steps in which the learning rate first grows in a straight line."
     ),
     "optimizer.weight_decay": Field(
-        0.0, NOT_NEGATIVE, "AdamW's decay of matrices and kernels; 0 is Adam."
+        0.0, NOT_NEGATIVE, "The share of kernels that a step takes away, times the learning rate."
     ),
     "optimizer.epsilon": Field(1e-8, POSITIVE, "Adam's epsilon."),
     "optimizer.clip_norm": Field(

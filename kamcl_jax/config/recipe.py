@@ -9,7 +9,7 @@ import optax
 from jax.typing import DTypeLike
 
 from kamcl_jax.config.plugins import extra_terms
-from kamcl_jax.step import objective, schedule
+from kamcl_jax.step import objective, optimizer, schedule
 from kamcl_jax.step.momentum import Mask
 from kamcl_jax.step.objective import ContrastSettings, LossTerm
 from kamcl_jax.step.train_step import StepSettings
@@ -58,36 +58,38 @@ def loss_terms(config: ml_collections.ConfigDict, steps_per_epoch: int) -> tuple
 def make_optimizer(
     config: ml_collections.ConfigDict, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """Returns Adam with its learning rate, after clipping if the config asks for it.
+    """Returns Adam or Muon with its learning rate, after clipping if the config asks for it.
 
-    Weight decay makes it AdamW (Loshchilov and Hutter 2019), which decays matrices and kernels
+    Weight decay makes Adam AdamW (Loshchilov and Hutter 2019), which decays matrices and kernels
     alone: neither biases nor what a normalisation learns.
     """
-    optimizer = config.optimizer
+    settings = config.optimizer
     rate = learning_rate(config, steps_per_epoch)
-    if optimizer.weight_decay:
+    if settings.name == "muon":
+        chosen = optimizer.muon(rate, settings.epsilon, settings.weight_decay)
+    elif settings.weight_decay:
         decayed = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
-        adam = optax.adamw(
-            rate, eps=optimizer.epsilon, weight_decay=optimizer.weight_decay, mask=decayed
+        chosen = optax.adamw(
+            rate, eps=settings.epsilon, weight_decay=settings.weight_decay, mask=decayed
         )
     else:
-        adam = optax.adam(rate, eps=optimizer.epsilon)
-    if optimizer.clip_norm:
-        return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), adam)
-    return adam
+        chosen = optax.adam(rate, eps=settings.epsilon)
+    if settings.clip_norm:
+        return optax.chain(optax.clip_by_global_norm(settings.clip_norm), chosen)
+    return chosen
 
 
 def learning_rate(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     """Returns the learning rate as a function of the steps taken: warm-up, then decay."""
-    optimizer, warmup = config.optimizer, config.optimizer.warmup_steps
-    if optimizer.schedule == "cosine":
+    settings, warmup = config.optimizer, config.optimizer.warmup_steps
+    if settings.schedule == "cosine":
         steps = max(config.num_epochs * steps_per_epoch - warmup, 1)
-        decay = optax.cosine_decay_schedule(optimizer.learning_rate, steps)
+        decay = optax.cosine_decay_schedule(settings.learning_rate, steps)
         return schedule.warmed_up(decay, warmup)
     decay = schedule.step_decay(
-        optimizer.learning_rate,
-        optimizer.decay_factor,
-        optimizer.decay_every_epochs,
+        settings.learning_rate,
+        settings.decay_factor,
+        settings.decay_every_epochs,
         steps_per_epoch,
         warmup,
     )

@@ -7,13 +7,14 @@ from tiny_model import tiny_config
 from kamcl_jax.config import build, recipe
 from kamcl_jax.config.fields import Decides, decides, flatten
 from kamcl_jax.errors import ConfigError
+from kamcl_jax.step import optimizer
 
 
 def first_moments(clip_norm, gradients):
     config = tiny_config()
     config.optimizer.clip_norm = clip_norm
-    optimizer = recipe.make_optimizer(config, steps_per_epoch=1)
-    _, state = optimizer.update(gradients, optimizer.init(gradients))
+    chosen = recipe.make_optimizer(config, steps_per_epoch=1)
+    _, state = chosen.update(gradients, chosen.init(gradients))
     return optax.tree.get(state, "mu")
 
 
@@ -39,13 +40,33 @@ def test_the_rate_of_a_config_is_warmed_up_and_ends_with_the_last_epoch():
 def test_weight_decay_shrinks_matrices_alone():
     config = tiny_config()
     config.optimizer.update({"weight_decay": 0.1, "learning_rate": 1e-2})
-    optimizer = recipe.make_optimizer(config, steps_per_epoch=1)
+    chosen = recipe.make_optimizer(config, steps_per_epoch=1)
     params = {"kernel": np.ones((2, 3), "f"), "bias": np.ones(3, "f"), "scale": np.float32(1)}
     zeros = jax.tree.map(np.zeros_like, params)
-    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    updates, _ = chosen.update(zeros, chosen.init(params), params)
     np.testing.assert_allclose(updates["kernel"], np.full((2, 3), -1e-3), rtol=1e-5)
     assert not np.any(updates["bias"])
     assert not np.any(updates["scale"])
+
+
+def test_a_config_that_names_muon_gets_it_with_the_rate_of_each_step():
+    config = tiny_config()
+    config.optimizer.update({"name": "muon", "warmup_steps": 10, "weight_decay": 0.1})
+    chosen = recipe.make_optimizer(config, steps_per_epoch=1)
+    rate = recipe.learning_rate(config, steps_per_epoch=1)
+    plain = optimizer.muon(rate, config.optimizer.epsilon, 0.1)
+    params = {"kernel": np.eye(3, dtype="f"), "bias": np.ones(3, "f")}
+    lengths = []
+    states = [one.init(params) for one in (chosen, plain)]
+    for _ in range(2):
+        (found, first), (expected, second) = (
+            one.update(params, state, params)
+            for one, state in zip((chosen, plain), states, strict=True)
+        )
+        states = [first, second]
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        lengths.append(np.linalg.norm(found["bias"]))
+    np.testing.assert_allclose(lengths[1] / lengths[0], 2, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""Muon for the kernels of the encoders, and Adam for everything else."""
+
+from typing import Any
+
+import jax
+import optax
+from optax import contrib
+
+Params = Any
+
+_AXES = {
+    2: contrib.MuonDimensionNumbers(reduction_axis=0, output_axis=1),
+    3: contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2),
+    4: contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3),
+}
+
+
+def muon(
+    learning_rate: optax.ScalarOrSchedule, epsilon: float, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
+    """Returns Muon (Jordan 2024) for kernels, Adam with Nesterov's momentum for the rest.
+
+    Muon gives all directions of a kernel's update the same length. The update is scaled to the mean
+    square that Adam's usually has (Liu et al. 2025), so that one learning rate serves both.
+
+    Args:
+      learning_rate: Of both.
+      epsilon: Adam's.
+      weight_decay: How much of a kernel a step takes away, times the learning rate. Nothing else
+        decays.
+    """
+    return contrib.muon(
+        learning_rate,
+        weight_decay=weight_decay,
+        eps=epsilon,
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=kernel_axes,
+    )
+
+
+def kernel_axes(params: Params) -> Any:
+    """Returns which axes of each kernel are its inputs and its outputs; None where it is no kernel.
+
+    A kernel is called `kernel`, or ends so. With two axes it is [in, out], with four it is that of
+    a convolution, [height, width, in, out], and with three a stack of matrices, [number, in, out].
+    """
+
+    def axes(path: tuple[Any, ...], leaf: jax.Array) -> contrib.MuonDimensionNumbers | None:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return _AXES.get(leaf.ndim) if name.endswith("kernel") else None
+
+    return jax.tree_util.tree_map_with_path(axes, params)
