@@ -121,24 +121,31 @@ class TextEncoder(nn.Module):
 LOGIT_SCALE = "logit_scale"
 """The parameter of a `DualEncoder` that learns the temperature of the contrastive losses."""
 
+LOGIT_BIAS = "logit_bias"
+"""The parameter of a `DualEncoder` that the sigmoid loss adds to similarities."""
+
 
 class DualEncoder(nn.Module):
     """Both towers, or modules that are called like them, under one tree of parameters.
 
     With an `initial_temperature` there is a parameter `logit_scale`, f32[], beside those of the
-    towers: the logarithm of what similarities are multiplied by in the losses. No embedding depends
-    on it.
+    towers: the logarithm of what similarities are multiplied by in the losses. With an
+    `initial_bias` there is `logit_bias`, f32[], too. No embedding depends on them.
     """
 
     image: nn.Module
     text: nn.Module
     initial_temperature: float | None = None
+    initial_bias: float | None = None
 
     def setup(self) -> None:
-        """Makes the parameter of the temperature."""
+        """Makes the parameters of the logits."""
         if self.initial_temperature is not None:
             start = nn.initializers.constant(-math.log(self.initial_temperature))
             self.logit_scale = self.param(LOGIT_SCALE, start, ())
+        if self.initial_bias is not None:
+            start = nn.initializers.constant(self.initial_bias)
+            self.logit_bias = self.param(LOGIT_BIAS, start, ())
 
     def __call__(
         self,

@@ -27,21 +27,28 @@ class Place:
     Attributes:
       path: The names down the tree; the collection (`params` or `batch_stats`) comes first.
       axes: The transposition from PyTorch's axes to Flax's; None leaves the axes as they are.
-      row: The tensor's index in a leaf that stacks several; None if it is the whole leaf.
+      index: Where the tensor lies in a leaf that holds several: what NumPy takes as an index, a
+        row or slices. The default is the whole leaf.
+      shape: The tensor's shape, where its axes are merged in the leaf or have other lengths of 1;
+        None where transposing is enough.
     """
 
     path: tuple[str, ...]
     axes: tuple[int, ...] | None = None
-    row: int | None = None
+    index: Any = ...
+    shape: tuple[int, ...] | None = None
 
     def to_torch(self, leaf: np.ndarray) -> np.ndarray:
         """Takes the tensor out of its leaf."""
-        value = leaf if self.row is None else leaf[self.row]
-        return value if self.axes is None else value.transpose(np.argsort(self.axes))
+        value = leaf[self.index]
+        if self.axes is not None:
+            value = value.transpose(np.argsort(self.axes))
+        return value if self.shape is None else value.reshape(self.shape)
 
-    def to_flax(self, tensor: np.ndarray) -> np.ndarray:
-        """Brings the tensor into the layout of its leaf, or of its row there."""
-        return tensor if self.axes is None else tensor.transpose(self.axes)
+    def put_into(self, leaf: np.ndarray, tensor: np.ndarray) -> None:
+        """Writes the tensor to its place in the leaf."""
+        part = tensor if self.axes is None else tensor.transpose(self.axes)
+        leaf[self.index] = part.reshape(leaf[self.index].shape)
 
     def torch_shape(self, leaf_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Returns the tensor's shape, given that of its leaf."""
@@ -92,9 +99,20 @@ def linear(*path: str, bias: bool = True) -> Layout:
     return layout
 
 
-def convolution(*path: str) -> Layout:
-    """Returns the layout of a `torch.nn.Conv2d` without a bias."""
-    return {"weight": Place(("params", *path, "kernel"), (2, 3, 1, 0))}
+def convolution(*path: str, bias: bool = False) -> Layout:
+    """Returns the layout of a `torch.nn.Conv2d`."""
+    layout: Layout = {"weight": Place(("params", *path, "kernel"), (2, 3, 1, 0))}
+    if bias:
+        layout["bias"] = Place(("params", *path, "bias"))
+    return layout
+
+
+def layer_norm(*path: str) -> Layout:
+    """Returns the layout of a `torch.nn.LayerNorm` that is the `linen.LayerNorm` at `path`."""
+    return {
+        "weight": Place(("params", *path, "scale")),
+        "bias": Place(("params", *path, "bias")),
+    }
 
 
 def batch_norm(*path: str) -> Layout:
@@ -135,9 +153,7 @@ def from_torch(tensors: Mapping[str, np.ndarray], layout: Layout, like: Tree, so
     for name, place in places.items():
         shape = leaves[place.path].shape
         tensor = checked_tensor(name, tensors[name], place.torch_shape(shape), source)
-        rows = slice(None) if place.row is None else place.row
-        leaf = values.setdefault(place.path, np.empty(shape, np.float32))
-        leaf[rows] = place.to_flax(tensor)
+        place.put_into(values.setdefault(place.path, np.empty(shape, np.float32)), tensor)
     return traverse_util.unflatten_dict({path: values[path] for path in leaves})
 
 
@@ -152,7 +168,7 @@ def to_torch(variables: Tree, layout: Layout, batch_count: int = 0) -> StateDict
     tensors: StateDict = {}
     for name, entry in layout.items():
         if isinstance(entry, Place):
-            tensors[name] = np.ascontiguousarray(entry.to_torch(leaves[entry.path]))
+            tensors[name] = np.asarray(entry.to_torch(leaves[entry.path]), order="C")
         elif isinstance(entry, Spare):
             dtype = np.int64 if isinstance(entry.fill, int) else np.float32
             tensors[name] = np.full(entry.shape, entry.fill, dtype)

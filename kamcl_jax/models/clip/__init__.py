@@ -1,0 +1,1 @@
+"""The encoders of CLIP and SigLIP, which published weights fit: presets, image and text towers."""

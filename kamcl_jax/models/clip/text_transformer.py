@@ -1,0 +1,53 @@
+"""The text transformer of CLIP and of SigLIP."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from kamcl_jax.models.clip.transformer import Transformer, layer_norm, normal
+
+
+class TextTransformer(nn.Module):
+    """Embeds texts as CLIP does if its blocks are causal, and as SigLIP does otherwise.
+
+    CLIP projects the end token, which sees all before it, so that nothing behind it matters.
+    SigLIP projects the last place, and all places see each other, the padding among them.
+
+    Attributes:
+      transformer: The blocks, of width D.
+      vocabulary: The rows of the token embedding.
+      context: The tokens of the longest text.
+      embedding_size: E.
+    """
+
+    transformer: Transformer
+    vocabulary: int
+    context: int
+    embedding_size: int
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+        """Embeds texts.
+
+        Args:
+          tokens: i32[B, T], T at most the context; for SigLIP the context itself.
+          lengths: i32[B], the end token's place in a text of CLIP's, and 1.
+
+        Returns:
+          [B, E].
+        """
+        blocks = self.transformer
+        width, clip = blocks.sizes.width, blocks.causal
+        embed = nn.Embed(self.vocabulary, width, embedding_init=normal(0.02), name="tokens")
+        positions = self.param("positions", normal(0.01), (self.context, width))
+        embedded = embed(tokens) + positions[: tokens.shape[1]]
+        after = layer_norm(blocks.epsilon, "norm")(blocks(embedded))
+        place = lengths - 1 if clip else jnp.full_like(lengths, tokens.shape[1] - 1)
+        text = jnp.take_along_axis(after, place[:, None, None], axis=1)[:, 0]
+        project = nn.Dense(
+            self.embedding_size,
+            use_bias=not clip,
+            kernel_init=normal(width**-0.5),
+            name="projection",
+        )
+        return project(text)

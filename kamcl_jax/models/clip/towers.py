@@ -1,0 +1,147 @@
+"""The towers of a preset, and what makes KAMCL's encoders of them."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from kamcl_jax.models.clip.modified_resnet import ModifiedResNet
+from kamcl_jax.models.clip.presets import ModifiedResNetSizes, Preset, TransformerSizes
+from kamcl_jax.models.clip.text_transformer import TextTransformer
+from kamcl_jax.models.clip.transformer import Transformer
+from kamcl_jax.models.clip.vision_transformer import ClipVisionTransformer, SiglipVisionTransformer
+from kamcl_jax.models.towers import ConceptHead, DualEncoder, Encoded
+
+EPSILONS = {"clip": 1e-5, "siglip": 1e-6}
+"""Family -> the epsilon of its layer normalisations."""
+
+
+def image_tower(
+    preset: Preset, *, rematerialise: bool = False, implementation: str | None = None
+) -> nn.Module:
+    """Returns the image tower: [B, S, S, 3], normalised by the preset, to [B, E].
+
+    Args:
+      preset: The published model.
+      rematerialise: Whether the backward pass computes each block again.
+      implementation: That of `transformer.Attention`.
+    """
+    sizes = preset.image
+    if isinstance(sizes, ModifiedResNetSizes):
+        return ModifiedResNet(sizes, preset.embedding_size, rematerialise, implementation)
+    transformer = _transformer(preset, sizes, rematerialise, implementation)
+    if preset.family == "siglip":
+        return SiglipVisionTransformer(transformer, sizes.patch)
+    return ClipVisionTransformer(transformer, sizes.patch, preset.embedding_size)
+
+
+def text_tower(
+    preset: Preset, *, rematerialise: bool = False, implementation: str | None = None
+) -> TextTransformer:
+    """Returns the text tower: i32[B, T] and i32[B] to [B, E]; the arguments of `image_tower`."""
+    sizes = preset.text
+    transformer = _transformer(
+        preset, sizes, rematerialise, implementation, causal=preset.family == "clip"
+    )
+    return TextTransformer(transformer, sizes.vocabulary, sizes.context, preset.embedding_size)
+
+
+def dual_encoder(
+    preset: Preset,
+    num_concepts: int = 0,
+    *,
+    rematerialise: bool = False,
+    implementation: str | None = None,
+) -> DualEncoder:
+    """Returns both towers as KAMCL's encoders, with the parameters that the logits are made by.
+
+    Args:
+      preset: The published model.
+      num_concepts: The concepts that both encoders predict; 0 leaves the embeddings as published.
+      rematerialise: Whether the backward pass computes each block again.
+      implementation: That of `transformer.Attention`.
+    """
+    options: Any = {"rematerialise": rematerialise, "implementation": implementation}
+    return DualEncoder(
+        ClipImageEncoder(image_tower(preset, **options), num_concepts),
+        ClipTextEncoder(text_tower(preset, **options), num_concepts),
+        initial_temperature=0.1 if preset.family == "siglip" else 0.07,
+        initial_bias=-10.0 if preset.family == "siglip" else None,
+    )
+
+
+def abstract_variables(preset: Preset) -> Any:
+    """Returns the shapes and dtypes of the variables of `dual_encoder(preset)`."""
+    side = preset.image_size
+    inputs = (
+        jax.ShapeDtypeStruct((1, side, side, 3), jax.dtypes.canonicalize_dtype(float)),
+        jax.ShapeDtypeStruct((1, preset.text.context), jnp.int32),
+        jax.ShapeDtypeStruct((1,), jnp.int32),
+        jax.ShapeDtypeStruct((1, 0), jnp.float32),
+    )
+    init = partial(dual_encoder(preset).init, train=False)
+    return jax.eval_shape(init, jax.random.key(0), *inputs)
+
+
+def _transformer(
+    preset: Preset,
+    sizes: TransformerSizes,
+    rematerialise: bool,
+    implementation: str | None,
+    causal: bool = False,
+) -> Transformer:
+    return Transformer(
+        sizes,
+        preset.activation,
+        EPSILONS[preset.family],
+        causal=causal,
+        rematerialise=rematerialise,
+        implementation=implementation,
+    )
+
+
+class ClipImageEncoder(nn.Module):
+    """An image tower as KAMCL's image encoder.
+
+    Attributes:
+      tower: From `image_tower`.
+      num_concepts: N; with 0 the embedding is the tower's own.
+    """
+
+    tower: nn.Module
+    num_concepts: int = 0
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Encoded:
+        """Maps [B, S, S, 3], normalised by the preset, to (embedding [B, E], concepts [B, N])."""
+        return _with_concepts(self.tower(images, train=train), self.num_concepts)
+
+
+class ClipTextEncoder(nn.Module):
+    """A text tower as KAMCL's text encoder.
+
+    Attributes:
+      tower: From `text_tower`.
+      num_concepts: N; with 0 the embedding is the tower's own.
+    """
+
+    tower: nn.Module
+    num_concepts: int = 0
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, lengths: jax.Array, word_concepts: jax.Array, *, train: bool
+    ) -> Encoded:
+        """Maps i32[B, T] and i32[B] to (embedding [B, E], concepts [B, N])."""
+        del word_concepts, train  # the tower reads the words itself
+        return _with_concepts(self.tower(tokens, lengths), self.num_concepts)
+
+
+def _with_concepts(embedding: jax.Array, num_concepts: int) -> Encoded:
+    """Adds what a concept head says (called in a module)."""
+    embedding = embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32))
+    if not num_concepts:
+        return embedding, jnp.zeros((len(embedding), 0), embedding.dtype)
+    return ConceptHead(num_concepts, name="concept_head")(embedding)

@@ -1,0 +1,69 @@
+"""The towers as encoders of KAMCL: padding, concepts and the parameters of the logits."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+import tiny_clip
+from tiny_clip import LENGTHS, TINY
+
+from kamcl_jax.models.clip.towers import dual_encoder
+
+
+def initial(model, *inputs):
+    return jax.jit(partial(model.init, train=False))(jax.random.key(0), *inputs)
+
+
+def encode_texts(name, change):
+    preset = TINY[name]
+    model = dual_encoder(preset)
+    images, tokens = tiny_clip.inputs(preset)
+    nothing = np.zeros((3, 0), np.float32)
+    variables = initial(model, images, tokens, LENGTHS, nothing)
+    encode = jax.jit(partial(model.apply, method="encode_texts"))
+    texts, concepts = encode(variables, change(tokens), LENGTHS, nothing)
+    assert concepts.shape == (3, 0)
+    return np.asarray(texts)
+
+
+def behind_the_end(tokens):
+    changed = tokens.copy()
+    changed[1, LENGTHS[1] :] = 7
+    return changed
+
+
+def test_clip_reads_nothing_behind_the_end_and_siglip_does():
+    for name, same in (("clip", True), ("siglip", False)):
+        plain, changed = (encode_texts(name, f) for f in (lambda tokens: tokens, behind_the_end))
+        assert np.allclose(plain[1], changed[1], atol=1e-6) == same
+        np.testing.assert_allclose(plain[[0, 2]], changed[[0, 2]], atol=1e-6)
+
+
+def test_clips_texts_may_be_cut_behind_the_longest():
+    whole = encode_texts("clip", lambda tokens: tokens)
+    short = encode_texts("clip", lambda tokens: tokens[:, : max(LENGTHS[1:])])
+    np.testing.assert_allclose(short[1:], whole[1:], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_encoders_predict_concepts_if_asked_to(name):
+    preset = TINY[name]
+    model = dual_encoder(preset, num_concepts=5)
+    images, tokens = tiny_clip.inputs(preset)
+    words = np.zeros((3, 5), np.float32)
+    variables = initial(model, images, tokens, LENGTHS, words)
+    encode = jax.jit(partial(model.apply, train=False))
+    outputs = encode(variables, images, tokens, LENGTHS, words)
+    for embedding, concepts in outputs:
+        assert embedding.shape == (3, preset.embedding_size)
+        assert concepts.shape == (3, 5)
+        assert np.all((concepts > 0) & (concepts < 1))
+    start = {name: leaf for name, leaf in variables["params"].items() if "logit" in name}
+    if preset.family == "siglip":
+        assert {name: round(float(x), 4) for name, x in start.items()} == {
+            "logit_scale": round(np.log(10), 4),
+            "logit_bias": -10,
+        }
+    else:
+        np.testing.assert_allclose(start["logit_scale"], np.log(1 / 0.07), rtol=1e-6)
