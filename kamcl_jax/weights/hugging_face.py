@@ -1,7 +1,12 @@
 """Where the tensors of CLIP and SigLIP in Hugging Face's transformers lie in ours."""
 
 from kamcl_jax.errors import PretrainedError
-from kamcl_jax.models.clip.presets import ModifiedResNetSizes, Preset, TransformerSizes
+from kamcl_jax.models.clip.presets import (
+    ModifiedResNetSizes,
+    Preset,
+    TransformerSizes,
+    VisionTransformerSizes,
+)
 from kamcl_jax.weights.open_clip import IMAGE, TEXT, linear_part
 from kamcl_jax.weights.torch_layout import (
     Layout,
@@ -28,7 +33,7 @@ def hugging_face_layout(preset: Preset) -> Layout:
     siglip = preset.family == "siglip"
     layout: Layout = {
         "logit_scale": Place(("params", "logit_scale"), shape=(1,) if siglip else None),
-        **named("vision_model", below(IMAGE, _image_tower(preset))),
+        **named("vision_model", below(IMAGE, _image_tower(preset.image, siglip=siglip))),
         **named("text_model", below(TEXT, _text_tower(preset))),
     }
     if siglip:
@@ -37,9 +42,7 @@ def hugging_face_layout(preset: Preset) -> Layout:
     return layout | named("text_projection", below(TEXT, linear("projection", bias=False)))
 
 
-def _image_tower(preset: Preset) -> Layout:
-    sizes = preset.image
-    siglip = preset.family == "siglip"
+def _image_tower(sizes: VisionTransformerSizes, *, siglip: bool) -> Layout:
     patches = convolution("patches", "convolution", bias=siglip)
     layout: Layout = {
         **named("embeddings.patch_embedding", patches),

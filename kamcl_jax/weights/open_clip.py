@@ -1,6 +1,11 @@
 """Where the tensors of open_clip's models lie in ours: CLIP, and SigLIP with timm's image tower."""
 
-from kamcl_jax.models.clip.presets import ModifiedResNetSizes, Preset, TransformerSizes
+from kamcl_jax.models.clip.presets import (
+    ModifiedResNetSizes,
+    Preset,
+    TransformerSizes,
+    VisionTransformerSizes,
+)
 from kamcl_jax.weights.torch_layout import (
     Layout,
     Place,
@@ -22,13 +27,16 @@ TOLERATED = ("attn_mask", "input_resolution", "context_length", "vocab_size")
 def open_clip_layout(preset: Preset) -> Layout:
     """Returns the layout of open_clip's state_dict of a preset."""
     layout: Layout = {"logit_scale": Place(("params", "logit_scale"))}
-    if preset.family == "siglip":
+    if isinstance(preset.image, VisionTransformerSizes) and preset.family == "siglip":
         layout["logit_bias"] = Place(("params", "logit_bias"))
-        layout |= named("visual.trunk", below(IMAGE, _timm_tower(preset)))
+        layout |= named("visual.trunk", below(IMAGE, _timm_tower(preset.image_size, preset.image)))
         layout |= named("text", below(TEXT, _text_tower(preset)))
         return layout
-    tower = _resnet if isinstance(preset.image, ModifiedResNetSizes) else _vision_transformer
-    layout |= named("visual", below(IMAGE, tower(preset)))
+    if isinstance(preset.image, ModifiedResNetSizes):
+        tower = _resnet(preset.image)
+    else:
+        tower = _vision_transformer(preset.image)
+    layout |= named("visual", below(IMAGE, tower))
     return layout | below(TEXT, _text_tower(preset))
 
 
@@ -44,13 +52,13 @@ def _text_tower(preset: Preset) -> Layout:
     return layout | {"text_projection": Place(("params", "projection", "kernel"))}
 
 
-def _vision_transformer(preset: Preset) -> Layout:
+def _vision_transformer(sizes: VisionTransformerSizes) -> Layout:
     return {
         **named("conv1", convolution("patches", "convolution")),
         "class_embedding": Place(("params", "class_embedding")),
         "positional_embedding": Place(("params", "positions")),
         **named("ln_pre", layer_norm("norm_before")),
-        **named("transformer.resblocks", _blocks(preset.image)),
+        **named("transformer.resblocks", _blocks(sizes)),
         **named("ln_post", layer_norm("norm")),
         "proj": Place(("params", "projection", "kernel")),
     }
@@ -73,10 +81,8 @@ def _blocks(sizes: TransformerSizes) -> Layout:
     return layout
 
 
-def _timm_tower(preset: Preset) -> Layout:
-    sizes = preset.image
-    assert not isinstance(sizes, ModifiedResNetSizes)
-    count = (preset.image_size // sizes.patch) ** 2
+def _timm_tower(image_size: int, sizes: VisionTransformerSizes) -> Layout:
+    count = (image_size // sizes.patch) ** 2
     layout: Layout = {
         "pos_embed": Place(("params", "positions"), shape=(1, count, sizes.width)),
         **named("patch_embed.proj", convolution("patches", "convolution", bias=True)),
@@ -116,9 +122,7 @@ def linear_part(*path: str, width: int, first: int, last: int) -> Layout:
     }
 
 
-def _resnet(preset: Preset) -> Layout:
-    sizes = preset.image
-    assert isinstance(sizes, ModifiedResNetSizes)
+def _resnet(sizes: ModifiedResNetSizes) -> Layout:
     layout: Layout = {}
     for number in (1, 2, 3):
         layout |= named(f"conv{number}", convolution(f"conv{number}"))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kamcl_jax.models.clip.presets import ModifiedResNetSizes
-from kamcl_jax.models.clip.transformer import Attention, normal
+from kamcl_jax.models.clip.transformer import Attention, Implementation, normal
 from kamcl_jax.models.layers import BatchNorm, Convolution
 
 
@@ -19,7 +19,7 @@ class ModifiedResNet(nn.Module):
     sizes: ModifiedResNetSizes
     embedding_size: int
     rematerialise: bool = False
-    implementation: str | None = None
+    implementation: Implementation = None
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
@@ -73,7 +73,7 @@ class PositionPooling(nn.Module):
 
     heads: int
     embedding_size: int
-    implementation: str | None = None
+    implementation: Implementation = None
 
     @nn.compact
     def __call__(self, grid: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ from flax import linen as nn
 from kamcl_jax.models.clip.modified_resnet import ModifiedResNet
 from kamcl_jax.models.clip.presets import ModifiedResNetSizes, Preset, TransformerSizes
 from kamcl_jax.models.clip.text_transformer import TextTransformer
-from kamcl_jax.models.clip.transformer import Transformer
+from kamcl_jax.models.clip.transformer import Implementation, Transformer
 from kamcl_jax.models.clip.vision_transformer import ClipVisionTransformer, SiglipVisionTransformer
 from kamcl_jax.models.towers import ConceptHead, DualEncoder, Encoded
 
@@ -19,7 +19,7 @@ EPSILONS = {"clip": 1e-5, "siglip": 1e-6}
 
 
 def image_tower(
-    preset: Preset, *, rematerialise: bool = False, implementation: str | None = None
+    preset: Preset, *, rematerialise: bool = False, implementation: Implementation = None
 ) -> nn.Module:
     """Returns the image tower: [B, S, S, 3], normalised by the preset, to [B, E].
 
@@ -38,7 +38,7 @@ def image_tower(
 
 
 def text_tower(
-    preset: Preset, *, rematerialise: bool = False, implementation: str | None = None
+    preset: Preset, *, rematerialise: bool = False, implementation: Implementation = None
 ) -> TextTransformer:
     """Returns the text tower: i32[B, T] and i32[B] to [B, E]; the arguments of `image_tower`."""
     sizes = preset.text
@@ -53,7 +53,7 @@ def dual_encoder(
     num_concepts: int = 0,
     *,
     rematerialise: bool = False,
-    implementation: str | None = None,
+    implementation: Implementation = None,
 ) -> DualEncoder:
     """Returns both towers as KAMCL's encoders, with the parameters that the logits are made by.
 
@@ -89,7 +89,7 @@ def _transformer(
     preset: Preset,
     sizes: TransformerSizes,
     rematerialise: bool,
-    implementation: str | None,
+    implementation: Implementation,
     causal: bool = False,
 ) -> Transformer:
     return Transformer(

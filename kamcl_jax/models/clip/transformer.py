@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from kamcl_jax.models.clip.presets import TransformerSizes
+
+Implementation = Literal["xla", "cudnn", "plain"] | None
+"""How attention is computed, see `Attention`."""
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
@@ -61,7 +65,8 @@ def plain_attention(
     """
     logits = jnp.einsum("bqhf,bthf->bhqt", queries, keys) / queries.shape[-1] ** 0.5
     if causal:
-        logits = jnp.where(jnp.tri(*logits.shape[-2:], dtype=bool), logits, -jnp.inf)
+        earlier = jnp.tri(logits.shape[-2], logits.shape[-1], dtype=bool)
+        logits = jnp.where(earlier, logits, -jnp.inf)
     return jnp.einsum("bhqt,bthf->bqhf", jax.nn.softmax(logits), values)
 
 
@@ -79,7 +84,7 @@ class Attention(nn.Module):
     heads: int
     out_std: float
     features: int | None = None
-    implementation: str | None = None
+    implementation: Implementation = None
 
     @nn.compact
     def __call__(
@@ -134,7 +139,7 @@ class Block(nn.Module):
     sizes: TransformerSizes
     activation: str
     epsilon: float
-    implementation: str | None = None
+    implementation: Implementation = None
 
     @nn.compact
     def __call__(self, tokens: jax.Array, causal: bool) -> jax.Array:
@@ -168,7 +173,7 @@ class Transformer(nn.Module):
     epsilon: float
     causal: bool = False
     rematerialise: bool = False
-    implementation: str | None = None
+    implementation: Implementation = None
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
