@@ -39,6 +39,7 @@ from PIL import Image
 from input_pipeline.images import bands, files, pillow
 from input_pipeline.images.bands import BandChoice
 from input_pipeline.images.files import UnreadableImageError
+from input_pipeline.images.fitting import AS_RELEASE, Fitting, fit
 
 _FIRST_BANDS = BandChoice()
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -66,14 +67,14 @@ def read_rgb(source: bytes | Image.Image, choice: BandChoice = _FIRST_BANDS) -> 
         raise UnreadableImageError(_reason(error)) from error
 
 
-def resize(source: bytes | Image.Image, size: int, choice: BandChoice = _FIRST_BANDS) -> np.ndarray:
-    """Reads an image as `read_rgb` does and resizes it as the release's `Resize((size, size))`.
-
-    Returns:
-      u8[size, size, 3], by PIL's bilinear filter; the proportions are not kept.
-    """
-    image = read_rgb(source, choice)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+def resize(
+    source: bytes | Image.Image,
+    size: int,
+    choice: BandChoice = _FIRST_BANDS,
+    fitting: Fitting = AS_RELEASE,
+) -> np.ndarray:
+    """Reads an image as `read_rgb` does and makes a square of it: `fit`, u8[size, size, 3]."""
+    return fit(read_rgb(source, choice), size, fitting)
 
 
 def check(path: Path) -> str | None:

@@ -10,7 +10,8 @@ from kamcl_jax.models.clip.transformer import Transformer, layer_norm, normal
 class TextTransformer(nn.Module):
     """Embeds texts as CLIP does if its blocks are causal, and as SigLIP does otherwise.
 
-    CLIP projects the end token, which sees all before it, so that nothing behind it matters.
+    CLIP projects the first end token, which sees all before it, so that nothing behind it matters.
+    The end token is the last of the vocabulary.
     SigLIP projects the last place, and all places see each other, the padding among them.
 
     Attributes:
@@ -31,19 +32,23 @@ class TextTransformer(nn.Module):
 
         Args:
           tokens: i32[B, T], T at most the context; for SigLIP the context itself.
-          lengths: i32[B], the end token's place in a text of CLIP's, and 1.
+          lengths: i32[B], which do not matter: the tokens tell.
 
         Returns:
           [B, E].
         """
+        del lengths
         blocks = self.transformer
         width, clip = blocks.sizes.width, blocks.causal
         embed = nn.Embed(self.vocabulary, width, embedding_init=normal(0.02), name="tokens")
         positions = self.param("positions", normal(0.01), (self.context, width))
         embedded = embed(tokens) + positions[: tokens.shape[1]]
         after = layer_norm(blocks.epsilon, "norm")(blocks(embedded))
-        place = lengths - 1 if clip else jnp.full_like(lengths, tokens.shape[1] - 1)
-        text = jnp.take_along_axis(after, place[:, None, None], axis=1)[:, 0]
+        if clip:
+            place = jnp.argmax(tokens == self.vocabulary - 1, axis=1)
+            text = jnp.take_along_axis(after, place[:, None, None], axis=1)[:, 0]
+        else:
+            text = after[:, -1]
         project = nn.Dense(
             self.embedding_size,
             use_bias=not clip,

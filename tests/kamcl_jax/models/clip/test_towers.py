@@ -35,6 +35,16 @@ def test_clip_reads_nothing_behind_the_end_and_siglip_does():
         np.testing.assert_allclose(plain[[0, 2]], changed[[0, 2]], atol=1e-6)
 
 
+def test_clip_stops_at_the_first_end_token():
+    def with_another_end(tokens):
+        changed = tokens.copy()
+        changed[1, LENGTHS[1] + 1] = TINY["clip"].text.vocabulary - 1
+        return changed
+
+    plain, changed = (encode_texts("clip", f) for f in (lambda tokens: tokens, with_another_end))
+    np.testing.assert_allclose(changed, plain, atol=1e-6)
+
+
 def test_clips_texts_may_be_cut_behind_the_longest():
     whole = encode_texts("clip", lambda tokens: tokens)
     short = encode_texts("clip", lambda tokens: tokens[:, : max(LENGTHS[1:])])
