@@ -13,6 +13,11 @@ from input_pipeline.language.tokens import tokenize
 from input_pipeline.language.vocabulary import PADDING_ID, UNKNOWN, Vocabulary
 
 
+def cut(words: Sequence[str], max_tokens: int) -> Sequence[str]:
+    """Returns the first `max_tokens` words of a caption, or all if that is 0."""
+    return words[:max_tokens] if max_tokens else words
+
+
 @dataclass(frozen=True)
 class WordTokenizer:
     """Reads a caption word by word, as a `Tokenizer`.
@@ -31,13 +36,16 @@ class WordTokenizer:
         return f"words-{self.max_tokens}-{digest(self.vocabulary.words)}"
 
     def encode(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns tokens i32[M, T], where T is the longest length, and lengths i32[M].
+        """Returns tokens i32[M, T], where T is the longest length, and lengths i32[M]."""
+        ids = [self.ids_of(tokenize(caption)) for caption in captions]
+        return padded(ids, max(map(len, ids), default=0), PADDING_ID)
+
+    def ids_of(self, words: Sequence[str]) -> np.ndarray:
+        """Returns the ids of a caption's words, i32[length], without those that are cut off.
 
         A caption without a word becomes one unknown word, as an encoder needs one at least.
         """
-        words = [tokenize(caption)[: self.max_tokens or None] or [UNKNOWN] for caption in captions]
-        ids = [self.vocabulary.encode(read) for read in words]
-        return padded(ids, max(map(len, ids), default=0), PADDING_ID)
+        return self.vocabulary.encode(cut(words, self.max_tokens) or [UNKNOWN])
 
     def is_cut(self, caption: str) -> bool:
         """Returns whether a caption has more than `max_tokens` words."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,9 @@ import numpy as np
 from input_pipeline.errors import DataError
 from input_pipeline.language.concepts import Concepts, find_concepts
 from input_pipeline.language.texts import SPLITS, Texts
-from input_pipeline.language.vocabulary import PADDING_ID, UNKNOWN, Vocabulary, word_form
+from input_pipeline.language.tokenizer import padded
+from input_pipeline.language.vocabulary import PADDING_ID, Vocabulary, word_form
+from input_pipeline.language.word_tokenizer import WordTokenizer, cut
 from input_pipeline.splits.settings import DataSettings
 from input_pipeline.splits.splitting import release_label_rows, shuffled_rows
 
@@ -123,18 +125,15 @@ def caption_arrays(
       `image_of_caption`, `tokens`, `lengths` and `word_concepts` as `Examples` has them, with
       M rows and `length` or `width` columns.
     """
-    num_captions = len(texts.tokens)
-    tokens = np.full((num_captions, length), PADDING_ID, np.int32)
-    word_concepts = np.zeros((num_captions, width), np.uint8)
+    tokenizer = WordTokenizer(vocabulary, max_tokens)
+    tokens, lengths = padded(list(map(tokenizer.ids_of, texts.tokens)), length, PADDING_ID)
+    word_concepts = np.zeros((len(texts.tokens), width), np.uint8)
     for row, words in enumerate(texts.tokens):
-        read = cut(words, max_tokens)
-        ids = vocabulary.encode(read or [UNKNOWN])
-        tokens[row, : len(ids)] = ids
-        word_concepts[row, concepts.columns_of(read)] = 1
+        word_concepts[row, concepts.columns_of(cut(words, max_tokens))] = 1
     return {
         "image_of_caption": texts.image_of_caption,
         "tokens": tokens,
-        "lengths": np.count_nonzero(tokens != PADDING_ID, axis=1).astype(np.int32),
+        "lengths": lengths,
         "word_concepts": word_concepts,
     }
 
@@ -142,8 +141,3 @@ def caption_arrays(
 def longest_caption(parts: Iterable[Texts], max_tokens: int) -> int:
     """Returns how many tokens the longest caption has, `max_tokens` at most unless that is 0."""
     return max(len(cut(words, max_tokens)) or 1 for texts in parts for words in texts.tokens)
-
-
-def cut(words: Sequence[str], max_tokens: int) -> Sequence[str]:
-    """Returns the first `max_tokens` words of a caption, or all if that is 0."""
-    return words[:max_tokens] if max_tokens else words

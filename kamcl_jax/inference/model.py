@@ -14,6 +14,7 @@ from input_pipeline.language.concepts import Concepts
 from input_pipeline.language.texts import Texts
 from input_pipeline.language.tokens import tokenize
 from input_pipeline.language.vocabulary import Vocabulary, stop_words, word_form
+from input_pipeline.language.word_tokenizer import WordTokenizer, cut
 from input_pipeline.splits import assembly
 from kamcl_jax.config import build, recipe
 from kamcl_jax.inference import embed
@@ -125,7 +126,7 @@ class TrainedModel:
         Stop words and punctuation, which no vocabulary has, are not among them, nor are words
         behind `data.max_tokens`, which are not read.
         """
-        words = dict.fromkeys(assembly.cut(tokenize(caption), self.config.data.max_tokens))
+        words = dict.fromkeys(cut(tokenize(caption), self.config.data.max_tokens))
         return [
             word
             for word in words
@@ -136,8 +137,7 @@ class TrainedModel:
 
     def is_cut(self, caption: str) -> bool:
         """Returns whether a sentence is longer than `data.max_tokens`, which cuts it."""
-        most = self.config.data.max_tokens
-        return bool(most) and len(tokenize(caption)) > most
+        return WordTokenizer(self.vocabulary, self.config.data.max_tokens).is_cut(caption)
 
     def _batch_size(self, asked: int | None) -> int:
         return self.config.evaluation.batch_size if asked is None else asked
