@@ -7,7 +7,7 @@ from kamcl_jax.models.clip.presets import (
     TransformerSizes,
     VisionTransformerSizes,
 )
-from kamcl_jax.weights.open_clip import IMAGE, TEXT, linear_part
+from kamcl_jax.weights.open_clip import IMAGE, TEXT, linear_part, repeated
 from kamcl_jax.weights.torch_layout import (
     Layout,
     Place,
@@ -18,7 +18,10 @@ from kamcl_jax.weights.torch_layout import (
     named,
 )
 
-TOLERATED = ("vision_model.embeddings.position_ids", "text_model.embeddings.position_ids")
+TOLERATED: tuple[str, ...] = (
+    "vision_model.embeddings.position_ids",
+    "text_model.embeddings.position_ids",
+)
 """What old files have besides, and what no computation needs."""
 
 
@@ -76,17 +79,14 @@ def _text_tower(preset: Preset) -> Layout:
 
 
 def _blocks(sizes: TransformerSizes) -> Layout:
-    layout: Layout = {}
-    for number in range(sizes.layers):
-        block = {
-            **named("layer_norm1", layer_norm("attention_norm")),
-            **named("self_attn.out_proj", linear("attention", "out")),
-            **named("layer_norm2", layer_norm("mlp_norm")),
-            **named("mlp.fc1", linear("mlp", "up")),
-            **named("mlp.fc2", linear("mlp", "down")),
-        }
-        for third, letter in enumerate("qkv"):
-            part = linear_part("attention", "qkv", width=sizes.width, first=third, last=third + 1)
-            block |= named(f"self_attn.{letter}_proj", part)
-        layout |= named(str(number), below(("transformer", f"block_{number}"), block))
-    return layout
+    block = {
+        **named("layer_norm1", layer_norm("attention_norm")),
+        **named("self_attn.out_proj", linear("attention", "out")),
+        **named("layer_norm2", layer_norm("mlp_norm")),
+        **named("mlp.fc1", linear("mlp", "up")),
+        **named("mlp.fc2", linear("mlp", "down")),
+    }
+    for third, letter in enumerate("qkv"):
+        part = linear_part("attention", "qkv", width=sizes.width, first=third, last=third + 1)
+        block |= named(f"self_attn.{letter}_proj", part)
+    return repeated(sizes.layers, block)

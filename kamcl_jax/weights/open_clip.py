@@ -20,7 +20,7 @@ from kamcl_jax.weights.torch_layout import (
 IMAGE, TEXT = ("image", "tower"), ("text", "tower")
 """Where the towers lie below a collection of variables."""
 
-TOLERATED = ("attn_mask", "input_resolution", "context_length", "vocab_size")
+TOLERATED: tuple[str, ...] = ("attn_mask", "input_resolution", "context_length", "vocab_size")
 """What some files have besides, and what no computation needs."""
 
 
@@ -66,18 +66,30 @@ def _vision_transformer(sizes: VisionTransformerSizes) -> Layout:
 
 def _blocks(sizes: TransformerSizes) -> Layout:
     """Returns the layout of open_clip's own blocks."""
+    block = {
+        **named("ln_1", layer_norm("attention_norm")),
+        "attn.in_proj_weight": Place(("params", "attention", "qkv", "kernel"), (1, 0)),
+        "attn.in_proj_bias": Place(("params", "attention", "qkv", "bias")),
+        **named("attn.out_proj", linear("attention", "out")),
+        **named("ln_2", layer_norm("mlp_norm")),
+        **named("mlp.c_fc", linear("mlp", "up")),
+        **named("mlp.c_proj", linear("mlp", "down")),
+    }
+    return repeated(sizes.layers, block)
+
+
+def repeated(count: int, block: Layout, name: str = "{}") -> Layout:
+    """Returns the layout of all blocks of a `transformer.Transformer`, given that of one.
+
+    Args:
+      count: The number of blocks.
+      block: The layout of each.
+      name: What a block is called, with `{}` for its number.
+    """
     layout: Layout = {}
-    for number in range(sizes.layers):
-        block = {
-            **named("ln_1", layer_norm("attention_norm")),
-            "attn.in_proj_weight": Place(("params", "attention", "qkv", "kernel"), (1, 0)),
-            "attn.in_proj_bias": Place(("params", "attention", "qkv", "bias")),
-            **named("attn.out_proj", linear("attention", "out")),
-            **named("ln_2", layer_norm("mlp_norm")),
-            **named("mlp.c_fc", linear("mlp", "up")),
-            **named("mlp.c_proj", linear("mlp", "down")),
-        }
-        layout |= named(str(number), below(("transformer", f"block_{number}"), block))
+    for number in range(count):
+        place = below(("transformer", f"block_{number}"), block)
+        layout |= named(name.format(number), place)
     return layout
 
 
@@ -87,16 +99,15 @@ def _timm_tower(image_size: int, sizes: VisionTransformerSizes) -> Layout:
         "pos_embed": Place(("params", "positions"), shape=(1, count, sizes.width)),
         **named("patch_embed.proj", convolution("patches", "convolution", bias=True)),
     }
-    for number in range(sizes.layers):
-        block = {
-            **named("norm1", layer_norm("attention_norm")),
-            **named("attn.qkv", linear("attention", "qkv")),
-            **named("attn.proj", linear("attention", "out")),
-            **named("norm2", layer_norm("mlp_norm")),
-            **named("mlp.fc1", linear("mlp", "up")),
-            **named("mlp.fc2", linear("mlp", "down")),
-        }
-        layout |= named(f"blocks.{number}", below(("transformer", f"block_{number}"), block))
+    block = {
+        **named("norm1", layer_norm("attention_norm")),
+        **named("attn.qkv", linear("attention", "qkv")),
+        **named("attn.proj", linear("attention", "out")),
+        **named("norm2", layer_norm("mlp_norm")),
+        **named("mlp.fc1", linear("mlp", "up")),
+        **named("mlp.fc2", linear("mlp", "down")),
+    }
+    layout |= named("blocks", repeated(sizes.layers, block))
     projections = ("pooling_attention", "qkv")
     pooling = {
         "latent": Place(("params", "query")),
@@ -123,10 +134,7 @@ def linear_part(*path: str, width: int, first: int, last: int) -> Layout:
 
 
 def _resnet(sizes: ModifiedResNetSizes) -> Layout:
-    layout: Layout = {}
-    for number in (1, 2, 3):
-        layout |= named(f"conv{number}", convolution(f"conv{number}"))
-        layout |= named(f"bn{number}", batch_norm(f"bn{number}"))
+    layout = _three_convolutions()
     for stage, blocks in enumerate(sizes.blocks, start=1):
         for index in range(blocks):
             block = below((f"layer{stage}_{index}",), _bottleneck(shortcut=index == 0))
@@ -141,11 +149,17 @@ def _resnet(sizes: ModifiedResNetSizes) -> Layout:
 
 
 def _bottleneck(*, shortcut: bool) -> Layout:
+    layout = _three_convolutions()
+    if shortcut:
+        layout |= named("downsample.0", convolution("shortcut_conv"))
+        layout |= named("downsample.1", batch_norm("shortcut_bn"))
+    return layout
+
+
+def _three_convolutions() -> Layout:
+    """Returns the layout of three convolutions with a normalisation each."""
     layout: Layout = {}
     for number in (1, 2, 3):
         layout |= named(f"conv{number}", convolution(f"conv{number}"))
         layout |= named(f"bn{number}", batch_norm(f"bn{number}"))
-    if shortcut:
-        layout |= named("downsample.0", convolution("shortcut_conv"))
-        layout |= named("downsample.1", batch_norm("shortcut_bn"))
     return layout

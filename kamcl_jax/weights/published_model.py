@@ -8,7 +8,7 @@ from kamcl_jax.errors import PretrainedError
 from kamcl_jax.models.clip.presets import PRESETS, Preset, preset
 from kamcl_jax.models.clip.towers import abstract_variables
 from kamcl_jax.weights import hugging_face, open_clip, siglip, tensor_files
-from kamcl_jax.weights.torch_layout import StateDict, Tree, from_torch
+from kamcl_jax.weights.torch_layout import Tree, from_torch
 
 HUGGING_FACE = "model.safetensors"
 """The file in a folder of Hugging Face's, beside its config.json."""
@@ -43,18 +43,12 @@ def read_published(path: str | Path, name: str) -> Tree:
             siglip.read_big_vision(path), siglip.big_vision_layout(model), like, str(path)
         )
     tensors = tensor_files.read(path).tensors
-    of_hugging_face = any(tensor.startswith("vision_model.") for tensor in tensors)
-    source = hugging_face if of_hugging_face else open_clip
-    layout = (
-        hugging_face.hugging_face_layout(model)
-        if of_hugging_face
-        else open_clip.open_clip_layout(model)
-    )
-    return from_torch(_without(tensors, source.TOLERATED), layout, like, str(path))
-
-
-def _without(tensors: StateDict, names: tuple[str, ...]) -> StateDict:
-    return {name: tensor for name, tensor in tensors.items() if name not in names}
+    if any(tensor.startswith("vision_model.") for tensor in tensors):
+        layout, tolerated = hugging_face.hugging_face_layout(model), hugging_face.TOLERATED
+    else:
+        layout, tolerated = open_clip.open_clip_layout(model), open_clip.TOLERATED
+    needed = {name: tensor for name, tensor in tensors.items() if name not in tolerated}
+    return from_torch(needed, layout, like, str(path))
 
 
 def _check_config(file: Path, name: str, model: Preset) -> None:

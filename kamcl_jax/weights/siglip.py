@@ -7,7 +7,7 @@ import numpy as np
 
 from kamcl_jax.errors import PretrainedError
 from kamcl_jax.models.clip.presets import Preset, TransformerSizes, VisionTransformerSizes
-from kamcl_jax.weights.open_clip import IMAGE, TEXT
+from kamcl_jax.weights.open_clip import IMAGE, TEXT, repeated
 from kamcl_jax.weights.torch_layout import Layout, Place, StateDict, below, named
 
 SUFFIX = ".npz"
@@ -87,17 +87,13 @@ def _text_tower(preset: Preset) -> Layout:
 
 
 def _encoder(sizes: TransformerSizes) -> Layout:
-    layout = named("encoder_norm", _norm("norm"))
-    for number in range(sizes.layers):
-        block = {
-            **named("LayerNorm_0", _norm("attention_norm")),
-            **named("MultiHeadDotProductAttention_0", _attention(sizes, "attention")),
-            **named("LayerNorm_1", _norm("mlp_norm")),
-            **named("MlpBlock_0", _mlp("mlp")),
-        }
-        place = below(("transformer", f"block_{number}"), block)
-        layout |= named(_BLOCK.format(number), place)
-    return layout
+    block = {
+        **named("LayerNorm_0", _norm("attention_norm")),
+        **named("MultiHeadDotProductAttention_0", _attention(sizes, "attention")),
+        **named("LayerNorm_1", _norm("mlp_norm")),
+        **named("MlpBlock_0", _mlp("mlp")),
+    }
+    return named("encoder_norm", _norm("norm")) | repeated(sizes.layers, block, _BLOCK)
 
 
 def _attention(sizes: TransformerSizes, *path: str) -> Layout:
