@@ -27,17 +27,8 @@ class TextTransformer(nn.Module):
     embedding_size: int
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
-        """Embeds texts.
-
-        Args:
-          tokens: i32[B, T], T at most the context; for SigLIP the context itself.
-          lengths: i32[B], which do not matter: the tokens tell.
-
-        Returns:
-          [B, E].
-        """
-        del lengths
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Maps i32[B, T], T at most the context and for SigLIP the context itself, to [B, E]."""
         blocks = self.transformer
         width, clip = blocks.sizes.width, blocks.causal
         embed = nn.Embed(self.vocabulary, width, embedding_init=normal(0.02), name="tokens")

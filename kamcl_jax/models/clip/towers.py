@@ -40,7 +40,7 @@ def image_tower(
 def text_tower(
     preset: Preset, *, rematerialise: bool = False, implementation: Implementation = None
 ) -> TextTransformer:
-    """Returns the text tower: i32[B, T] and i32[B] to [B, E]; the arguments of `image_tower`."""
+    """Returns the text tower, i32[B, T] to [B, E]; the arguments are those of `image_tower`."""
     sizes = preset.text
     transformer = _transformer(
         preset, sizes, rematerialise, implementation, causal=preset.family == "clip"
@@ -134,9 +134,9 @@ class ClipTextEncoder(nn.Module):
     def __call__(
         self, tokens: jax.Array, lengths: jax.Array, word_concepts: jax.Array, *, train: bool
     ) -> Encoded:
-        """Maps i32[B, T] and i32[B] to (embedding [B, E], concepts [B, N])."""
-        del word_concepts, train  # the tower reads the words itself
-        return _with_concepts(self.tower(tokens, lengths), self.num_concepts)
+        """Maps i32[B, T] to (embedding [B, E], concepts [B, N]); nothing else matters."""
+        del lengths, word_concepts, train  # the tower finds a text's end and its words itself
+        return _with_concepts(self.tower(tokens), self.num_concepts)
 
 
 def _with_concepts(embedding: jax.Array, num_concepts: int) -> Encoded:
