@@ -25,7 +25,7 @@ def muon(
 
     Args:
       learning_rate: Of both.
-      epsilon: Adam's.
+      epsilon: What keeps the numbers that both divide by above 0.
       weight_decay: How much of a kernel a step takes away, times the learning rate. Nothing else
         decays.
     """
