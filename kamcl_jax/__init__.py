@@ -1,6 +1,6 @@
 """KAMCL in JAX: knowledge-aided momentum contrastive learning for remote-sensing retrieval.
 
-model = kamcl_jax.load("runs/demo")
+model = kamcl_jax.load("runs/demo")  # or ("RemoteCLIP-ViT-B-32.pt", preset="ViT-B-32-quickgelu")
 images = model.encode_images(["harbour.tif", "airport.jpg"])
 texts = model.encode_texts(["two planes are parked next to a terminal"])
 model.similarity(images, texts)  # f32[2, 1], cosines
@@ -20,24 +20,41 @@ if TYPE_CHECKING:
     from kamcl_jax.step.encoding import Encodings as Encodings
 
 
-def load(folder: str | Path) -> TrainedModel:
-    """Opens a trained model; no data set is needed.
+def load(
+    path: str | Path, preset: str = "", vocabulary: str | Path = "", cleaning: str = "canonicalize"
+) -> TrainedModel:
+    """Opens a trained or published model; no data set is needed.
 
     Args:
-      folder: The folder of a run, whose best checkpoint is taken, or one that `--mode=export` has
-        written.
+      path: The folder of a run, whose best checkpoint is taken, or one that `--mode=export` has
+        written. With a preset, the weights of a published CLIP or SigLIP, a file or a folder.
+      preset: The published model that the weights are of, by its name in
+        docs/published_models.md. It is never guessed, since weights do not tell it.
+      vocabulary: The published model's tokeniser, a file or its folder; '' looks beside the
+        weights and, for CLIP, in an installed open_clip_torch.
+      cleaning: How captions are cleaned for a SigLIP: 'canonicalize' or 'lower'.
 
     Raises:
-      ConfigError: The folder holds neither.
+      ConfigError: The folder holds neither, or there is no such preset.
       CheckpointError: The checkpoint cannot be read.
       ExportError: The exported model cannot be read.
+      PretrainedError: The weights are not of that preset.
+      DataError: The vocabulary is not found, or not read.
     """
     # Imported here, so that importing a part of the package does not import all of it.
+    from kamcl_jax.errors import ConfigError
     from kamcl_jax.export import model_folder
     from kamcl_jax.inference import model
     from kamcl_jax.runs.folder import holds_exported_model
 
-    folder = Path(folder)
+    if preset:
+        return model.open_published(path, preset, vocabulary, cleaning)
+    folder = Path(path)
+    if folder.is_file():
+        raise ConfigError(
+            f"{folder} is a file: say which published model its weights are of, as in "
+            'kamcl_jax.load(path, preset="ViT-B-32-quickgelu")'
+        )
     return model_folder.read(folder) if holds_exported_model(folder) else model.open_trained(folder)
 
 

@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import ml_collections
 from absl import app, flags, logging
@@ -18,6 +18,9 @@ from ml_collections import config_flags
 
 from kamcl_jax.config.fields import FIELDS
 from kamcl_jax.errors import ConfigError, KamclError, Stopped
+
+if TYPE_CHECKING:
+    from kamcl_jax.inference.model import TrainedModel
 
 
 class Mode(NamedTuple):
@@ -43,6 +46,15 @@ class Mode(NamedTuple):
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: checkpoints, events, report.")
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config file, such as configs/rsicd.py; --config.FIELD=VALUE changes it."
+)
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "The weights of a published CLIP or SigLIP, a file or a folder."
+)
+_PRESET = flags.DEFINE_string(
+    "preset", None, "The published model that --weights are of, such as ViT-B-32-quickgelu."
+)
+_VOCABULARY = flags.DEFINE_string(
+    "vocabulary", None, "The tokeniser of --weights, if it does not lie beside them."
 )
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "This process is one of several, on one or more hosts."
@@ -117,6 +129,20 @@ _PORT = flags.DEFINE_integer(
 )
 
 
+def _open_model() -> "TrainedModel":
+    """Opens what --workdir or --weights names."""
+    import kamcl_jax
+
+    if not _WEIGHTS.value:
+        return kamcl_jax.load(_path(_WORKDIR))
+    if not _PRESET.value:
+        raise ConfigError(
+            "--weights needs --preset, the published model that they are of: "
+            "docs/published_models.md lists the names"
+        )
+    return kamcl_jax.load(_path(_WEIGHTS), str(_PRESET.value), str(_VOCABULARY.value or ""))
+
+
 def _train() -> None:
     from kamcl_jax.train import loop
 
@@ -126,7 +152,13 @@ def _train() -> None:
 def _evaluate() -> None:
     from kamcl_jax.evaluate import evaluate
 
-    evaluate.evaluate(_config_if_given(), _path(_WORKDIR))
+    config = _config_if_given()
+    if not _WEIGHTS.value:
+        evaluate.evaluate(config, _path(_WORKDIR))
+        return
+    if config is None:
+        raise ConfigError("--mode=evaluate with --weights needs --config, which says on what data")
+    evaluate.evaluate_published(_open_model(), config, _path(_WORKDIR))
 
 
 def _folds() -> None:
@@ -155,6 +187,11 @@ def _export() -> None:
         )
     from kamcl_jax.export import command
 
+    if _WEIGHTS.value:
+        if _SPLIT.value:
+            raise ConfigError("--split is for the --workdir of a run, not for --weights")
+        command.export_published(_open_model(), _path(_OUT))
+        return
     command.export(_path(_WORKDIR), _path(_OUT), split=_SPLIT.value, config=config)
 
 
@@ -212,7 +249,7 @@ def _index() -> None:
     from kamcl_jax.search import command
 
     choice = bands.parse_choice(_BANDS.value, _STRETCH.value)
-    command.index_images(_path(_WORKDIR), _path(_IMAGES), _path(_INDEX), choice)
+    command.index_images(_open_model, _path(_IMAGES), _path(_INDEX), choice)
 
 
 def _search() -> None:
@@ -238,6 +275,7 @@ def _serve() -> None:
 
 
 _RUN = ("config", "workdir")
+_PUBLISHED = ("weights", "preset", "vocabulary")
 _PROCESSES = ("distributed", "coordinator", "num_processes", "process_id")
 
 MODES = {
@@ -248,7 +286,7 @@ MODES = {
         "scores a run's best checkpoint again",
         ("workdir",),
         _evaluate,
-        ("config", *_PROCESSES),
+        ("config", *_PUBLISHED, *_PROCESSES),
         True,
         distributed=True,
     ),
@@ -261,9 +299,9 @@ MODES = {
     ),
     "index": Mode(
         "embeds all images below a folder",
-        ("images", "workdir", "index"),
+        ("images", ("workdir", "weights"), "index"),
         _index,
-        ("bands", "stretch"),
+        ("bands", "stretch", "preset", "vocabulary"),
         True,
     ),
     "search": Mode(
@@ -275,7 +313,11 @@ MODES = {
     ),
     "serve": Mode("shows a search page", ("index",), _serve, ("host", "port"), True),
     "export": Mode(
-        "writes a model for other programs", ("workdir", "out"), _export, ("split", "config"), True
+        "writes a model for other programs",
+        (("workdir", "weights"), "out"),
+        _export,
+        ("split", "config", "preset", "vocabulary"),
+        True,
     ),
     "compare": Mode("compares two or more runs: RUN RUN ...", (), _compare, ("out",), True),
     "convert": Mode(

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from input_pipeline import storage
 from input_pipeline.errors import DataError
 from input_pipeline.images.files import UnreadableImageError, image_bar
+from input_pipeline.images.fitting import AS_RELEASE, Fitting
 from input_pipeline.images.reader import resize
 
 _T = TypeVar("_T")
@@ -39,11 +40,19 @@ class EncodedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """All images of a data set at one size; the arrays of all sizes lie in one folder."""
+    """All images of a data set at one size; the arrays of all sizes lie in one folder.
+
+    Attributes:
+      folder: The folder of the arrays.
+      size: The side of the images in pixels.
+      num_images: The images of the data set.
+      fitting: How images of any size become squares.
+    """
 
     folder: Path
     size: int
     num_images: int
+    fitting: Fitting = AS_RELEASE
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -53,12 +62,17 @@ class DecodedImages:
     @property
     def path(self) -> Path:
         """The array's file."""
-        return self.folder / f"{self.size}px.npy"
+        return self.folder / f"{self._name}.npy"
 
     @property
     def filled_path(self) -> Path:
         """The file that says which rows have been filled, bool[num_images]."""
-        return self.folder / f"{self.size}px.filled.npy"
+        return self.folder / f"{self._name}.filled.npy"
+
+    @property
+    def _name(self) -> str:
+        how = self.fitting
+        return f"{self.size}px" + ("" if how == AS_RELEASE else f"-{how.resize}-{how.filter}")
 
     def open(self) -> np.ndarray:
         """Returns the array u8[num_images, size, size, 3], memory-mapped and read-only."""
@@ -103,7 +117,7 @@ def decode(
                 _make_empty(images)
             with image_bar(progress, len(missing)) as bar:
                 for some in _chunks(missing.tolist(), SAVED_EVERY):
-                    resized = _resized((read(row) for row in some), images.size)
+                    resized = _resized((read(row) for row in some), images.size, images.fitting)
                     _write(images, some, resized, bar)
                     filled[some] = True
                     with storage.replaced(images.filled_path) as unfinished:
@@ -133,12 +147,12 @@ def _make_empty(images: DecodedImages) -> None:
         unfinished.truncate(unfinished.tell() + math.prod(images.shape))
 
 
-def _resized(encoded: Iterator[EncodedImage], size: int) -> Iterator[np.ndarray]:
+def _resized(encoded: Iterator[EncodedImage], size: int, fitting: Fitting) -> Iterator[np.ndarray]:
     threads = os.cpu_count() or 1  # PIL works outside of Python's lock
 
     def resized(image: EncodedImage) -> np.ndarray:
         try:
-            return resize(image.encoded, size)
+            return resize(image.encoded, size, fitting=fitting)
         except UnreadableImageError as error:
             raise DataError(f"The image {image.file_name} cannot be read: {error}.") from None
 

@@ -20,7 +20,7 @@ from tokenizers import models, pre_tokenizers
 
 from input_pipeline.errors import DataError
 from input_pipeline.language.cleaning import clip_text
-from input_pipeline.language.tokenizer import digest, padded
+from input_pipeline.language.tokenizer import digest, padded, rounded_up
 
 CONTEXT_LENGTH = 77
 PADDING_ID = 0
@@ -29,6 +29,10 @@ START, END = "<start_of_text>", "<end_of_text>"
 # Hugging Face's files spell the two tokens in another way. CLIP's own file does not list them.
 _START_IN_JSON, _END_IN_JSON = "<|startoftext|>", "<|endoftext|>"
 
+MERGES = "merges.txt"
+"""The file of pairs beside a `vocab.json`."""
+
+_VERSION = "#version: 0.2"  # what its first line says everywhere
 _WORD_END = "</w>"
 _NUM_MERGES = 49152 - 256 - 2  # CLIP's own file lists more than CLIP uses
 
@@ -73,7 +77,7 @@ def open_byte_pairs(file: Path) -> BytePairs:
         content = json.loads(file.read_text("utf-8"))
         if isinstance(content.get("model"), Mapping):  # CLIP knows a piece "model", too
             return _from_tokenizer_json(content["model"])
-        merges = (file.parent / "merges.txt").read_text("utf-8")
+        merges = (file.parent / MERGES).read_text("utf-8")
         return _from_json(content, _pairs(merges.splitlines()))
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -127,19 +131,34 @@ class ClipTokenizer:
         content = [dict(known.ids), list(known.merges), known.start_id, known.end_id]
         return f"clip-{self.context_length}-{digest(content)}"
 
-    def encode(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns tokens i32[M, context_length] and lengths i32[M], with the start and the end.
+    def encode(self, captions: Sequence[str], multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Returns tokens i32[M, T] and lengths i32[M], with the start and the end.
 
         A caption that is too long loses its last tokens, so that the end token is in the last
-        place. The padding is 0. An empty caption is a start and an end.
+        place. The padding is 0. An empty caption is a start and an end. T is as `Tokenizer.encode`
+        has it: no token sees those behind it, so that less padding embeds a caption alike.
         """
         start, end, room = self.byte_pairs.start_id, self.byte_pairs.end_id, self._room
         ids = [[start, *self._ids(caption)[:room], end] for caption in captions]
-        return padded(ids, self.context_length, PADDING_ID)
+        width = rounded_up(max(map(len, ids), default=0), multiple)
+        return padded(ids, min(width, self.context_length), PADDING_ID)
 
     def is_cut(self, caption: str) -> bool:
         """Returns whether a caption has more tokens than fit between the start and the end."""
         return len(self._ids(caption)) > self._room
+
+    def write(self, folder: Path) -> None:
+        """Writes the vocabulary as `vocab.json` and `merges.txt`, which any CLIP can be read with.
+
+        The folder is made if it is absent.
+        """
+        known = self.byte_pairs
+        special = {_START_IN_JSON: known.start_id, _END_IN_JSON: known.end_id}
+        merges = [_VERSION, *(f"{left} {right}" for left, right in known.merges), ""]
+        folder.mkdir(parents=True, exist_ok=True)
+        vocabulary = json.dumps({**known.ids, **special}, ensure_ascii=False)
+        (folder / "vocab.json").write_text(vocabulary, "utf-8")
+        (folder / MERGES).write_text("\n".join(merges), "utf-8")
 
     @property
     def _room(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,19 @@ class Pieces:
     Attributes:
       ids_of: Text -> the ids of its pieces.
       end_id: Stands behind each caption, and pads it.
-      digest: 16 hexadecimal digits, those of the file.
+      suffix: That of the file, '.json' or '.model'.
+      content: What is in the file.
     """
 
     ids_of: Callable[[str], list[int]]
     end_id: int
-    digest: str
+    suffix: str
+    content: bytes
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits, those of the file."""
+        return hashlib.sha256(self.content).hexdigest()[:16]
 
 
 def open_pieces(file: Path) -> Pieces:
@@ -64,7 +72,7 @@ def open_pieces(file: Path) -> Pieces:
         raise DataError(
             f"SigLIP's vocabulary cannot be read from '{file}': {type(error).__name__}: {error}."
         ) from error
-    return Pieces(ids_of, end_id, hashlib.sha256(content).hexdigest()[:16])
+    return Pieces(ids_of, end_id, file.suffix, content)
 
 
 def _from_tokenizer_json(content: bytes) -> tuple[Callable[[str], list[int]], int]:
@@ -112,12 +120,14 @@ class SiglipTokenizer:
         """The kind, the way of cleaning, the length, and a digest of the vocabulary's file."""
         return f"siglip-{self.clean}-{self.context_length}-{self.pieces.digest}"
 
-    def encode(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, captions: Sequence[str], multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Returns tokens i32[M, context_length] and lengths i32[M], with the end.
 
         A caption that is too long loses its last tokens, so that an end token is in the last place,
-        which is the one that SigLIP reads. An empty caption is nothing but ends.
+        which is the one that SigLIP reads. An empty caption is nothing but ends. SigLIP sees all
+        places of a row, so that there are always `context_length` of them.
         """
+        del multiple
         end, room = self.pieces.end_id, self.context_length - 1
         ids = [[*self._ids(caption)[:room], end] for caption in captions]
         return padded(ids, self.context_length, end)
@@ -125,6 +135,12 @@ class SiglipTokenizer:
     def is_cut(self, caption: str) -> bool:
         """Returns whether a caption has more tokens than fit before the end."""
         return len(self._ids(caption)) >= self.context_length
+
+    def write(self, folder: Path) -> None:
+        """Writes the vocabulary's file; the folder is made if it is absent."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = "spiece.model" if self.pieces.suffix == ".model" else "tokenizer.json"
+        (folder / name).write_bytes(self.pieces.content)
 
     def _ids(self, caption: str) -> list[int]:
         return self.pieces.ids_of(CLEANING[self.clean](caption))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -23,14 +24,24 @@ class Tokenizer(Protocol):
         What has been prepared with a tokeniser can be kept under its identity.
         """
 
-    def encode(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, captions: Sequence[str], multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Returns the tokens i32[M, T] of M captions and their lengths i32[M], in tokens.
 
-        A caption that is too long is cut. What lies behind a caption's length is padding.
+        A caption that is too long is cut. What lies behind a caption's length is padding. T is the
+        largest length, rounded up to a multiple of `multiple`, but never more than the encoder
+        takes; an encoder that looks at the padding always gets all that it takes.
         """
 
     def is_cut(self, caption: str) -> bool:
         """Returns whether a caption is so long that its end is not read."""
+
+    def write(self, folder: Path) -> None:
+        """Writes the files to a folder that a model needs to have this tokeniser elsewhere."""
+
+
+def rounded_up(length: int, multiple: int) -> int:
+    """Returns the smallest multiple of `multiple` that is at least a length."""
+    return -(-length // multiple) * multiple
 
 
 def padded(

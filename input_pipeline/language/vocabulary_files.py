@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from input_pipeline.errors import DataError
+from input_pipeline.language.clip_tokenizer import MERGES
 
 CLIP_FILES = ("tokenizer.json", "vocab.json", "bpe_simple_vocab_16e6.txt.gz")
 SIGLIP_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.model")
@@ -69,7 +70,7 @@ def _first(place: Path | None, names: Sequence[str]) -> Path | None:
 
 
 def _is_whole(file: Path) -> bool:
-    return file.name != "vocab.json" or file.with_name("merges.txt").is_file()
+    return file.name != "vocab.json" or file.with_name(MERGES).is_file()
 
 
 def _open_clip() -> Path | None:

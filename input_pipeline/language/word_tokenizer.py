@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from input_pipeline.language.tokenizer import digest, padded
+from input_pipeline.language.tokenizer import digest, padded, rounded_up
 from input_pipeline.language.tokens import tokenize
 from input_pipeline.language.vocabulary import PADDING_ID, UNKNOWN, Vocabulary
 
@@ -35,18 +36,18 @@ class WordTokenizer:
         """The kind, the most words that are read, and a digest of the vocabulary."""
         return f"words-{self.max_tokens}-{digest(self.vocabulary.words)}"
 
-    def encode(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns tokens i32[M, T], where T is the longest length, and lengths i32[M]."""
-        ids = [self.ids_of(tokenize(caption)) for caption in captions]
-        return padded(ids, max(map(len, ids), default=0), PADDING_ID)
-
-    def ids_of(self, words: Sequence[str]) -> np.ndarray:
-        """Returns the ids of a caption's words, i32[length], without those that are cut off.
+    def encode(self, captions: Sequence[str], multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Returns tokens i32[M, T] and lengths i32[M]; see `Tokenizer.encode`.
 
         A caption without a word becomes one unknown word, as an encoder needs one at least.
         """
-        return self.vocabulary.encode(cut(words, self.max_tokens) or [UNKNOWN])
+        words = (cut(tokenize(caption), self.max_tokens) for caption in captions)
+        ids = [self.vocabulary.encode(read or [UNKNOWN]) for read in words]
+        return padded(ids, rounded_up(max(map(len, ids), default=0), multiple), PADDING_ID)
 
     def is_cut(self, caption: str) -> bool:
         """Returns whether a caption has more than `max_tokens` words."""
         return bool(self.max_tokens) and len(tokenize(caption)) > self.max_tokens
+
+    def write(self, folder: Path) -> None:
+        """Writes nothing: the words are learnt from captions, and are kept with the model."""

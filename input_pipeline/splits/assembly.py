@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,9 +12,8 @@ import numpy as np
 from input_pipeline.errors import DataError
 from input_pipeline.language.concepts import Concepts, find_concepts
 from input_pipeline.language.texts import SPLITS, Texts
-from input_pipeline.language.tokenizer import padded
-from input_pipeline.language.vocabulary import PADDING_ID, Vocabulary, word_form
-from input_pipeline.language.word_tokenizer import WordTokenizer, cut
+from input_pipeline.language.vocabulary import Vocabulary, word_form
+from input_pipeline.language.word_tokenizer import cut
 from input_pipeline.splits.settings import DataSettings
 from input_pipeline.splits.splitting import release_label_rows, shuffled_rows
 
@@ -99,45 +98,17 @@ def learn(placement: Placement, settings: DataSettings) -> tuple[Vocabulary, Con
     return vocabulary, concepts
 
 
-def caption_arrays(
-    texts: Texts,
-    vocabulary: Vocabulary,
-    concepts: Concepts,
-    max_tokens: int,
-    length: int,
-    width: int,
-) -> dict[str, np.ndarray]:
-    """Turns captions into numbers, for the training and for a trained model alike.
-
-    A caption is cut first, so that what is cut off names no concept, and padded afterwards: the
-    number of columns has no say in what is read of a caption. One without a token becomes one
-    unknown word.
+def word_concepts(texts: Texts, concepts: Concepts, max_tokens: int, width: int) -> np.ndarray:
+    """Says which concepts each of M captions names -> u8[M, width].
 
     Args:
-      texts: The texts of N images with M captions.
-      vocabulary: Gives the words token ids.
-      concepts: The concepts that captions may name.
-      max_tokens: Longer captions are cut to this length; 0 keeps them whole.
-      length: The columns of the tokens, at least as many as `longest_caption` says.
-      width: The columns of the word concepts, at least as many as there are concepts.
-
-    Returns:
-      `image_of_caption`, `tokens`, `lengths` and `word_concepts` as `Examples` has them, with
-      M rows and `length` or `width` columns.
+      texts: The texts of the captions.
+      concepts: The concepts.
+      max_tokens: How many words of a caption are read; 0 reads them all. What is not read names no
+        concept.
+      width: The columns, at least as many as there are concepts.
     """
-    tokenizer = WordTokenizer(vocabulary, max_tokens)
-    tokens, lengths = padded(list(map(tokenizer.ids_of, texts.tokens)), length, PADDING_ID)
-    word_concepts = np.zeros((len(texts.tokens), width), np.uint8)
+    named = np.zeros((len(texts.tokens), width), np.uint8)
     for row, words in enumerate(texts.tokens):
-        word_concepts[row, concepts.columns_of(cut(words, max_tokens))] = 1
-    return {
-        "image_of_caption": texts.image_of_caption,
-        "tokens": tokens,
-        "lengths": lengths,
-        "word_concepts": word_concepts,
-    }
-
-
-def longest_caption(parts: Iterable[Texts], max_tokens: int) -> int:
-    """Returns how many tokens the longest caption has, `max_tokens` at most unless that is 0."""
-    return max(len(cut(words, max_tokens)) or 1 for texts in parts for words in texts.tokens)
+        named[row, concepts.columns_of(cut(words, max_tokens))] = 1
+    return named

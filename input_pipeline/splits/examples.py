@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline.language.concepts import Concepts
+from input_pipeline.language.tokenizer import Tokenizer
 from input_pipeline.language.vocabulary import Vocabulary
 
 
@@ -102,7 +103,7 @@ class Examples:
       file_names: N names.
       captions: M texts.
       image_of_caption: i32[M], the row of the caption's image in `images`.
-      tokens: i32[M, T], 0 is padding.
+      tokens: i32[M, T], from the text encoder's tokeniser.
       lengths: i32[M], the number of tokens, at least 1.
       word_concepts: u8[M, C], 1 where the caption names the concept.
       image_concepts: f32[N, C], soft labels from the image's own captions (in training, perhaps
@@ -129,7 +130,8 @@ class RetrievalData:
       train: The training split at `train_size` pixels, with soft labels.
       validation: The validation split at `image_size` pixels, as the test split.
       test: The test split.
-      vocabulary: The words of the text encoder.
+      vocabulary: The words of the training captions.
+      tokenizer: What the text encoder reads captions with.
       concepts: What captions and images are labelled with.
       training_captions: The SHA-256 of the names and captions of the training images, in order.
       fingerprint: Names the files and options that the data were prepared from.
@@ -140,6 +142,7 @@ class RetrievalData:
     validation: Examples
     test: Examples
     vocabulary: Vocabulary
+    tokenizer: Tokenizer
     concepts: Concepts
     training_captions: str
     fingerprint: str

@@ -20,7 +20,9 @@ from input_pipeline import storage
 from input_pipeline.images.decoded import DecodedImages, decode
 from input_pipeline.language.concepts import Concepts
 from input_pipeline.language.texts import SPLITS, Texts
+from input_pipeline.language.tokenizer import Tokenizer
 from input_pipeline.language.vocabulary import Vocabulary, word_form
+from input_pipeline.language.word_tokenizer import WordTokenizer
 from input_pipeline.splits import assembly
 from input_pipeline.splits.examples import Examples, RetrievalData, SelectedRows, StoredTexts
 from input_pipeline.splits.settings import DataSettings
@@ -29,7 +31,10 @@ if TYPE_CHECKING:  # with a data set comes tensorflow-datasets
     from input_pipeline.datasets import Prepared
 
 _DECIDING_CODE = (
+    "language/cleaning.py",
+    "language/clip_tokenizer.py",
     "language/concepts.py",
+    "language/siglip_tokenizer.py",
     "language/stop_words.txt",
     "language/texts.py",
     "language/tokenizer.py",
@@ -47,7 +52,10 @@ _ARRAYS = ("image_ids", "image_of_caption", "tokens", "lengths", "word_concepts"
 
 
 def load_prepared(
-    prepared: Prepared, settings: DataSettings, read_threads: int = 1
+    prepared: Prepared,
+    settings: DataSettings,
+    read_threads: int = 1,
+    tokenizer: Tokenizer | None = None,
 ) -> RetrievalData:
     """Returns the three splits of an experiment.
 
@@ -57,25 +65,28 @@ def load_prepared(
       prepared: The data set.
       settings: How its captions become splits, words and concepts.
       read_threads: How many threads share the images that are asked for at once.
+      tokenizer: What the text encoder reads captions with; None learns words from the captions.
     """
-    key = _key(prepared.fingerprint, settings)
+    key = _key(prepared.fingerprint, settings, tokenizer)
     folder = prepared.folder / "examples" / key
     if not folder.is_dir():
         with storage.lock(folder.parent):
             if not folder.is_dir():  # another process may have been at it
                 with storage.written_folder(folder) as unfinished:
-                    _write_all_but_pixels(unfinished, prepared.texts(), settings)
+                    _write_all_but_pixels(unfinished, prepared.texts(), settings, tokenizer)
     with storage.damage_named(folder):
         rows = {part: np.load(folder / part / "rows.npy") for part in SPLITS}
     decoded = _decoded(prepared, settings, rows)
     images = {part: SelectedRows(decoded[part], rows[part], read_threads) for part in SPLITS}
     with storage.damage_named(folder):
         words = json.loads((folder / "vocabulary.json").read_text("utf-8"))["words"]
+        vocabulary = Vocabulary(words)
         concepts = json.loads((folder / "concepts.json").read_text("utf-8"))
         how = (settings.min_repeats, word_form(settings.lemmatize), settings.label_scale)
         return RetrievalData(
             **{part: _open(folder / part, images[part]) for part in SPLITS},
-            vocabulary=Vocabulary(words),
+            vocabulary=vocabulary,
+            tokenizer=tokenizer or WordTokenizer(vocabulary, settings.max_tokens),
             concepts=Concepts(concepts["words"], concepts["totals"], *how),
             training_captions=(folder / TRAINING_CAPTIONS).read_text(),
             fingerprint=prepared.fingerprint,
@@ -83,11 +94,12 @@ def load_prepared(
         )
 
 
-def _key(fingerprint: str, settings: DataSettings) -> str:
+def _key(fingerprint: str, settings: DataSettings, tokenizer: Tokenizer | None) -> str:
     """Names the arrays of the captions by everything that decides them; pixels do not."""
     chosen = dataclasses.asdict(settings)
-    del chosen["train_size"], chosen["image_size"]
-    decided = json.dumps([fingerprint, _code_version(), chosen], sort_keys=True)
+    del chosen["train_size"], chosen["image_size"], chosen["fitting"]
+    reading = tokenizer.identity if tokenizer else "words of the captions"
+    decided = json.dumps([fingerprint, _code_version(), chosen, reading], sort_keys=True)
     return hashlib.sha256(decided.encode()).hexdigest()[:16]
 
 
@@ -99,7 +111,10 @@ def _code_version() -> str:
 
 
 def _write_all_but_pixels(
-    folder: Path, splits: Mapping[str, Texts], settings: DataSettings
+    folder: Path,
+    splits: Mapping[str, Texts],
+    settings: DataSettings,
+    tokenizer: Tokenizer | None,
 ) -> None:
     placement = assembly.place(splits, settings)
     parts = placement.parts
@@ -111,10 +126,13 @@ def _write_all_but_pixels(
     digest = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
     (folder / TRAINING_CAPTIONS).write_text(digest)
 
-    max_tokens = settings.max_tokens
-    length = assembly.longest_caption(parts.values(), max_tokens)
+    tokenizer = tokenizer or WordTokenizer(vocabulary, settings.max_tokens)
+    # All at once, so that the captions of all splits have one number of columns.
+    counts = [len(part.all_captions) for part in parts.values()]
+    encoded = tokenizer.encode([text for part in parts.values() for text in part.all_captions])
+    tokens, lengths = (np.split(array, np.cumsum(counts)[:-1]) for array in encoded)
     width = settings.num_concepts if settings.pad_concepts else len(concepts)
-    for split, part in parts.items():
+    for number, (split, part) in enumerate(parts.items()):
         rows = placement.rows[split]
         # Only training labels may be another image's: those held out are to measure by.
         labelled = placement.texts.of(placement.label_rows) if split == "train" else part
@@ -124,7 +142,10 @@ def _write_all_but_pixels(
             "rows": rows,
             "image_ids": np.array(part.image_ids, np.int64),
             "image_concepts": image_concepts,
-            **assembly.caption_arrays(part, vocabulary, concepts, max_tokens, length, width),
+            "image_of_caption": part.image_of_caption,
+            "tokens": tokens[number],
+            "lengths": lengths[number],
+            "word_concepts": assembly.word_concepts(part, concepts, settings.max_tokens, width),
         }
         (folder / split).mkdir()
         for name, array in arrays.items():
@@ -152,6 +173,8 @@ def _decoded(
     arrays = {}
     for size in dict.fromkeys(sizes.values()):
         wanted = np.concatenate([rows[part] for part in SPLITS if sizes[part] == size])
-        images = DecodedImages(prepared.folder / "images", size, prepared.num_images)
+        images = DecodedImages(
+            prepared.folder / "images", size, prepared.num_images, settings.fitting
+        )
         arrays[size] = decode(images, wanted, prepared.encoded_image, f"resizing to {size} px")
     return {part: arrays[size] for part, size in sizes.items()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from input_pipeline.images.fitting import AS_RELEASE, Fitting
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -12,6 +14,7 @@ class DataSettings:
     Attributes:
       train_size: The side of training images in pixels, before they are cropped.
       image_size: The side of validation and test images in pixels.
+      fitting: How images of any size become squares.
       validation: 'published' takes the publisher's validation split. 'random' is the paper's
         protocol and draws one from all images outside of the test split, the published
         validation images included. 'auto' is the former where there is such a split.
@@ -35,11 +38,12 @@ class DataSettings:
       stop_words: Words that are no concepts; None for the English stop words, which the
         vocabulary leaves out in any case.
       lemmatize: Whether the forms of a word are one concept, see `vocabulary.word_form`.
-      max_tokens: Captions are cut to this length; 0 keeps them whole.
+      max_tokens: How many words of a caption are read, to embed it and as concepts; 0 reads all.
     """
 
     train_size: int = 278
     image_size: int = 256
+    fitting: Fitting = AS_RELEASE
     validation: str = "auto"
     validation_fraction: float = 0.2
     seed: int = 0

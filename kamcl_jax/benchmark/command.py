@@ -35,6 +35,7 @@ from kamcl_jax.benchmark.step_parts import WHOLE, Steps
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.benchmark.trials import Action, Budget, Timing
 from kamcl_jax.config import build, data, recipe
+from kamcl_jax.config.encoders import normalisation
 from kamcl_jax.errors import TorchOriginalError
 from kamcl_jax.inference import embed
 from kamcl_jax.inference.embed import Variables
@@ -146,8 +147,8 @@ def time_encoding(
     size = timed.config.evaluation.batch_size
     captions = size if jax.default_backend() == "cpu" else 10 * size
     sample = first_captions(timed.data.test, captions, size)
-    dtype = recipe.compute_dtype(timed.config)
-    encoders = embed.make_encoders(timed.model, layout, dtype)
+    dtype, by = recipe.compute_dtype(timed.config), normalisation(timed.config)
+    encoders = embed.make_encoders(timed.model, layout, dtype, by)
     embed_images = partial(embed.embed_images, encoders, variables)
     embed_texts = partial(embed.embed_texts, encoders, variables)
     texts = sample.tokens, sample.lengths, sample.word_concepts

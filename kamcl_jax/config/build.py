@@ -18,7 +18,8 @@ from input_pipeline.language.texts import equal_text_ids
 from input_pipeline.splits.examples import Examples, RetrievalData
 from input_pipeline.splits.loading import load_prepared
 from kamcl_jax.config import checks, data, recipe
-from kamcl_jax.config.plugins import check_encoders, check_extra_terms, make_model
+from kamcl_jax.config.encoders import check_encoders, make_model, tokenizer
+from kamcl_jax.config.plugins import check_extra_terms
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.models.towers import DualEncoder
 from kamcl_jax.parallel import hosts
@@ -89,7 +90,9 @@ def build(config: ml_collections.ConfigDict, *, trains: bool = True) -> Experime
       DataError: A file or line of the data cannot be used.
     """
     mesh = check_with_devices(config, trains=trains)
-    loaded = load_prepared(data.open_data(config), data.settings(config), data.read_threads(config))
+    loaded = load_prepared(
+        data.open_data(config), data.settings(config), data.read_threads(config), tokenizer(config)
+    )
     hosts.barrier("data", PREPARING_TIMEOUT)
     hosts.check_equal("training captions", loaded.training_captions)
     if not loaded.concepts.words:

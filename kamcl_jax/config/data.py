@@ -10,6 +10,7 @@ import ml_collections
 
 from input_pipeline.errors import DataError
 from input_pipeline.splits.settings import DataSettings
+from kamcl_jax.config import encoders
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.parallel import hosts
 
@@ -73,6 +74,7 @@ def settings(config: ml_collections.ConfigDict) -> DataSettings:
     return DataSettings(
         train_size=train_size(config),
         image_size=config.image_size,
+        fitting=encoders.fitting(config),
         validation=data.validation,
         validation_fraction=data.validation_fraction,
         seed=config.seed,

@@ -117,9 +117,13 @@ FIELDS: dict[str, Field] = {
         "'release': captions run on to the length of the batch's longest, as in the release.",
         CAPTIONS,
     ),
-    "temperature": Field(0.07, POSITIVE, "It divides the contrastive similarities."),
+    "temperature": Field(
+        0.07,
+        POSITIVE,
+        "It divides the contrastive similarities; a preset brings its own instead.",
+    ),
     "learn_temperature": Field(
-        False, SWITCH, "The temperature is learnt, from `temperature` on, down to 0.01."
+        False, SWITCH, "The temperature is learnt, from where it is at first, down to 0.01."
     ),
     "log_every_steps": Field(10, whole(1), "The steps between two lines of progress.", FREE),
     "dtype": Field(
@@ -244,10 +248,61 @@ FIELDS: dict[str, Field] = {
         0, whole(0), "The steps between checkpoints within an epoch; 0: at its end alone.", FREE
     ),
     # The encoders.
+    "encoders.preset": Field(
+        "",
+        TEXT,
+        "A published CLIP or SigLIP by its name in docs/published_models.md; '' takes the encoders "
+        "below.",
+        EMBEDDINGS,
+    ),
+    "encoders.pretrained": Field(
+        "", PATH, "The preset's weights, a file or a folder; '' starts from random weights.", FREE
+    ),
+    "encoders.vocabulary": Field(
+        "",
+        PATH,
+        "The preset's tokeniser, a file or its folder; '' looks beside the weights, for CLIP in "
+        "open_clip_torch, too.",
+        FREE,
+    ),
+    "encoders.cleaning": Field(
+        "canonicalize",
+        one_of("canonicalize", "lower"),
+        "How captions are cleaned for a SigLIP: as open_clip does, or as big_vision does.",
+        CAPTIONS,
+    ),
+    "encoders.hybrid": Field(
+        True,
+        SWITCH,
+        "Concepts are added to a preset's embeddings, by a learnt factor that is 0 at first.",
+        EMBEDDINGS,
+    ),
+    "finetuning.trains": Field(
+        "all",
+        one_of("all", "heads", "blocks", "lora"),
+        "What of a preset trains: all, what is behind the blocks, the last blocks as well, or "
+        "adapters of low rank with the concept heads.",
+    ),
+    "finetuning.last_blocks": Field(
+        2, whole(1), "With 'blocks': how many blocks of each tower train."
+    ),
+    "finetuning.lora_rank": Field(8, whole(1), "With 'lora': the rank of the adapters."),
+    "finetuning.lora_alpha": Field(
+        16.0, POSITIVE, "With 'lora': the adapters count alpha / rank times."
+    ),
+    "finetuning.layer_decay": Field(
+        1.0,
+        Rule("above 0 and at most 1", lambda value: _is_number(value) and 0 < value <= 1),
+        "The learning rate of a preset's block, as a share of that of the block behind it.",
+    ),
     "image_encoder.depth": Field(18, one_of(18, 34, 50, 101), "Which ResNet it is.", EMBEDDINGS),
     "image_encoder.width": Field(64, whole(1), "The channels of its first stage.", EMBEDDINGS),
     "image_encoder.rematerialise": Field(
-        False, SWITCH, "The backward pass computes blocks once more, to save memory.", FREE
+        False,
+        SWITCH,
+        "The backward pass computes blocks once more, to save memory; with a preset those of both "
+        "towers.",
+        FREE,
     ),
     "image_encoder.pooling_kernel": Field(
         "auto",
@@ -299,6 +354,9 @@ FIELDS: dict[str, Field] = {
     "loss.contrastive_weight": Field(10.0, NOT_NEGATIVE, "The weight of the contrastive losses."),
     "loss.batch_weight": Field(
         0.0, NOT_NEGATIVE, "The weight of the contrastive loss of a batch's queries, CLIP's."
+    ),
+    "loss.sigmoid_weight": Field(
+        0.0, NOT_NEGATIVE, "The weight of SigLIP's loss of a batch's queries."
     ),
     "loss.alignment_weight": Field(
         10.0, NOT_NEGATIVE, "The weight of the concept alignment in step 2 of the schedule."

@@ -8,6 +8,7 @@ import ml_collections
 import optax
 from jax.typing import DTypeLike
 
+from kamcl_jax.config import encoders
 from kamcl_jax.config.plugins import extra_terms
 from kamcl_jax.step import objective, optimizer, schedule
 from kamcl_jax.step.momentum import Mask
@@ -115,6 +116,7 @@ def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> St
         max_rotation=config.augmentation.max_rotation,
         flips=config.augmentation.flips,
         quarter_turns=config.augmentation.quarter_turns,
+        normalisation=encoders.normalisation(config),
         momentum=config.momentum,
         momentum_mask=momentum_mask(config),
         microbatches=config.gradient_accumulation,

@@ -10,16 +10,18 @@ from input_pipeline.language.texts import equal_text_ids
 from input_pipeline.splits.examples import Examples
 from kamcl_jax.config import build, recipe
 from kamcl_jax.config.build import Experiment
-from kamcl_jax.errors import DamagedCheckpointError
+from kamcl_jax.config.encoders import normalisation, of_published
+from kamcl_jax.errors import ConfigError, DamagedCheckpointError
 from kamcl_jax.evaluate import report, tables
 from kamcl_jax.inference import embed
 from kamcl_jax.inference.embed import EncodedSplit, Encoders
+from kamcl_jax.inference.model import TrainedModel
 from kamcl_jax.parallel import hosts
 from kamcl_jax.ranking import concept_metrics, metrics
 from kamcl_jax.ranking.ranks import Ranks, rank_with_texts
 from kamcl_jax.ranking.scores import Array, Embeddings, Scores
 from kamcl_jax.runs import folder, record
-from kamcl_jax.runs.checkpoints import Checkpoints, first_readable, open_checkpoints
+from kamcl_jax.runs.checkpoints import Checkpoints, first_readable, folder_of, open_checkpoints
 from kamcl_jax.runs.record import History
 
 
@@ -38,8 +40,12 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[st
 
 def make_encoders(experiment: Experiment) -> Encoders:
     """Returns the compiled encoders of an experiment."""
-    dtype = recipe.compute_dtype(experiment.config)
-    return embed.make_encoders(experiment.model, experiment.layout, dtype)
+    return embed.make_encoders(
+        experiment.model,
+        experiment.layout,
+        recipe.compute_dtype(experiment.config),
+        normalisation(experiment.config),
+    )
 
 
 def report_best(
@@ -54,26 +60,63 @@ def report_best(
     The report goes to the folder `report` in `workdir`. Returns the contents of its metrics.json.
     """
     best, variables = _best(experiment, checkpoints)
-    skipped, left_out = variables.pop("skipped"), list(experiment.data.left_out)
+    skipped = int(variables.pop("skipped"))
+    return _report(experiment, encoders, variables, history, workdir, step=best, skipped=skipped)
+
+
+def evaluate_published(
+    model: TrainedModel, config: ml_collections.ConfigDict, workdir: Path
+) -> dict[str, Any]:
+    """Scores a published model, as it is, on the test split of a data set.
+
+    The report goes to the folder `report` in `workdir`. Returns the contents of its metrics.json.
+
+    Args:
+      model: From `open_published`.
+      config: Its data are those to score on; its encoders do not matter.
+      workdir: The folder that takes the report, not that of a run.
+    """
+    if folder_of(workdir).is_dir():
+        raise ConfigError(f"{workdir} holds a run; a published model needs a --workdir of its own")
+    folder.check_writable(workdir)
+    experiment = build.build(of_published(config, model.config), trains=False)
+    return _report(experiment, model.encoders, model.variables, History(), workdir, step=0)
+
+
+def _report(
+    experiment: Experiment,
+    encoders: Encoders,
+    variables: Any,
+    history: History,
+    workdir: Path,
+    *,
+    step: int,
+    skipped: int = 0,
+) -> dict[str, Any]:
+    left_out = list(experiment.data.left_out)
     test, settings = experiment.data.test, experiment.config.evaluation
     encoded = embed.encode(encoders, variables, test, settings.batch_size)
     embeddings = encoded.embeddings
     ranks = rank_test_split(embeddings, test, settings.ties)
     detailed = detailed_metrics(ranks, test, settings.ties)
-    detailed["test"] |= concepts_of_split(encoded, test)
+    knows_concepts = encoded.images.concepts.shape[1] > 0
+    if knows_concepts:
+        detailed["test"] |= concepts_of_split(encoded, test)
     words = experiment.data.concepts.words
     results = {
         **detailed,
-        "val": history.validation_at(best),
+        "val": history.validation_at(step),
         "chance": metrics.chance_metrics(test.image_of_caption),
-        "best_step": best,
-        "best_epoch": best / experiment.steps_per_epoch,
-        "skipped_updates": int(skipped),
+        "best_step": step,
+        "best_epoch": step / experiment.steps_per_epoch,
+        "skipped_updates": skipped,
         "left_out_images": {"count": len(left_out), "names": left_out},
         "seconds": history.seconds,
         "concepts": concept_metrics.known_concepts(
             words, encoded.images.concepts, test.image_concepts > 0
-        ),
+        )
+        if knows_concepts
+        else [],
     }
     written = workdir / "report"
     if hosts.is_first():

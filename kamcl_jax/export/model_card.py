@@ -1,16 +1,18 @@
 """The model card: what a model is, how to use it, how good it is, and what it cannot do.
 
-`templates/model_card.md` has its text, laid out as Hugging Face reads it: YAML between two `---`
-lines, then Markdown.
+`templates/model_card.md` has its text, and `published_model_card.md` that of a published model.
+They are laid out as Hugging Face reads them: YAML between two `---` lines, then Markdown.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from kamcl_jax.config import encoders
 from kamcl_jax.evaluate import tables
-from kamcl_jax.export import model_folder
+from kamcl_jax.export import model_folder, open_clip_file
 from kamcl_jax.export.stablehlo import most_tokens
 from kamcl_jax.inference.model import TrainedModel
 from kamcl_jax.ranking.metrics import RECALL_AT, RESAMPLES
@@ -26,6 +28,7 @@ DATA_SETS = {
 }
 FIELDS_SHOWN = (
     *("seed", "num_epochs", "batch_size", "image_size", "dtype"),
+    *("encoders.preset", "encoders.pretrained", "finetuning.trains"),
     *("image_encoder.module", "image_encoder.depth", "image_encoder.pretrained"),
     *("text_encoder.module", "text_encoder.hidden_width", "text_encoder.pretrained"),
     *("queue_length", "momentum", "temperature"),
@@ -65,6 +68,23 @@ def write(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    published = encoders.published(config)
+    if published is not None:
+        return environment.get_template("published_model_card.md").render(
+            model=model,
+            config=config,
+            preset=config.encoders.preset,
+            pretrained=Path(config.encoders.pretrained).name,
+            data=DATA_SETS.get(config.data.name, config.data.name),
+            size=config.image_size,
+            context=published.text.context,
+            open_clip=open_clip_file.NAME if open_clip_file.fits(model) else "",
+            results=results,
+            scores=tables.scores(results) if results else "",
+            intervals=tables.intervals(results) if results else "",
+            resamples=RESAMPLES,
+            fields=_fields(model),
+        )
     modules = [config[tower].module for tower in OURS if config[tower].module]
     return environment.get_template("model_card.md").render(
         model=model,
@@ -98,7 +118,10 @@ def _metrics(scores: Mapping[str, float]) -> dict[str, float]:
 
 def _fields(model: TrainedModel) -> str:
     fields = model_folder.published_fields(model.config)
-    unread = {field for tower, field in OURS.items() if fields[f"{tower}.module"]}
+    preset = bool(fields["encoders.preset"])
+    unread = {field for tower, field in OURS.items() if preset or fields[f"{tower}.module"]}
+    if not preset:
+        unread.add("finetuning.trains")
     free = [name for name in fields if name.startswith(FREE_FIELDS)]
     rows = [
         [f"`{name}`", f"`{fields[name]!r}`".replace("|", "\\|")]

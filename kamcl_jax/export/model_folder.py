@@ -6,6 +6,7 @@
 | `model.safetensors` | parameters and statistics, f32, named by their path: `params.text. ...` |
 | `vocabulary.json`   | `words` (row i + 1 of the embedding is of word i), `concepts`           |
 | `README.md`         | the model card, see `model_card`                                        |
+| `tokenizer/`        | the vocabulary of a published model's text encoder, in its own files    |
 """
 
 import hashlib
@@ -21,13 +22,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from input_pipeline import storage
+from kamcl_jax.config import encoders
+from kamcl_jax.config.encoders import TOWERS
 from kamcl_jax.config.fields import flatten
-from kamcl_jax.config.plugins import TOWERS, refuse_code_inside
+from kamcl_jax.config.plugins import refuse_code_inside
 from kamcl_jax.errors import ExportError
 from kamcl_jax.inference.embed import Variables
 from kamcl_jax.inference.model import TrainedModel, Words, abstract_variables, assemble
 from kamcl_jax.runs import record
-from kamcl_jax.runs.folder import EXPORTED_CONFIG, EXPORTED_WEIGHTS
+from kamcl_jax.runs.folder import (
+    EXPORTED_CONFIG,
+    EXPORTED_WEIGHTS,
+    TOKENIZER,
+    written_tokenizer,
+)
 
 FILES = CONFIG, WEIGHTS, VOCABULARY, CARD = (
     EXPORTED_CONFIG,
@@ -44,6 +52,7 @@ FIELDS_OF_A_MACHINE = (
 
 FIELDS_WITH_A_FILE = (
     *("concepts.stop_words", "image_encoder.pretrained", "text_encoder.pretrained"),
+    *("encoders.pretrained", "encoders.vocabulary"),
 )
 """Fields of a config that may name a file: its folder is not written."""
 
@@ -92,10 +101,15 @@ def write(folder: Path, model: TrainedModel, card: str) -> None:
         "format": FORMAT,
         "step": model.step,
         "concept_width": words.concept_width,
+        "tokenizer": model.tokenizer.identity,
         "training": published_fields(model.config),
         "versions": record.versions(),
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
+    try:
+        model.tokenizer.write(folder / TOKENIZER)
+    except OSError as error:
+        raise ExportError(f"cannot write {folder / TOKENIZER}: {error.strerror}") from error
     # The config comes after what it has checksums of: one of other weights is refused.
     contents |= {CONFIG: _json(config), CARD: card.encode()}
     for name, content in contents.items():
@@ -130,7 +144,14 @@ def read(folder: Path, untrusted: Path | None = None) -> TrainedModel:
         raise ExportError(
             f"{folder / CONFIG} or {VOCABULARY} lacks an entry or has a wrong one: {error}"
         ) from error
-    return assemble(step, training, words, _read_weights(folder / WEIGHTS, like))
+    tokenizer = encoders.tokenizer(training, written_tokenizer(folder))
+    model = assemble(step, training, words, _read_weights(folder / WEIGHTS, like), tokenizer)
+    if config.get("tokenizer", model.tokenizer.identity) != model.tokenizer.identity:
+        raise ExportError(
+            f"{folder / TOKENIZER} is not the tokeniser that was exported: it is damaged, or of "
+            "another model"
+        )
+    return model
 
 
 def _check_contents(folder: Path, config: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@
 |---------------------------|----------------------------------------------------------------|
 | `image_encoder.stablehlo` | pixels u8[b, S, S, 3], RGB                                     |
 | `text_encoder.stablehlo`  | tokens i32[b, t], 0 = padding; named concepts u8[b, C], 0 or 1   |
+|                           | (a published model: tokens of its own tokeniser, and any u8[b, C])|
 
 Both give `embeddings`, f32[b, E], unit vectors, and `concepts`, f32[b, C], probabilities. The
 sizes b and t are free, but captions that are longer than the model reads are refused, since neither
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from kamcl_jax.config import build, recipe
+from kamcl_jax.config import build, encoders, recipe
 from kamcl_jax.errors import ExportError
 from kamcl_jax.inference import embed
 from kamcl_jax.inference.model import TrainedModel
@@ -37,6 +38,9 @@ def most_tokens(model: TrainedModel) -> int:
     One that is longer than the training's `data.max_tokens` must be cut before its tokens and
     concepts are looked up.
     """
+    preset = encoders.published(model.config)
+    if preset is not None:
+        return preset.text.context
     return min(MOST_TOKENS, model.config.data.max_tokens or MOST_TOKENS)
 
 
@@ -67,6 +71,9 @@ def text_encoder(model: TrainedModel) -> bytearray:
         return _named(encode(_on_device(variables), tokens, lengths, concepts), known)
 
     batch, length = export.symbolic_shape("b, t", constraints=[f"t <= {most_tokens(model)}"])
+    preset = encoders.published(model.config)
+    if preset is not None and preset.family == "siglip":
+        length = preset.text.context  # the padding counts
     return _serialized(
         "text",
         texts,
@@ -80,7 +87,10 @@ def _functions(model: TrainedModel) -> tuple[embed.EncodeImages, embed.EncodeTex
     towers = build.make_model(
         model.config, model.words.num_tokens, model.concept_width, jax.devices("cpu")[0]
     )
-    return embed.encoder_functions(towers, recipe.compute_dtype(model.config))
+    config = model.config
+    return embed.encoder_functions(
+        towers, recipe.compute_dtype(config), normalisation=encoders.normalisation(config)
+    )
 
 
 def _on_device(variables: Any) -> Any:

@@ -17,6 +17,7 @@ from kamcl_jax.parallel import mesh
 from kamcl_jax.parallel.mesh import Layout, local_rows, put_batch
 from kamcl_jax.ranking.scores import Array, Embeddings
 from kamcl_jax.step import augmentation
+from kamcl_jax.step.augmentation import IMAGENET, Normalisation
 from kamcl_jax.step.encoding import cast_floats
 
 
@@ -85,6 +86,7 @@ def encoder_functions(
     model: nn.Module,
     dtype: DTypeLike | None = None,
     gathered: Callable[[Any], Any] = lambda params: params,
+    normalisation: Normalisation = IMAGENET,
 ) -> tuple[EncodeImages, EncodeTexts]:
     """Returns what `Encoders` compiles: pure functions of a `DualEncoder` in evaluation mode.
 
@@ -92,6 +94,7 @@ def encoder_functions(
       model: The `DualEncoder`.
       dtype: The type that weights and activations are cast to; None leaves them.
       gathered: See `Layout.gathered`.
+      normalisation: What the model expects of the pixels' values.
     """
 
     def apply(variables, method, *inputs):
@@ -103,7 +106,7 @@ def encoder_functions(
         return Encoded(layers.l2_normalise(hybrid), jnp.asarray(concepts))
 
     def images(variables, pixels):
-        return apply(variables, "encode_images", augmentation.normalise(pixels))
+        return apply(variables, "encode_images", augmentation.normalise(pixels, normalisation))
 
     def texts(variables, tokens, lengths, word_concepts):
         # The host keeps word concepts in a byte each.
@@ -113,9 +116,14 @@ def encoder_functions(
     return images, texts
 
 
-def make_encoders(model: nn.Module, layout: Layout, dtype: DTypeLike | None = None) -> Encoders:
+def make_encoders(
+    model: nn.Module,
+    layout: Layout,
+    dtype: DTypeLike | None = None,
+    normalisation: Normalisation = IMAGENET,
+) -> Encoders:
     """Returns the jitted `encoder_functions` of a model whose variables lie as `layout` says."""
-    images, texts = encoder_functions(model, dtype, layout.gathered)
+    images, texts = encoder_functions(model, dtype, layout.gathered, normalisation)
     split = layout.batch
     compiled = partial(
         jax.jit,

@@ -29,7 +29,7 @@ class ModelIdentity(NamedTuple):
 
 def identity(model: TrainedModel) -> ModelIdentity:
     """Returns the identity of a model."""
-    words, leaves = model.words, flatten(model.config)
+    words, leaves, tokenizer = model.words, flatten(model.config), model.tokenizer.identity
     by_field = {name: decides(name, leaves) for name in leaves}
     counted = (Decides.EMBEDDINGS, Decides.CAPTIONS)
     of_images = {name: leaves[name] for name in leaves if by_field[name] is Decides.EMBEDDINGS}
@@ -37,7 +37,7 @@ def identity(model: TrainedModel) -> ModelIdentity:
     concepts = [words.concepts, words.concept_width]
     return ModelIdentity(
         _hash([of_images, concepts], _of_tower(model.variables, "image")),
-        _hash([of_texts, concepts, words.vocabulary], _of_tower(model.variables, "text")),
+        _hash([of_texts, concepts, tokenizer], _of_tower(model.variables, "text")),
     )
 
 

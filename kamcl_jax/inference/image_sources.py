@@ -13,6 +13,7 @@ from PIL import Image
 from input_pipeline.errors import DataError
 from input_pipeline.images import reader
 from input_pipeline.images.files import UnreadableImageError, read_bytes
+from input_pipeline.images.fitting import AS_RELEASE, Fitting
 
 ImageSource = str | Path | np.ndarray | Image.Image
 """A file, u8[height, width] or u8[height, width, 3], or an image that PIL has opened."""
@@ -25,10 +26,11 @@ class LazyImages:
       shape: (N, size, size, 3).
     """
 
-    def __init__(self, sources: Sequence[ImageSource], size: int):
-        """Takes images of any size, which are resized to `size` pixels a side."""
+    def __init__(self, sources: Sequence[ImageSource], size: int, fitting: Fitting = AS_RELEASE):
+        """Takes images of any size, which become squares of `size` pixels a side by `fitting`."""
         self.shape = (len(sources), size, size, 3)
         self._sources = sources
+        self._fitting = fitting
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1)  # PIL works outside of Python's lock
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
@@ -38,24 +40,22 @@ class LazyImages:
     def _pixels(self, row: int) -> np.ndarray:
         source = self._sources[row]
         try:
-            return pixels(source, self.shape[1])
+            return pixels(source, self.shape[1], self._fitting)
         except UnreadableImageError as error:
             name = source if isinstance(source, str | Path) else f"number {row} (from 0)"
             raise DataError(f"The image {name} cannot be read: {error}.") from error
 
 
-def pixels(source: ImageSource, size: int) -> np.ndarray:
-    """Reads an image as RGB and resizes it with PIL's bilinear filter -> u8[size, size, 3].
-
-    The proportions are not kept, as in the release.
+def pixels(source: ImageSource, size: int, fitting: Fitting = AS_RELEASE) -> np.ndarray:
+    """Reads an image as RGB and makes a square of it -> u8[size, size, 3].
 
     Raises:
       UnreadableImageError: The source is missing, damaged or of a kind that is not read.
     """
     if isinstance(source, str | Path):
-        return reader.resize(read_bytes(Path(source)), size)
+        return reader.resize(read_bytes(Path(source)), size, fitting=fitting)
     image = source if isinstance(source, Image.Image) else _of_array(source)
-    return reader.resize(image, size)
+    return reader.resize(image, size, fitting=fitting)
 
 
 def _of_array(array: np.ndarray) -> Image.Image:

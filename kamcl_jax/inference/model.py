@@ -1,4 +1,4 @@
-"""A trained model by itself: it encodes sentences and images without a data set."""
+"""A trained or published model by itself: it encodes sentences and images without a data set."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,20 +10,24 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.errors import DataError
+from input_pipeline.images.fitting import Fitting
 from input_pipeline.language.concepts import Concepts
 from input_pipeline.language.texts import Texts
+from input_pipeline.language.tokenizer import Tokenizer
 from input_pipeline.language.tokens import tokenize
-from input_pipeline.language.vocabulary import Vocabulary, stop_words, word_form
+from input_pipeline.language.vocabulary import UNKNOWN, Vocabulary, stop_words, word_form
 from input_pipeline.language.word_tokenizer import WordTokenizer, cut
 from input_pipeline.splits import assembly
-from kamcl_jax.config import build, recipe
+from kamcl_jax.config import build, encoders, recipe
 from kamcl_jax.inference import embed
 from kamcl_jax.inference.embed import Encoded, Encoders, Variables
 from kamcl_jax.inference.image_sources import ImageSource, LazyImages
 from kamcl_jax.parallel.mesh import replicated
 from kamcl_jax.ranking.scores import inner_products
+from kamcl_jax.runs import folder
 from kamcl_jax.runs.record import config_of
 from kamcl_jax.step.state import TrainState
+from kamcl_jax.weights import published_model
 
 TOKENS_MULTIPLE = 16
 """Captions are padded to a multiple of so many tokens, so that few lengths are compiled."""
@@ -34,7 +38,8 @@ class Words:
     """The words that a model was trained with.
 
     Attributes:
-      vocabulary: The words of the text encoder, in the order of its rows.
+      vocabulary: The words of the training captions; a text encoder that is trained from scratch
+        has a row for each, in this order.
       concepts: The words that captions may name, and that both encoders predict.
       concept_width: The width of the word concepts, more than there are `concepts` if padded.
     """
@@ -59,7 +64,8 @@ class TrainedModel:
       encoders: The compiled encoders.
       variables: The parameters and BatchNorm statistics of the encoders that retrieve, which
         `config.evaluation.encoders` names.
-      vocabulary: The words of the text encoder.
+      tokenizer: What the text encoder reads captions with.
+      vocabulary: The words of the training captions.
       concepts: The words that captions may name, and that both encoders predict.
       concept_width: The width of the word concepts.
     """
@@ -68,9 +74,15 @@ class TrainedModel:
     config: ml_collections.ConfigDict
     encoders: Encoders
     variables: Variables
+    tokenizer: Tokenizer
     vocabulary: Vocabulary
     concepts: Concepts
     concept_width: int
+
+    @property
+    def fitting(self) -> Fitting:
+        """How images of any size become squares for the image encoder."""
+        return encoders.fitting(self.config)
 
     @property
     def words(self) -> Words:
@@ -85,12 +97,11 @@ class TrainedModel:
         caption of its batch, and so on the size of the batches.
 
         Args:
-          captions: M sentences. Words that the model does not know count as one unknown word, and
-            a sentence is cut where the training cut its captions (`config.data.max_tokens`).
+          captions: M sentences. A sentence that is too long is cut, see `is_cut`. Words that a
+            model from scratch does not know count as one unknown word.
           batch_size: How many are encoded at once; None means `config.evaluation.batch_size`.
         """
-        arrays, size = self._caption_arrays(captions), self._batch_size(batch_size)
-        inputs = (arrays["tokens"], arrays["lengths"], arrays["word_concepts"])
+        inputs, size = self._read(captions), self._batch_size(batch_size)
         return embed.embed_texts(self.encoders, self.variables, inputs, size)
 
     def encode_images(
@@ -124,8 +135,11 @@ class TrainedModel:
         """Returns the words of a sentence that say nothing to the model, each once, in order.
 
         Stop words and punctuation, which no vocabulary has, are not among them, nor are words
-        behind `data.max_tokens`, which are not read.
+        behind `data.max_tokens`, which are not read. A published model knows pieces of words, and
+        so every word.
         """
+        if not isinstance(self.tokenizer, WordTokenizer):
+            return []
         words = dict.fromkeys(cut(tokenize(caption), self.config.data.max_tokens))
         return [
             word
@@ -136,8 +150,8 @@ class TrainedModel:
         ]
 
     def is_cut(self, caption: str) -> bool:
-        """Returns whether a sentence is longer than `data.max_tokens`, which cuts it."""
-        return WordTokenizer(self.vocabulary, self.config.data.max_tokens).is_cut(caption)
+        """Returns whether a sentence is so long that its end is not read."""
+        return self.tokenizer.is_cut(caption)
 
     def _batch_size(self, asked: int | None) -> int:
         return self.config.evaluation.batch_size if asked is None else asked
@@ -149,7 +163,7 @@ class TrainedModel:
         if not len(images):
             raise DataError("There are no images to encode.")
         if not isinstance(images, np.ndarray):
-            return LazyImages(images, side)
+            return LazyImages(images, side, self.fitting)
         if images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
             raise DataError(
                 f"Images in one array must be uint8[N, {side}, {side}, 3], not "
@@ -157,7 +171,7 @@ class TrainedModel:
             )
         return images
 
-    def _caption_arrays(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
+    def _read(self, captions: Sequence[str]) -> embed.Captions:
         if isinstance(captions, str):
             raise DataError("Captions are a list of sentences, not a single one.")
         if not len(captions):
@@ -167,19 +181,12 @@ class TrainedModel:
             file_names=[""] * len(captions),
             captions=[[caption] for caption in captions],
         )
-        for caption, tokens in zip(captions, texts.tokens, strict=True):
-            if not tokens:
+        for caption, words in zip(captions, texts.tokens, strict=True):
+            if not words:
                 raise DataError(f"The caption {caption!r} has no word in it.")
-        max_tokens = self.config.data.max_tokens
-        longest = assembly.longest_caption([texts], max_tokens)
-        return assembly.caption_arrays(
-            texts,
-            self.vocabulary,
-            self.concepts,
-            max_tokens=max_tokens,
-            length=-(-longest // TOKENS_MULTIPLE) * TOKENS_MULTIPLE,
-            width=self.concept_width,
-        )
+        tokens, lengths = self.tokenizer.encode(captions, TOKENS_MULTIPLE)
+        max_tokens, width = self.config.data.max_tokens, self.concept_width
+        return tokens, lengths, assembly.word_concepts(texts, self.concepts, max_tokens, width)
 
 
 def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
@@ -200,7 +207,8 @@ def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
         like = _abstract_state(build.on_these_devices(config), words)
         retrieving = build.retrieving_fields(config)
         variables = checkpoints.restore_fields(step, like, one_device, retrieving)
-    return assemble(step, config, words, variables)
+    tokenizer = encoders.tokenizer(config, folder.written_tokenizer(workdir))
+    return assemble(step, config, words, variables, tokenizer)
 
 
 def abstract_variables(config: ml_collections.ConfigDict, words: Words) -> Variables:
@@ -208,13 +216,49 @@ def abstract_variables(config: ml_collections.ConfigDict, words: Words) -> Varia
     return build.retrieving_variables(config, _abstract_state(config, words))
 
 
-def assemble(
-    step: int, config: ml_collections.ConfigDict, words: Words, variables: Variables
+def open_published(
+    path: str | Path, preset: str, vocabulary: str | Path = "", cleaning: str = "canonicalize"
 ) -> TrainedModel:
-    """Makes a trained model, whose variables are as `abstract_variables` says, on these devices."""
+    """Opens a published CLIP or SigLIP, which knows no concepts.
+
+    Args:
+      path: The weights, see `published_model.read_published`.
+      preset: The model that they are of.
+      vocabulary: The tokeniser's file or its folder; '' looks beside the weights and, for CLIP, in
+        an installed open_clip_torch.
+      cleaning: How captions are cleaned for a SigLIP: 'canonicalize' or 'lower'.
+
+    Raises:
+      ConfigError: There is no such preset.
+      PretrainedError: The file does not hold such a model.
+      DataError: The vocabulary is not found, or not read.
+      FileNotFoundError: There are no such weights.
+    """
+    config = encoders.config_of_published(path, preset, vocabulary, cleaning)
+    tokenizer = encoders.tokenizer(config)  # before the weights, which take longer
+    variables = published_model.read_published(path, preset)
+    return assemble(0, config, Words([UNKNOWN], [], 0), variables, tokenizer)
+
+
+def assemble(
+    step: int,
+    config: ml_collections.ConfigDict,
+    words: Words,
+    variables: Variables,
+    tokenizer: Tokenizer | None = None,
+) -> TrainedModel:
+    """Makes a model on these devices.
+
+    Args:
+      step: The training step after which it was saved.
+      config: The config of the training.
+      words: The words of the training.
+      variables: As `abstract_variables` says.
+      tokenizer: That of a published model's text encoder; None reads the words of the training.
+    """
     config = build.on_these_devices(config)
     layout = replicated(build.check_with_devices(config, trains=False))
-    concepts = config.concepts
+    concepts, vocabulary = config.concepts, Vocabulary(words.vocabulary)
     return TrainedModel(
         step=step,
         config=config,
@@ -222,9 +266,11 @@ def assemble(
             build.make_model(config, words.num_tokens, words.concept_width),
             layout,
             recipe.compute_dtype(config),
+            encoders.normalisation(config),
         ),
         variables=jax.device_put(variables, layout.whole),
-        vocabulary=Vocabulary(words.vocabulary),
+        tokenizer=tokenizer or WordTokenizer(vocabulary, config.data.max_tokens),
+        vocabulary=vocabulary,
         concepts=Concepts(
             words.concepts,
             min_repeats=concepts.min_repeats,

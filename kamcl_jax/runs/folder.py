@@ -17,6 +17,9 @@ from kamcl_jax.parallel import hosts
 EXPORTED_CONFIG, EXPORTED_WEIGHTS = "config.json", "model.safetensors"
 """The two files by which an exported model is told from a run."""
 
+TOKENIZER = "tokenizer"
+"""The folder, in a run or an exported model, that a published model's tokeniser lies in."""
+
 _LOCK, _HOLDER = "training.lock", "training.process"
 _SHARED = ".shared"
 _SECONDS_TO_SEE = 10
@@ -25,6 +28,11 @@ _SECONDS_TO_SEE = 10
 def holds_exported_model(folder: Path) -> bool:
     """Returns whether a folder holds a model that `--mode=export` has written."""
     return all((folder / name).is_file() for name in (EXPORTED_CONFIG, EXPORTED_WEIGHTS))
+
+
+def written_tokenizer(folder: Path) -> Path | None:
+    """Returns where a run or an exported model holds its tokeniser; None if it holds none."""
+    return folder / TOKENIZER if (folder / TOKENIZER).is_dir() else None
 
 
 def check_writable(workdir: Path) -> None:

@@ -20,6 +20,7 @@ from kamcl_jax.step.state import TrainState
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections")
 FINGERPRINT = "data fingerprint"
 LEFT_OUT = "left out images"
+TOKENIZER = "tokenizer"
 
 
 @dataclasses.dataclass
@@ -58,6 +59,7 @@ def make(experiment: Experiment, history: History) -> dict[str, Any]:
         "history": dataclasses.asdict(history),
         FINGERPRINT: experiment.data.fingerprint,
         LEFT_OUT: list(experiment.data.left_out),
+        TOKENIZER: experiment.data.tokenizer.identity,
         "versions": versions(),
         **_what_steps_depend_on(experiment),
     }
@@ -76,6 +78,13 @@ def check_same_run(experiment: Experiment, record: dict[str, Any]) -> None:
         if record[name] != now:
             changed = f"the data's {name} changed since the checkpoint was written"
             raise ConfigError(changed + _lost_images(experiment, record))
+    # A record of an earlier version is of a model that reads the words of its vocabulary.
+    tokenizer = experiment.data.tokenizer.identity
+    if record.get(TOKENIZER, tokenizer) != tokenizer:
+        raise ConfigError(
+            "the text encoder's tokeniser is another than the checkpoint's: "
+            f"{record[TOKENIZER]} there, {tokenizer} now"
+        )
     if record[FINGERPRINT] != experiment.data.fingerprint:
         hosts.warn(
             "the data were prepared from other files than the checkpoint's (images may have "

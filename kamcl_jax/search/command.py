@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-import kamcl_jax
 from input_pipeline import storage
 from input_pipeline.caption_files import text_file
 from input_pipeline.errors import DataError
@@ -61,10 +60,12 @@ class Line(NamedTuple):
     text: str
 
 
-def index_images(workdir: Path, images: Path, folder: Path, choice: BandChoice) -> None:
-    """Indexes a folder of images with the model of a run or an export; prints what it has done."""
+def index_images(
+    open_model: Callable[[], TrainedModel], images: Path, folder: Path, choice: BandChoice
+) -> None:
+    """Indexes a folder of images with a model; prints what it has done."""
     update_index.check_folders(images, folder)
-    done = update_index.index_images(kamcl_jax.load(workdir), images, folder, choice)
+    done = update_index.index_images(open_model(), images, folder, choice)
     print("\n".join(report(done)))
     print(f"index: {folder}")
 

@@ -16,6 +16,7 @@ from input_pipeline.images import files as image_files
 from input_pipeline.images import reader
 from input_pipeline.images.bands import BandChoice
 from input_pipeline.images.files import IMAGE_SUFFIXES, UnreadableImageError
+from input_pipeline.images.fitting import AS_RELEASE, Fitting, fit
 from kamcl_jax.search.index import POINTER, FileState
 
 
@@ -97,9 +98,14 @@ class ReadImage(NamedTuple):
 
 
 def read_images(
-    root: Path, states: Iterable[FileState], size: int, choice: BandChoice, ahead: int
+    root: Path,
+    states: Iterable[FileState],
+    size: int,
+    choice: BandChoice,
+    ahead: int,
+    fitting: Fitting = AS_RELEASE,
 ) -> Generator[ReadImage]:
-    """Reads images in threads, resizes them to `size` pixels a side, and yields them in order.
+    """Reads images in threads, makes squares of `size` pixels of them, and yields them in order.
 
     At most `ahead` images are read before they are asked for, which bounds the memory.
     """
@@ -110,7 +116,7 @@ def read_images(
             return ReadImage(state, found)
         try:
             image = reader.read_rgb(image_files.read_bytes(found.path), choice)
-            return ReadImage(state, reader.resize(image, size), image.size)
+            return ReadImage(state, fit(image, size, fitting), image.size)
         except UnreadableImageError as error:
             return ReadImage(state, str(error))
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from input_pipeline import storage
 from input_pipeline.errors import DataError
 from input_pipeline.language.tokens import tokenize
+from input_pipeline.language.word_tokenizer import WordTokenizer
 from kamcl_jax.inference.model import TrainedModel
 from kamcl_jax.ranking.top_k import top_k
 from kamcl_jax.search.index import ImageIndex, printable
@@ -77,7 +78,10 @@ def query_notes(model: TrainedModel, query: str) -> list[str]:
     """Returns what a user should know of how the model reads a query, in sentences."""
     notes, max_tokens = [], model.config.data.max_tokens
     if model.is_cut(query):
-        notes.append(f"The model reads only the first {max_tokens} words.")
+        read = f"the first {max_tokens} words" if max_tokens else "the beginning of so long a query"
+        notes.append(f"The model reads only {read}.")
+    if not isinstance(model.tokenizer, WordTokenizer):
+        return notes
     unknown = model.unknown_words(query)
     if unknown:
         notes.append(f"The model does not know: {', '.join(map(printable, unknown))}.")

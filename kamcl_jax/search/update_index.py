@@ -169,7 +169,8 @@ def _embed(
     done: Indexed,
 ) -> None:
     batch_size = min(model.config.evaluation.batch_size, len(states))
-    reading = read_images(root, states, done.image_size, choice, BATCHES_AHEAD * batch_size)
+    ahead = BATCHES_AHEAD * batch_size
+    reading = read_images(root, states, done.image_size, choice, ahead, model.fitting)
     with contextlib.closing(reading), image_bar("embedding", len(states)) as bar:
 
         def readable() -> Iterator[ReadImage]:

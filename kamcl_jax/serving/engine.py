@@ -46,8 +46,10 @@ class Engine:
         embedding, concepts = self.look_at(Image.new("RGB", (side, side)))
         self.by_embedding(embedding)
         self.concepts_seen(concepts, 1)
-        for num_tokens in range(TOKENS_MULTIPLE, query_tokens + TOKENS_MULTIPLE, TOKENS_MULTIPLE):
-            self._embed(" ".join(["plane"] * min(num_tokens, query_tokens)))
+        # A published model puts a token before the words and one behind them.
+        first, step = TOKENS_MULTIPLE - 2, TOKENS_MULTIPLE
+        for num_words in range(first, query_tokens + step, step):
+            self._embed(" ".join(["plane"] * min(num_words, query_tokens)))
 
     def by_text(self, query: str) -> list[Found]:
         """Returns the images nearest to a sentence, the nearest first.
@@ -69,7 +71,7 @@ class Engine:
     def look_at(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
         """Returns an image's embedding f32[E] and its probabilities of concepts f32[C]."""
         model = self.index.model
-        pixels = image_sources.pixels(image, model.config.image_size)
+        pixels = image_sources.pixels(image, model.config.image_size, model.fitting)
         with self._device:
             encoded = model.encode_images_with_concepts(pixels[None], batch_size=1)
         return np.asarray(encoded.embeddings)[0], np.asarray(encoded.concepts)[0]

@@ -2,14 +2,27 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+
+class Normalisation(NamedTuple):
+    """What is made of pixels in [0, 1] before an encoder sees them.
+
+    Attributes:
+      mean: What is taken away from red, green and blue.
+      std: What they are divided by then.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 NUM_ANGLES = 2**14
 """How many angles a random rotation chooses from. Within 90 degrees they lie so close that from one
@@ -36,10 +49,10 @@ class Symmetries(struct.PyTreeNode):
     columns_reversed: jax.Array
 
 
-def normalise(images: jax.Array) -> jax.Array:
-    """Maps uint8[..., 3] to f32[..., 3] with ImageNet's mean and standard deviation."""
+def normalise(images: jax.Array, by: Normalisation = IMAGENET) -> jax.Array:
+    """Maps uint8[..., 3] to f32[..., 3] with a mean and a standard deviation of each colour."""
     scaled = images.astype(jnp.float32) / 255
-    return (scaled - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
+    return (scaled - jnp.array(by.mean)) / jnp.array(by.std)
 
 
 @functools.cache

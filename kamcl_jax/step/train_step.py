@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from kamcl_jax.parallel.mesh import Layout, compiler_options
 from kamcl_jax.step import augmentation, key_queue, momentum, schedule, temperature
+from kamcl_jax.step.augmentation import IMAGENET, Normalisation
 from kamcl_jax.step.encoding import Batch, Encodings, encode
 from kamcl_jax.step.key_queue import PairIds
 from kamcl_jax.step.momentum import Mask
@@ -49,6 +50,7 @@ class StepSettings:
         but for the counts of steps (which the schedules go by) and of skipped updates.
       flips: Whether images are mirrored at random; see `augmentation.random_symmetries`.
       quarter_turns: Whether images are turned at random by multiples of 90 degrees.
+      normalisation: What is made of the pixels' values then.
     """
 
     terms: tuple[LossTerm, ...]
@@ -62,6 +64,7 @@ class StepSettings:
     skip_not_finite: bool = False
     flips: bool = False
     quarter_turns: bool = False
+    normalisation: Normalisation = IMAGENET
 
 
 def make_train_step(
@@ -185,7 +188,7 @@ def augment(key: jax.Array, batch: Batch, settings: StepSettings) -> jax.Array:
     cropped = augmentation.random_rotation_and_crop(
         key, images, settings.image_size, settings.max_rotation, symmetries
     )
-    return augmentation.normalise(cropped)
+    return augmentation.normalise(cropped, settings.normalisation)
 
 
 def update(

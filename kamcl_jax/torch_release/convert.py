@@ -7,7 +7,7 @@ import ml_collections
 
 from kamcl_jax.config import build, checks, fields
 from kamcl_jax.config.build import Experiment
-from kamcl_jax.config.plugins import TOWERS
+from kamcl_jax.config.encoders import TOWERS
 from kamcl_jax.errors import ConfigError, PretrainedError
 from kamcl_jax.parallel import mesh
 from kamcl_jax.runs import folder as run_folder

@@ -53,6 +53,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
         encoders = evaluate.make_encoders(experiment)
         if int(state.step) < _last_step(experiment):
             write_config(experiment, workdir)
+            if hosts.is_first():
+                experiment.data.tokenizer.write(workdir / folder.TOKENIZER)
             _train_epochs(_Run(experiment, workdir, checkpoints, encoders, history), state)
         else:
             hosts.say(

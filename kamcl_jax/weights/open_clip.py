@@ -9,12 +9,15 @@ from kamcl_jax.models.clip.presets import (
 from kamcl_jax.weights.torch_layout import (
     Layout,
     Place,
+    StateDict,
+    Tree,
     batch_norm,
     below,
     convolution,
     layer_norm,
     linear,
     named,
+    to_torch,
 )
 
 IMAGE, TEXT = ("image", "tower"), ("text", "tower")
@@ -38,6 +41,16 @@ def open_clip_layout(preset: Preset) -> Layout:
         tower = _vision_transformer(preset.image)
     layout |= named("visual", below(IMAGE, tower))
     return layout | below(TEXT, _text_tower(preset))
+
+
+def open_clip_tensors(preset: Preset, variables: Tree) -> StateDict:
+    """Returns the tensors of open_clip's state_dict; what it has no place for is left out.
+
+    Args:
+      preset: The published model.
+      variables: Those of `towers.dual_encoder(preset)`, perhaps with concept heads besides.
+    """
+    return to_torch(variables, open_clip_layout(preset))
 
 
 def _text_tower(preset: Preset) -> Layout:

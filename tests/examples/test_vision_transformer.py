@@ -9,7 +9,7 @@ import pytest
 from tiny_model import tiny_config
 
 from examples.vision_transformer import VisionTransformer
-from kamcl_jax.config.plugins import check_encoders, make_model
+from kamcl_jax.config.encoders import check_encoders, make_model
 
 PATCH = 16
 

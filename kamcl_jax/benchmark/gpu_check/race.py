@@ -34,6 +34,7 @@ from kamcl_jax.benchmark.gpu_check.task import Task, changed
 from kamcl_jax.benchmark.gpu_check.training import Training
 from kamcl_jax.benchmark.subject import Subject
 from kamcl_jax.config import build, recipe
+from kamcl_jax.config.encoders import normalisation
 from kamcl_jax.inference import embed
 from kamcl_jax.ranking import metrics
 from kamcl_jax.ranking.scores import Embeddings
@@ -165,7 +166,8 @@ class Ours:
         timed = self._training.subject
         dtype = recipe.compute_dtype(timed.config)
         layout = self._training.steps.layout
-        self._encoders = embed.make_encoders(timed.model, layout, dtype)
+        by = normalisation(timed.config)
+        self._encoders = embed.make_encoders(timed.model, layout, dtype, by)
 
     def train_epoch(self, epoch: int) -> float:
         """See `Runner`."""

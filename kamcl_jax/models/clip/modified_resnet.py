@@ -79,7 +79,7 @@ class PositionPooling(nn.Module):
     def __call__(self, grid: jax.Array) -> jax.Array:
         """Maps [B, H, W, C] to [B, E]."""
         width = grid.shape[-1]
-        tokens = grid.reshape(len(grid), -1, width)
+        tokens = grid.reshape(grid.shape[0], -1, width)
         tokens = jnp.concatenate([tokens.mean(axis=1, keepdims=True), tokens], axis=1)
         tokens += self.param("positions", normal(width**-0.5), tokens.shape[1:])
         attention = Attention(

@@ -143,5 +143,5 @@ def _with_concepts(embedding: jax.Array, num_concepts: int) -> Encoded:
     """Adds what a concept head says (called in a module)."""
     embedding = embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32))
     if not num_concepts:
-        return embedding, jnp.zeros((len(embedding), 0), embedding.dtype)
+        return embedding, jnp.zeros((embedding.shape[0], 0), embedding.dtype)
     return ConceptHead(num_concepts, name="concept_head")(embedding)

@@ -28,7 +28,7 @@ class ClipVisionTransformer(nn.Module):
         init = normal(width**-0.5)
         patches = Patches(width, self.patch, bias=False, name="patches")(images)
         first = self.param("class_embedding", init, (width,)).astype(patches.dtype)
-        first = jnp.broadcast_to(first, (len(patches), 1, width))
+        first = jnp.broadcast_to(first, (patches.shape[0], 1, width))
         tokens = jnp.concatenate([first, patches], axis=1)
         tokens += self.param("positions", init, tokens.shape[1:])
         tokens = self.transformer(layer_norm(epsilon, "norm_before")(tokens))
@@ -63,7 +63,7 @@ class SiglipVisionTransformer(nn.Module):
         blocks = self.transformer
         width = blocks.sizes.width
         query = self.param("query", normal(width**-0.5), (1, 1, width)).astype(tokens.dtype)
-        queries = jnp.broadcast_to(query, (len(tokens), 1, width))
+        queries = jnp.broadcast_to(query, (tokens.shape[0], 1, width))
         attend = Attention(
             blocks.sizes.heads,
             width**-0.5,
@@ -99,4 +99,4 @@ class Patches(nn.Module):
             use_bias=self.bias,
             name="convolution",
         )(images)
-        return grid.reshape(len(grid), -1, self.width)
+        return grid.reshape(grid.shape[0], -1, self.width)

@@ -62,7 +62,7 @@ def real():
     ],
 )
 def test_a_caption_is_its_pieces_between_start_and_end(tiny, caption, pieces):
-    tokens, lengths = tiny.encode([caption])
+    tokens, lengths = tiny.encode([caption], multiple=8)
     assert (tokens.dtype, lengths.dtype) == (np.int32, np.int32)
     ids = [START, *(IDS[piece] for piece in pieces), END]
     assert lengths.tolist() == [len(ids)]
@@ -93,6 +93,22 @@ def test_all_files_of_a_vocabulary_are_one_tokenizer(tiny, tmp_path):
         assert tokenizer.identity == tiny.identity
         for ours, theirs in zip(tokenizer.encode(HOSTILE), tiny.encode(HOSTILE), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_rows_are_as_long_as_the_longest_caption_rounded_up_to_what_fits(tiny):
+    captions = ["pier", "the pier"]
+    whole, lengths = tiny.encode(captions, multiple=8)
+    for multiple, width in [(1, 4), (3, 6), (4, 4), (5, 5), (7, 7), (9, 8)]:
+        tokens, same = tiny.encode(captions, multiple)
+        np.testing.assert_array_equal(tokens, whole[:, :width])
+        np.testing.assert_array_equal(same, lengths)
+    assert tiny.encode([])[0].shape == (0, 0)
+
+
+def test_what_is_written_is_the_same_tokenizer(tiny, tmp_path):
+    tiny.write(tmp_path / "written")
+    found = find_clip_vocabulary(tmp_path / "written")
+    assert ClipTokenizer(open_byte_pairs(found), 8).identity == tiny.identity
 
 
 def test_another_length_or_vocabulary_is_another_tokenizer(tiny, tmp_path):
@@ -130,7 +146,7 @@ def test_other_files_are_refused(tmp_path):
     ],
 )
 def test_tokens_of_clip_itself(real, caption, ids):
-    tokens, [length] = real.encode([caption])
+    tokens, [length] = real.encode([caption], multiple=77)
     assert tokens.shape == (1, 77)
     assert tokens[0, :length].tolist() == [49406, *ids, 49407]
 
@@ -140,7 +156,7 @@ def test_hostile_captions_as_open_clip(real, context_length):
     open_clip = pytest.importorskip("open_clip")
     tokenizer = ClipTokenizer(real.byte_pairs, context_length)
     theirs = open_clip.SimpleTokenizer(context_length=context_length)
-    tokens, lengths = tokenizer.encode(HOSTILE)
+    tokens, lengths = tokenizer.encode(HOSTILE, context_length)
     np.testing.assert_array_equal(tokens, theirs(HOSTILE).numpy())
     needed = [len(theirs.encode(caption)) + 2 for caption in HOSTILE]
     assert lengths.tolist() == [min(length, context_length) for length in needed]

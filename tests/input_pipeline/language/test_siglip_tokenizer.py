@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from input_pipeline.errors import DataError
 from input_pipeline.language.siglip_tokenizer import SiglipTokenizer, open_pieces
+from input_pipeline.language.vocabulary_files import find_siglip_vocabulary
 
 PIECES = ["<pad>", "</s>", "<unk>", "\u2581", "\u2581a", "\u2581pier", "pi", "er", "s", ",", "_"]
 IDS = {piece: index for index, piece in enumerate(PIECES)}
@@ -149,3 +150,15 @@ def test_a_tokenizer_json_as_open_clip_and_as_its_sentencepiece_file(trained, tm
     for file in (tmp_path / "tokenizer.json", trained):
         tokens, _ = SiglipTokenizer(open_pieces(file)).encode(captions)
         np.testing.assert_array_equal(tokens, reference(captions).numpy())
+
+
+def test_what_is_written_is_the_same_tokenizer(tiny, tmp_path):
+    made = SiglipTokenizer(tiny, 8, "lower")
+    made.write(tmp_path / "written")
+    found = find_siglip_vocabulary(tmp_path / "written")
+    assert SiglipTokenizer(open_pieces(found), 8, "lower").identity == made.identity
+
+
+def test_a_row_has_all_places_as_siglip_sees_the_padding(tiny):
+    for multiple in (1, 5, 16):
+        assert SiglipTokenizer(tiny, 8).encode(["a"], multiple)[0].shape == (1, 8)

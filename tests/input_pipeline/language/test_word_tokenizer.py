@@ -1,23 +1,22 @@
 import numpy as np
 
-from input_pipeline.language.concepts import Concepts
-from input_pipeline.language.texts import Texts
 from input_pipeline.language.vocabulary import UNKNOWN, Vocabulary
 from input_pipeline.language.word_tokenizer import WordTokenizer
-from input_pipeline.splits.assembly import caption_arrays
 
 CAPTIONS = ["A pier, two boats and a boat .", "two boats", " .", ""]
 VOCABULARY = Vocabulary(["pier", "boats", "boat", UNKNOWN])
 
 
-def test_tokens_are_those_that_models_are_trained_on():
-    texts = Texts([0], [""], [CAPTIONS])
-    for most, longest in [(0, 7), (3, 3)]:
-        arrays = caption_arrays(texts, VOCABULARY, Concepts([]), most, longest, width=0)
-        tokens, lengths = WordTokenizer(VOCABULARY, most).encode(CAPTIONS)
+def test_a_caption_is_its_words_those_in_front_and_padding():
+    pier, boats, boat, unknown = (VOCABULARY.encode([word])[0] for word in VOCABULARY.words)
+    words = [unknown, pier, unknown, boats, unknown, unknown, boat]
+    rows = [words, [unknown, boats], [unknown], [unknown]]
+    for most, multiple, width in [(0, 1, 7), (3, 1, 3), (3, 16, 16), (0, 4, 8)]:
+        tokens, lengths = WordTokenizer(VOCABULARY, most).encode(CAPTIONS, multiple)
         assert (tokens.dtype, lengths.dtype) == (np.int32, np.int32)
-        np.testing.assert_array_equal(tokens, arrays["tokens"])
-        np.testing.assert_array_equal(lengths, arrays["lengths"])
+        read = [row[: most or None] for row in rows]
+        assert tokens.tolist() == [row + [0] * (width - len(row)) for row in read]
+        assert lengths.tolist() == list(map(len, read))
     assert WordTokenizer(VOCABULARY).encode([])[0].shape == (0, 0)
 
 

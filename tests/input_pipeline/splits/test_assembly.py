@@ -11,6 +11,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.language.concepts import count_words
 from input_pipeline.language.texts import Texts
 from input_pipeline.language.tokens import tokenize
+from input_pipeline.language.word_tokenizer import WordTokenizer
 from input_pipeline.splits import assembly
 from input_pipeline.splits.loading import load_prepared
 from input_pipeline.splits.settings import DataSettings
@@ -95,18 +96,18 @@ def test_labels_of_another_scale_are_prepared_anew(load_small):
 def test_what_is_cut_off_is_not_read_however_wide_the_arrays_are(load_small):
     data = load_small()
     texts = Texts([0, 1], ["", ""], [list(data.test.captions[:2]), list(data.test.captions[2:4])])
-    arrays = partial(assembly.caption_arrays, texts, data.vocabulary, data.concepts, width=40)
-    whole = arrays(max_tokens=0, length=11)
+    whole, _ = WordTokenizer(data.vocabulary).encode(texts.all_captions)
     for max_tokens in (1, 7):
-        cut, wide = (arrays(max_tokens=max_tokens, length=length) for length in (max_tokens, 16))
-        np.testing.assert_array_equal(cut["tokens"], whole["tokens"][:, :max_tokens])
-        np.testing.assert_array_equal(wide["tokens"][:, :max_tokens], cut["tokens"])
-        assert not wide["tokens"][:, max_tokens:].any()
-        np.testing.assert_array_equal(wide["lengths"], cut["lengths"])
+        tokenizer = WordTokenizer(data.vocabulary, max_tokens)
+        cut, wide = (tokenizer.encode(texts.all_captions, multiple) for multiple in (1, 16))
+        np.testing.assert_array_equal(cut[0], whole[:, :max_tokens])
+        np.testing.assert_array_equal(wide[0][:, :max_tokens], cut[0])
+        assert not wide[0][:, max_tokens:].any()
+        np.testing.assert_array_equal(wide[1], cut[1])
+        concepts = assembly.word_concepts(texts, data.concepts, max_tokens, width=40)
         for row, words in enumerate(texts.tokens):
             named = set(data.concepts.columns_of(words[:max_tokens]))
-            assert set(np.flatnonzero(cut["word_concepts"][row])) == named
-        np.testing.assert_array_equal(wide["word_concepts"], cut["word_concepts"])
+            assert set(np.flatnonzero(concepts[row])) == named
     # The arrays of a data set are as wide as its longest caption, once cut.
     assert load_small(max_tokens=4).train.tokens.shape[1] == 4
     assert load_small(max_tokens=500).train.tokens.shape[1] == 11

@@ -221,7 +221,7 @@ def test_what_is_not_known_or_cannot_be_is_told(stored_runs, tmp_path, capsys, m
         rows = [images[0]] * (len(images) // 2)  # of a size that nobody knows
         return embed.Encoded(jnp.stack(rows), jnp.stack(rows))
 
-    monkeypatch.setattr(embed, "encoder_functions", lambda *_: (encode, encode))
+    monkeypatch.setattr(embed, "encoder_functions", lambda *_, **__: (encode, encode))
     workdir = shutil.copytree(stored_runs.one, tmp_path / "run")
     shutil.rmtree(workdir / "report")
     folder = tmp_path / "model"

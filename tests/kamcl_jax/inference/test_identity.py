@@ -6,6 +6,7 @@ import jax
 import pytest
 from tiny_index import changed_config
 
+from input_pipeline.language.word_tokenizer import WordTokenizer
 from kamcl_jax.config.fields import Decides, decides, flatten
 from kamcl_jax.export import model_folder
 from kamcl_jax.inference.identity import identity
@@ -72,11 +73,13 @@ def test_weights_count_for_their_tower(tiny_model):
 
 
 def test_words_count_where_they_are_looked_up(tiny_model):
-    for part, expected in (("vocabulary", CAPTIONS), ("concepts", BOTH)):
-        words = list(getattr(tiny_model, part).words)
-        words[:2] = words[1::-1]
-        changed = dataclasses.replace(getattr(tiny_model, part), words=words)
-        assert differs(tiny_model, dataclasses.replace(tiny_model, **{part: changed})) == expected
+    def swapped(words):
+        return dataclasses.replace(words, words=[*words.words[1::-1], *words.words[2:]])
+
+    tokenizer = WordTokenizer(swapped(tiny_model.vocabulary))
+    assert differs(tiny_model, dataclasses.replace(tiny_model, tokenizer=tokenizer)) == CAPTIONS
+    concepts = swapped(tiny_model.concepts)
+    assert differs(tiny_model, dataclasses.replace(tiny_model, concepts=concepts)) == BOTH
 
 
 def test_an_exported_model_is_the_same_one(tiny_model, tmp_path):
