@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
@@ -69,9 +68,11 @@ def make_optimizer(
     if settings.name == "muon":
         chosen = optimizer.muon(rate, settings.epsilon, settings.weight_decay)
     elif settings.weight_decay:
-        decayed = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
         chosen = optax.adamw(
-            rate, eps=settings.epsilon, weight_decay=settings.weight_decay, mask=decayed
+            rate,
+            eps=settings.epsilon,
+            weight_decay=settings.weight_decay,
+            mask=optimizer.decays,
         )
     else:
         chosen = optax.adam(rate, eps=settings.epsilon)

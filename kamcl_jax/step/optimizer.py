@@ -1,5 +1,6 @@
-"""Muon for the kernels of the encoders, and Adam for everything else."""
+"""Muon for kernels and Adam for the rest, what decays, and rates that fall with depth."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,3 +51,39 @@ def kernel_axes(params: Params) -> Any:
         return _AXES.get(leaf.ndim) if name.endswith("kernel") else None
 
     return jax.tree_util.tree_map_with_path(axes, params)
+
+
+def decays(params: Params) -> Any:
+    """Returns which parameters AdamW's weight decay shrinks: those with two axes or more.
+
+    These are matrices, kernels, positions and embeddings. No bias is among them, nor what a
+    normalisation learns, a gate, a class token, or the scale and bias of the logits. It is the rule
+    that open_clip has for these models; the biases of the GRU's gates, stacked to [3, H], count as
+    a matrix.
+
+    Args:
+      params: The parameters, or what of them trains.
+
+    Returns:
+      A tree of the same structure, of bools.
+    """
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def scaled_by_depth(decay: float, depths: Callable[[Params], Any]) -> optax.GradientTransformation:
+    """Returns what makes the learning rate of a parameter smaller, the deeper it lies.
+
+    It multiplies updates by decay ** depth, so it comes last in a chain: after Adam, which would
+    undo it, and with the weight decay, as a smaller learning rate would (Bao et al. 2022). It has
+    no state.
+
+    Args:
+      decay: In (0, 1]; 1 leaves the updates as they are.
+      depths: It says of the parameters that train how deep each lies, as `depths.from_top` does; it
+        is given the updates, which have the same paths.
+    """
+
+    def scale(updates: optax.Updates, _: Params) -> optax.Updates:
+        return jax.tree.map(lambda update, depth: update * decay**depth, updates, depths(updates))
+
+    return optax.stateless(scale)

@@ -1,11 +1,21 @@
-"""Muon: kernels get updates without a preferred direction, and the rest is Adam's."""
+"""Muon for kernels and Adam for the rest; what decays; updates that get smaller with depth."""
+
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny_clip
+from flax.traverse_util import flatten_dict, unflatten_dict
+from tiny_clip import LENGTHS, TINY
 
+from kamcl_jax.models.clip.depths import from_top
+from kamcl_jax.models.clip.towers import dual_encoder
+from kamcl_jax.models.towers import DualEncoder, ImageEncoder, TextEncoder
 from kamcl_jax.step import optimizer
+from kamcl_jax.step.finetuning import Finetuning, split
 
 RATE, EPSILON = 1e-2, 1e-8
 
@@ -88,3 +98,95 @@ def test_kernels_alone_decay():
     (update,) = of_muon([zeros], weight_decay=0.1, params=params)
     np.testing.assert_allclose(update["kernel"], np.full((2, 3), -0.1 * RATE), rtol=1e-5)
     assert not np.any(update["embedding"])
+
+
+def abstract_params(model, images, tokens):
+    inputs = images, tokens, LENGTHS, np.zeros((3, 5), np.float32)
+    return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), *inputs)["params"]
+
+
+def clips_params(name="clip"):
+    return abstract_params(dual_encoder(TINY[name], 5), *tiny_clip.inputs(TINY[name]))
+
+
+def does_not_decay(name):
+    """The names of open_clip's rule, in this project's words."""
+    return name in ("bias", "scale", "gate", "logit_scale", "logit_bias", "class_embedding")
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_what_decays_are_matrices_kernels_and_embeddings(name):
+    found = flatten_dict(optimizer.decays(clips_params(name)))
+    assert set(found.values()) == {True, False}
+    for path, decays in found.items():
+        assert decays != does_not_decay(path[-1]), path
+    adapters = jax.eval_shape(partial(split, Finetuning("lora")), clips_params(), jax.random.key(0))
+    of_adapters = flatten_dict(optimizer.decays(adapters[0]))
+    assert all(decays for path, decays in of_adapters.items() if path[-1].startswith("lora"))
+
+
+def test_of_the_own_encoders_the_gates_biases_alone_decay_beside_matrices():
+    own = DualEncoder(ImageEncoder(5, 8, width=4), TextEncoder(12, 5, 8, 4, 6), 0.07)
+    images, tokens = jnp.zeros((3, 64, 64, 3)), jnp.ones((3, 4), jnp.int32)
+    params = abstract_params(own, images, tokens)
+    found = flatten_dict(optimizer.decays(params), sep="/")
+    shapes = flatten_dict(params, sep="/")
+    assert found == {path: len(leaf.shape) > 1 for path, leaf in shapes.items()}
+    strange = {path for path in found if found[path] and path.endswith(("bias", "scale"))}
+    assert strange == {"text/skip_thoughts/input_bias"}
+
+
+BY_HAND = {
+    "logit_scale": 1,
+    "image/concept_head/linear/kernel": 1,
+    "image/tower/norm/scale": 1,
+    "image/tower/projection/kernel": 1,
+    "image/tower/transformer/block_1/mlp/up/kernel": 0.5,
+    "text/tower/transformer/block_0/attention/qkv/bias": 0.25,
+    "image/tower/norm_before/bias": 0.125,
+    "image/tower/class_embedding": 0.125,
+    "text/tower/tokens/embedding": 0.125,
+}
+"""Path -> how much of an update is left in towers of two blocks, each block having half."""
+
+
+def halved_by_block(updates):
+    transformation = optimizer.scaled_by_depth(0.5, from_top)
+    state = transformation.init(updates)
+    assert not jax.tree.leaves(state)
+    return jax.jit(lambda updates: transformation.update(updates, state)[0])(updates)
+
+
+def test_updates_get_smaller_with_every_block_below():
+    ones = jax.tree.map(lambda leaf: np.full(leaf.shape, 3, jnp.bfloat16), clips_params())
+    found = flatten_dict(halved_by_block(ones), sep="/")
+    assert found.keys() == flatten_dict(ones, sep="/").keys()
+    for path, factor in BY_HAND.items():
+        assert found[path].dtype == jnp.bfloat16
+        np.testing.assert_array_equal(found[path].astype(np.float32), 3 * factor)
+
+
+@pytest.mark.parametrize("trains", ["heads", "blocks", "lora"])
+def test_a_part_that_trains_gets_the_rates_that_it_has_in_the_whole(trains):
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), clips_params())
+    whole = flatten_dict(halved_by_block(params))
+    trained, _ = split(Finetuning(trains), params, jax.random.key(0))
+    ones = jax.tree.map(np.ones_like, trained)
+    for path, update in flatten_dict(halved_by_block(ones)).items():
+        place = path[:-1] if path[-1].startswith("lora") else path
+        assert set(np.unique(update)) == set(np.unique(whole[place]))
+
+
+def test_a_smaller_update_is_that_of_a_smaller_learning_rate():
+    deep, top = ("image", "transformer", "block_0", "kernel"), ("image", "block_1", "kernel")
+    params = unflatten_dict({path: draw(0, 4, 4) for path in (deep, top)})
+    gradient = jax.tree.map(lambda x: x**3, params)
+    scaled = optax.chain(
+        optax.adamw(RATE, weight_decay=0.3, mask=optimizer.decays),
+        optimizer.scaled_by_depth(0.5, from_top),
+    )
+    found = steps(scaled, params, [gradient] * 2)
+    for path, factor in ((deep, 0.25), (top, 0.5)):
+        expected = steps(optax.adamw(factor * RATE, weight_decay=0.3), params, [gradient] * 2)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(flatten_dict(a)[path], flatten_dict(b)[path], rtol=1e-5)
