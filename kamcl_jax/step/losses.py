@@ -1,4 +1,4 @@
-"""KAMCL's three losses: arrays in, scalars out. `objective` says what they are given."""
+"""KAMCL's three losses and SigLIP's: arrays in, scalars out. `objective` gives them theirs."""
 
 from typing import NamedTuple
 
@@ -140,6 +140,25 @@ def concept_shares(labels: jax.Array, share: float, sharpness: float = 10.0) -> 
     directions = labels / jnp.maximum(lengths, jnp.finfo(labels.dtype).tiny)
     alike = jax.nn.softmax(sharpness * (directions @ directions.T), axis=1)
     return share * jnp.where(jnp.eye(len(labels), dtype=bool), 0, alike)
+
+
+def pairwise_sigmoid(
+    logits: jax.Array, positives: jax.Array, left_out: jax.Array | None = None
+) -> jax.Array:
+    """The sigmoid loss (Zhai et al. 2023): whether two belong together, asked of each pair alone.
+
+    Args:
+      logits: f32[B, B], the cosine of image i and caption j over a temperature, plus a bias.
+      positives: bool[B, B], the pairs that belong together.
+      left_out: bool[B, B], the pairs that are not asked about. None leaves out none.
+
+    Returns:
+      f32[], the sum of the binary cross-entropies over all pairs, divided by B as in the paper.
+    """
+    costs = jax.nn.softplus(jnp.where(positives, -logits, logits))
+    if left_out is not None:
+        costs = jnp.where(left_out, 0, costs)
+    return costs.sum() / len(logits)
 
 
 def concept_alignment(probabilities: jax.Array, labels: jax.Array) -> jax.Array:

@@ -34,9 +34,11 @@ class Comparison(struct.PyTreeNode):
       image_logits: Query images against their text key and the negatives.
       text_logits: Query captions against their image key and the negatives.
       same_pairs: bool[B, B], which other pairs of the batch are of the same image or text, and so
-        no negatives of each other in the triplet loss; None where they all are.
+        no negatives of each other in the triplet and sigmoid losses; None where they all are.
       false_negatives: Which keys are of a query's image or text, and so no negatives of it; None
         where they all are.
+      bias: f32[], what the sigmoid loss adds to similarities over the temperature; None adds
+        nothing.
     """
 
     queries: Encodings
@@ -49,6 +51,7 @@ class Comparison(struct.PyTreeNode):
     text_logits: Logits
     same_pairs: jax.Array | None = None
     false_negatives: Sides | None = None
+    bias: float | jax.Array | None = None
 
 
 class LossTerm(NamedTuple):
@@ -77,6 +80,7 @@ class ContrastSettings(NamedTuple):
         as well, which are no negatives then; 'concepts', for the negatives of the batch alone, at
         those whose images have similar concepts.
       concept_share: How much of a target lies on similar concepts, see `losses.concept_shares`.
+      bias: That of `Comparison`.
     """
 
     temperature: float | jax.Array
@@ -85,6 +89,7 @@ class ContrastSettings(NamedTuple):
     mask_unfilled: bool = False
     positives: str = "own"
     concept_share: float = 0.0
+    bias: float | jax.Array | None = None
 
     @property
     def from_queue(self) -> bool:
@@ -178,6 +183,7 @@ def compare(
         text_logits=logits(queries.text, keys.image, image_queue.keys, lambda m: m.of_texts),
         same_pairs=same_pairs,
         false_negatives=same,
+        bias=settings.bias,
     )
 
 
@@ -233,6 +239,15 @@ def batch_contrastive(compared: Comparison) -> jax.Array:
     match = jnp.diagonal(cosine) / compared.temperature
     of_images = jnp.where(left_out, -jnp.inf, cosine / compared.temperature)
     return losses.info_nce(Logits(match, of_images)) + losses.info_nce(Logits(match, of_images.T))
+
+
+def pairwise_sigmoid(compared: Comparison) -> jax.Array:
+    """SigLIP's loss of the batch's queries among themselves -> f32[], see `losses`."""
+    logits = compared.cosine / compared.temperature
+    if compared.bias is not None:
+        logits += compared.bias
+    own = jnp.eye(len(logits), dtype=bool)
+    return losses.pairwise_sigmoid(logits, own, compared.same_pairs)
 
 
 def alignment(compared: Comparison) -> jax.Array:

@@ -1,11 +1,14 @@
-"""A temperature that is learnt with the encoders, as CLIP does (Radford et al. 2021)."""
+"""A temperature and a bias of similarities that are learnt with the encoders.
+
+CLIP learns the one (Radford et al. 2021), SigLIP both (Zhai et al. 2023).
+"""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from kamcl_jax.models.towers import LOGIT_SCALE
+from kamcl_jax.models.towers import LOGIT_BIAS, LOGIT_SCALE
 
 LARGEST_SCALE = 100.0
 """The scale that CLIP lets similarities grow to: a temperature of 0.01."""
@@ -16,6 +19,11 @@ def learned(params: Any) -> jax.Array | None:
     if LOGIT_SCALE not in params:
         return None
     return jnp.exp(-params[LOGIT_SCALE])
+
+
+def learned_bias(params: Any) -> jax.Array | None:
+    """Returns the bias f32[] of the sigmoid loss that parameters hold, or None."""
+    return params.get(LOGIT_BIAS)
 
 
 def clamped(params: Any) -> Any:

@@ -143,13 +143,15 @@ def train_step(
 
     def loss_of(params):
         queries, batch_stats = encode_batch(params, state.batch_stats, batch, query_dropout)
-        learned = temperature.learned(params)
-        contrast = settings.contrast
+        learned, bias = temperature.learned(params), temperature.learned_bias(params)
+        contrast = settings.contrast._replace(bias=bias)
         contrast = contrast if learned is None else contrast._replace(temperature=learned)
         compared = compare(queries, keys, batch, *queues, state.step, contrast, layout)
         metrics = weighted_sum(settings.terms, compared)
         if learned is not None:
             metrics["temperature"] = learned
+        if bias is not None:
+            metrics["bias"] = bias
         return metrics["loss"], (metrics, compared, batch_stats)
 
     gradients, (metrics, compared, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)

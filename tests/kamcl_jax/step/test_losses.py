@@ -135,6 +135,33 @@ def test_only_queries_get_a_gradient_of_the_logits():
     assert not np.any(gradients[2])
 
 
+def of_pairs(logits, positives, left_out):
+    """The paper's formula, pair by pair: -log 1 / (1 + exp(-z x)) with z = 1 or -1, over B."""
+    signs = np.where(positives, 1, -1)
+    return np.sum(np.log1p(np.exp(-signs * logits))[~left_out]) / len(logits)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+@pytest.mark.parametrize("leaves_out", [False, True])
+def test_pairwise_sigmoid_is_the_formula_of_the_paper(size, leaves_out):
+    logits = GENERATOR.normal(scale=5, size=(size, size))
+    own = np.eye(size, dtype=bool)
+    left_out = (GENERATOR.random((size, size)) < 0.3) & ~own & leaves_out
+    expected = of_pairs(logits, own, left_out)
+    inputs = np.float32(logits), own, left_out if leaves_out else None
+    value, gradient = jax.jit(jax.value_and_grad(losses.pairwise_sigmoid))(*inputs)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    slopes = (1 / (1 + np.exp(-logits)) - own) * ~left_out / size
+    np.testing.assert_allclose(gradient, slopes, rtol=1e-4, atol=1e-7)
+
+
+def test_pairwise_sigmoid_and_its_gradient_stay_finite_for_large_logits():
+    logits, own = np.float32([[-300, 300], [1e30, -1e30]]), np.eye(2, dtype=bool)
+    value, gradient = jax.value_and_grad(losses.pairwise_sigmoid)(logits, own)
+    np.testing.assert_allclose(value, (300 + 300 + 1e30 + 1e30) / 2, rtol=1e-5)
+    np.testing.assert_array_equal(gradient, np.float32([[-0.5, 0.5], [0.5, -0.5]]))
+
+
 def test_concept_alignment_equals_binary_cross_entropy():
     p, y = GENERATOR.uniform(0.01, 0.99, (2, 4, 5)).astype(np.float32)
     expected = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
@@ -148,7 +175,7 @@ def test_concept_alignment_and_gradient_stay_finite_at_the_ends():
     assert np.all(np.isfinite(gradient))
 
 
-@pytest.mark.parametrize("loss", ["triplet", "info_nce", "alignment"])
+@pytest.mark.parametrize("loss", ["triplet", "info_nce", "alignment", "sigmoid"])
 def test_gradients_agree_with_finite_differences(loss):
     # Steps of 0.05, and a margin between them: no kink of the triplet loss is near.
     x = (0.1 + 0.05 * GENERATOR.permutation(16).reshape(4, 4)).astype(np.float32)
@@ -157,6 +184,7 @@ def test_gradients_agree_with_finite_differences(loss):
         "triplet": lambda x: losses.hard_triplet(x, 0.225),
         "info_nce": lambda x: losses.info_nce(losses.Logits(x[:, 0], x[:, 1:])),
         "alignment": lambda x: losses.concept_alignment(x, labels),
+        "sigmoid": lambda x: losses.pairwise_sigmoid(x, np.eye(4, dtype=bool)),
     }[loss]
     direction = GENERATOR.normal(size=x.shape).astype(np.float32)
     slope = float((jax.grad(function)(x) * direction).sum())

@@ -9,6 +9,7 @@ import pytest
 from pair_ids import draw_ids, loop_of_left_out
 
 from kamcl_jax.benchmark.step_parts import random_encodings
+from kamcl_jax.models import layers
 from kamcl_jax.parallel.mesh import Layout, make_mesh
 from kamcl_jax.step import key_queue, objective
 from kamcl_jax.step.key_queue import IMAGE_ID, TEXT_ID, UNKNOWN, KeyQueue, PairIds
@@ -191,6 +192,65 @@ def test_the_queries_of_a_batch_are_compared_with_each_other(settings, masks):
     gradient = jax.grad(loss)(QUERIES)
     assert np.all(np.abs(gradient.image).sum(1) > 0)
     assert np.all(np.abs(gradient.text).sum(1) > 0)
+
+
+def plain_sigmoid(queries, temperature, bias, left_out):
+    """The sigmoid loss as a sum over all pairs that are left, of the library's log-sigmoid."""
+    total, (image, text) = 0.0, (queries.image, queries.text)
+    for i in range(len(image)):
+        for j in range(len(text)):
+            if i == j or not left_out[i][j]:
+                logit = jnp.dot(image[i], text[j]) / temperature + bias
+                total -= jax.nn.log_sigmoid(logit if i == j else -logit)
+    return total / len(image)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize(
+    ("size", "dtype", "tolerance"),
+    [(1, jnp.float32, 1e-5), (6, jnp.float32, 1e-5), (6, jnp.bfloat16, 2e-2)],
+)
+def test_the_sigmoid_loss_and_its_gradient_are_those_of_a_plain_twin(
+    settings, size, dtype, tolerance, masks
+):
+    drawn = random_encodings(0, size, WIDTH, 3)
+    ids = jax.tree.map(lambda x: x[:size], IDS)
+    batch = {IMAGE_ID: ids.image, TEXT_ID: ids.text}
+    keys = jax.tree.map(lambda x: x[:size], KEYS)
+    left_out = loop_of_left_out(ids, ids) if masks else np.zeros((size, size), bool)
+
+    def units(queries):
+        return jax.tree.map(lambda x: layers.l2_normalise(x.astype(dtype)), queries)
+
+    def ours(queries, temperature, bias):
+        contrast = settings._replace(temperature=temperature, bias=bias, mask_false_negatives=masks)
+        compared = objective.compare(
+            units(queries), keys, batch, IMAGES, TEXTS, jnp.int32(0), contrast
+        )
+        return objective.pairwise_sigmoid(compared)
+
+    def twin(queries, temperature, bias):
+        return plain_sigmoid(units(queries), temperature, bias, left_out)
+
+    found, expected = (
+        jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(drawn, 0.1, -3.0)
+        for loss in (ours, twin)
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance),
+        found,
+        expected,
+    )
+
+
+def test_the_sigmoid_loss_without_a_bias_adds_none(settings):
+    def loss(bias):
+        contrast = settings._replace(bias=bias)
+        return objective.pairwise_sigmoid(
+            objective.compare(QUERIES, KEYS, {}, IMAGES, TEXTS, jnp.int32(0), contrast)
+        )
+
+    assert loss(None) == loss(0.0) != loss(-10.0)
 
 
 @pytest.mark.parametrize("negatives", ["queue", "batch"])

@@ -1,4 +1,4 @@
-"""The temperature that is learnt: where it starts, where its gradient goes, where it ends."""
+"""What the logits learn, their temperature and bias: start, gradient and bounds."""
 
 import dataclasses
 from functools import partial
@@ -11,8 +11,9 @@ import pytest
 from linear_towers import Towers, create_state, dual_encoder
 
 from kamcl_jax.benchmark.step_parts import random_encodings
-from kamcl_jax.models.towers import LOGIT_SCALE
-from kamcl_jax.step import losses, temperature
+from kamcl_jax.models.towers import LOGIT_BIAS, LOGIT_SCALE
+from kamcl_jax.step import losses, objective, temperature
+from kamcl_jax.step.objective import LossTerm
 from kamcl_jax.step.train_step import train_step
 
 
@@ -88,3 +89,24 @@ def test_its_gradient_is_finite_where_keys_are_left_out(negatives):
 def test_the_scale_stops_at_a_hundred_as_clips_does(stepped):
     state, _ = stepped(7.0)  # above log(100), as a large step might leave it
     np.testing.assert_allclose(jnp.exp(state.params[LOGIT_SCALE]), 100, rtol=1e-5)
+
+
+def test_the_bias_is_learnt_by_the_sigmoid_loss(tiny):
+    terms = (*tiny.settings.terms, LossTerm("sigmoid", objective.pairwise_sigmoid, 1.0))
+    settings = dataclasses.replace(tiny.settings, terms=terms)
+    batch, rate, h = tiny.batch(), 1.0, 3e-2
+
+    @jax.jit
+    def step(bias):
+        state = with_scale(create_state(optax.sgd(rate)), 1.0)
+        params = {**state.params, LOGIT_BIAS: bias}
+        state = state.replace(params=params, key_params=params)
+        return train_step(state, batch, Towers(), optax.sgd(rate), settings)
+
+    bias = jnp.float32(-1)
+    state, metrics = step(bias)
+    assert metrics["bias"] == temperature.learned_bias({LOGIT_BIAS: bias}) == bias
+    moved = (bias - state.params[LOGIT_BIAS]) / rate
+    up, down = (step(bias + d)[1]["sigmoid"] for d in (h, -h))
+    np.testing.assert_allclose(moved, (up - down) / (2 * h), rtol=2e-2)
+    assert temperature.learned_bias({}) is None
