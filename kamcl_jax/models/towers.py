@@ -24,9 +24,17 @@ class ConceptHead(nn.Module):
     learned linear map.
 
     It computes in float32 at least, as the normalisation, the softmax and the losses after it do.
+
+    Attributes:
+      num_concepts: N.
+      gated: Whether what is added is multiplied by a learnt number that starts at 0, so that an
+        embedding of pretrained weights is at first what it was.
+      added: Whether anything is added at all; if not, the latent vector is returned as it is.
     """
 
     num_concepts: int
+    gated: bool = False
+    added: bool = True
 
     @nn.compact
     def __call__(self, latent: jax.Array) -> Encoded:
@@ -35,12 +43,16 @@ class ConceptHead(nn.Module):
         latent = latent.astype(jnp.promote_types(latent.dtype, jnp.float32))
         logits = layers.dense(self.num_concepts, width, "linear")(latent)
         concept = jax.nn.sigmoid(logits)
+        if not self.added:
+            return latent, concept
         if self.num_concepts <= width:
             added = jnp.pad(concept, ((0, 0), (0, width - self.num_concepts)))
         else:
             kernel_init = layers.linear_init
             narrow = nn.Dense(width, use_bias=False, kernel_init=kernel_init, name="to_embedding")
             added = narrow(concept)
+        if self.gated:
+            added *= self.param("gate", nn.initializers.zeros, ())
         return latent + added, concept
 
 

@@ -1,7 +1,7 @@
 """The towers of a preset, and what makes KAMCL's encoders of them."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,15 @@ from kamcl_jax.models.towers import ConceptHead, DualEncoder, Encoded
 
 EPSILONS = {"clip": 1e-5, "siglip": 1e-6}
 """Family -> the epsilon of its layer normalisations."""
+
+
+Concepts = Literal["gated", "added", "beside"]
+"""What becomes of the concepts that an encoder predicts.
+
+'gated' adds them to the embedding, times a learnt number that starts at 0: pretrained embeddings
+are at first what they were. 'added' adds them as they are, as the paper does. 'beside' leaves the
+embedding alone.
+"""
 
 
 def image_tower(
@@ -52,6 +61,8 @@ def dual_encoder(
     preset: Preset,
     num_concepts: int = 0,
     *,
+    concepts: Concepts = "gated",
+    with_bias: bool = False,
     rematerialise: bool = False,
     implementation: Implementation = None,
 ) -> DualEncoder:
@@ -60,15 +71,19 @@ def dual_encoder(
     Args:
       preset: The published model.
       num_concepts: The concepts that both encoders predict; 0 leaves the embeddings as published.
+      concepts: What becomes of them.
+      with_bias: Whether a CLIP has a bias of the logits, too, for the sigmoid loss; it starts at
+        -10, as that of a SigLIP, which always has one.
       rematerialise: Whether the backward pass computes each block again.
       implementation: That of `transformer.Attention`.
     """
     options: Any = {"rematerialise": rematerialise, "implementation": implementation}
+    siglip = preset.family == "siglip"
     return DualEncoder(
-        ClipImageEncoder(image_tower(preset, **options), num_concepts),
-        ClipTextEncoder(text_tower(preset, **options), num_concepts),
-        initial_temperature=0.1 if preset.family == "siglip" else 0.07,
-        initial_bias=-10.0 if preset.family == "siglip" else None,
+        ClipImageEncoder(image_tower(preset, **options), num_concepts, concepts),
+        ClipTextEncoder(text_tower(preset, **options), num_concepts, concepts),
+        initial_temperature=0.1 if siglip else 0.07,
+        initial_bias=-10.0 if siglip or with_bias else None,
     )
 
 
@@ -108,15 +123,17 @@ class ClipImageEncoder(nn.Module):
     Attributes:
       tower: From `image_tower`.
       num_concepts: N; with 0 the embedding is the tower's own.
+      concepts: What becomes of them.
     """
 
     tower: nn.Module
     num_concepts: int = 0
+    concepts: Concepts = "gated"
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Encoded:
         """Maps [B, S, S, 3], normalised by the preset, to (embedding [B, E], concepts [B, N])."""
-        return _with_concepts(self.tower(images, train=train), self.num_concepts)
+        return _with_concepts(self.tower(images, train=train), self.num_concepts, self.concepts)
 
 
 class ClipTextEncoder(nn.Module):
@@ -125,10 +142,12 @@ class ClipTextEncoder(nn.Module):
     Attributes:
       tower: From `text_tower`.
       num_concepts: N; with 0 the embedding is the tower's own.
+      concepts: What becomes of them.
     """
 
     tower: nn.Module
     num_concepts: int = 0
+    concepts: Concepts = "gated"
 
     @nn.compact
     def __call__(
@@ -136,12 +155,13 @@ class ClipTextEncoder(nn.Module):
     ) -> Encoded:
         """Maps i32[B, T] to (embedding [B, E], concepts [B, N]); nothing else matters."""
         del lengths, word_concepts, train  # the tower finds a text's end and its words itself
-        return _with_concepts(self.tower(tokens), self.num_concepts)
+        return _with_concepts(self.tower(tokens), self.num_concepts, self.concepts)
 
 
-def _with_concepts(embedding: jax.Array, num_concepts: int) -> Encoded:
+def _with_concepts(embedding: jax.Array, num_concepts: int, concepts: Concepts) -> Encoded:
     """Adds what a concept head says (called in a module)."""
     embedding = embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32))
     if not num_concepts:
         return embedding, jnp.zeros((embedding.shape[0], 0), embedding.dtype)
-    return ConceptHead(num_concepts, name="concept_head")(embedding)
+    head = ConceptHead(num_concepts, concepts == "gated", concepts != "beside", name="concept_head")
+    return head(embedding)

@@ -92,6 +92,38 @@ def test_hybrid_is_latent_plus_concepts_for_any_number_of_them(num_concepts):
     np.testing.assert_allclose(hybrid - latent, added, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_concepts", [3, 11])
+def test_a_gate_leaves_the_latent_vector_as_it_is_until_it_opens(num_concepts):
+    latent = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    plain, gated = ConceptHead(num_concepts), ConceptHead(num_concepts, gated=True)
+    params = gated.init(jax.random.key(0), latent)["params"]
+    ungated = {name: leaf for name, leaf in params.items() if name != "gate"}
+    expected, expected_concepts = plain.apply({"params": ungated}, latent)
+
+    @jax.jit
+    def run(gate):
+        return gated.apply({"params": {**params, "gate": gate}}, latent)
+
+    hybrid, concepts = run(params["gate"])
+    np.testing.assert_array_equal(hybrid, latent)
+    np.testing.assert_allclose(concepts, expected_concepts, rtol=1e-6)
+    for gate in (1.0, -0.5):
+        added = gate * (expected - latent)
+        np.testing.assert_allclose(run(gate)[0], latent + added, rtol=1e-5, atol=1e-6)
+    slope = jax.grad(lambda gate: run(gate)[0].sum())(0.0)
+    np.testing.assert_allclose(slope, (expected - latent).sum(), rtol=1e-4)
+
+
+def test_concepts_that_are_not_added_leave_the_latent_vector_alone():
+    latent = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    head = ConceptHead(11, gated=True, added=False)
+    (hybrid, concepts), variables = head.init_with_output(jax.random.key(0), latent)
+    np.testing.assert_array_equal(hybrid, latent)
+    assert set(variables["params"]) == {"linear"}
+    _, expected = ConceptHead(11).apply(ConceptHead(11).init(jax.random.key(0), latent), latent)
+    np.testing.assert_array_equal(concepts, expected)
+
+
 @pytest.mark.parametrize(("size", "depth"), [(64, 18), (75, 18), (96, 50)])
 def test_image_encoder_takes_any_size_and_depth(size, depth):
     encoder = ImageEncoder(num_concepts=5, embedding_size=8, depth=depth, width=4)

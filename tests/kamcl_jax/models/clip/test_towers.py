@@ -1,5 +1,6 @@
 """The towers as encoders of KAMCL: padding, concepts and the parameters of the logits."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -52,9 +53,10 @@ def test_clips_texts_may_be_cut_behind_the_longest():
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_encoders_predict_concepts_if_asked_to(name):
+@pytest.mark.parametrize("concepts", ["gated", "added", "beside"])
+def test_encoders_predict_concepts_if_asked_to(name, concepts):
     preset = TINY[name]
-    model = dual_encoder(preset, num_concepts=5)
+    model = dual_encoder(preset, num_concepts=5, concepts=concepts)
     images, tokens = tiny_clip.inputs(preset)
 
     def run():
@@ -62,9 +64,42 @@ def test_encoders_predict_concepts_if_asked_to(name):
         return model.init_with_output(jax.random.key(0), *inputs, train=False)
 
     outputs, variables = jax.eval_shape(run)
-    for embedding, concepts in outputs:
+    for embedding, predicted in outputs:
         assert embedding.shape == (3, preset.embedding_size)
-        assert concepts.shape == (3, 5)
+        assert predicted.shape == (3, 5)
     of_logits = {name for name in variables["params"] if name.startswith("logit")}
     siglip = preset.family == "siglip"
     assert of_logits == ({"logit_scale", "logit_bias"} if siglip else {"logit_scale"})
+    gate = {"gate"} if concepts == "gated" else set()
+    for tower in ("image", "text"):
+        assert set(variables["params"][tower]["concept_head"]) == {"linear"} | gate
+
+
+def test_predicted_concepts_leave_published_embeddings_as_they_are_unless_they_are_added():
+    preset = TINY["clip"]
+    variables = tiny_clip.variables(preset)
+    _, tokens = tiny_clip.inputs(preset)
+    none, words = np.zeros((3, 0), np.float32), np.zeros((3, 5), np.float32)
+
+    @partial(jax.jit, static_argnums=0)
+    def encode(model, tree, words):
+        return model.apply(tree, tokens, LENGTHS, words, method="encode_texts")[0]
+
+    published = encode(dual_encoder(preset), variables, none)
+    head = {"linear": {"kernel": np.ones((8, 5), np.float32), "bias": np.ones(5, np.float32)}}
+    for concepts, same in (("gated", True), ("beside", True), ("added", False)):
+        gate = {"gate": np.float32(0)} if concepts == "gated" else {}
+        text = {**variables["params"]["text"], "concept_head": head | gate}
+        tree = {**variables, "params": {**variables["params"], "text": text}}
+        found = encode(dual_encoder(preset, 5, concepts=concepts), tree, words)
+        assert np.allclose(found, published, rtol=1e-6, atol=1e-6) == same
+
+
+def test_a_clip_has_a_bias_of_the_logits_if_it_is_asked_for():
+    model = dual_encoder(TINY["clip"], with_bias=True)
+    inputs = *tiny_clip.inputs(TINY["clip"]), LENGTHS, np.zeros((3, 0), np.float32)
+    params = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), *inputs)["params"]
+    assert set(params) == {"image", "text", "logit_scale", "logit_bias"}
+    siglip = dual_encoder(TINY["siglip"])
+    assert model.initial_bias == siglip.initial_bias == -10
+    assert model == dataclasses.replace(dual_encoder(TINY["clip"]), initial_bias=-10.0)
