@@ -1,7 +1,7 @@
 """Builds what a config describes: here and in `data` its fields become arguments."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from kamcl_jax.errors import ConfigError
 from kamcl_jax.models.towers import DualEncoder
 from kamcl_jax.parallel import hosts
 from kamcl_jax.parallel.mesh import Layout, make_mesh
-from kamcl_jax.step import state
+from kamcl_jax.step import finetuning, state
 from kamcl_jax.step.augmentation import SAYS_DIRECTION
 from kamcl_jax.step.key_queue import IMAGE_ID, TEXT_ID
 from kamcl_jax.step.state import TrainState, state_layout
@@ -65,11 +65,17 @@ class Experiment:
 
     def initial_state(self) -> TrainState:
         """Returns the state at step 0, where the layout places it."""
-        make = partial(make_state, self.config, self.model, self.optimizer, self.data.num_concepts)
-        state = starting_weights.starting_state(
-            self.config, run_once(make, self.layout.state), self.data.vocabulary.words
+        state = initial_state(
+            self.config, self.data.vocabulary.words, self.data.num_concepts, self.layout.state
         )
         return jax.device_put(state, self.layout.state)
+
+    def frozen(self) -> Any:
+        """Returns the parameters that do not train, where the layout places them; {} without any.
+
+        They are those of the initial state, and no checkpoint holds them.
+        """
+        return self.initial_state().frozen if self.abstract_state.frozen else {}
 
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the shapes and dtypes of a training batch."""
@@ -245,7 +251,25 @@ def make_state(
         queue_length=config.queue_length,
         momentum_mask=recipe.momentum_mask(config),
         queue_ids=recipe.queue_ids(config),
+        finetuning=recipe.finetuning(config),
     )
+
+
+def initial_state(
+    config: ml_collections.ConfigDict, words: Sequence[str], num_concepts: int, places: Any = None
+) -> TrainState:
+    """Returns the state at step 0, with the published weights that the config names.
+
+    Args:
+      config: The config.
+      words: Those of the vocabulary.
+      num_concepts: The concepts that the data set really has.
+      places: The shardings of the random weights; None leaves them to JAX.
+    """
+    model = make_model(config, len(words) + 1, num_concepts)
+    optimizer = recipe.make_optimizer(config, steps_per_epoch=1)
+    random = run_once(partial(make_state, config, model, optimizer, num_concepts), places)
+    return starting_weights.starting_state(config, random, words, recipe.finetuning(config))
 
 
 def retrieving_fields(config: ml_collections.ConfigDict) -> dict[str, str]:
@@ -260,7 +284,27 @@ def retrieving_fields(config: ml_collections.ConfigDict) -> dict[str, str]:
 def retrieving_variables(config: ml_collections.ConfigDict, state: TrainState) -> dict[str, Any]:
     """Returns the variables that retrieve, see `retrieving_fields`, as `apply` takes them."""
     fields = retrieving_fields(config)
-    return {collection: getattr(state, field) for collection, field in fields.items()}
+    trained = {collection: getattr(state, field) for collection, field in fields.items()}
+    return whole_variables(config, trained, state.frozen)
+
+
+def source_of_frozen(config: ml_collections.ConfigDict) -> str:
+    """Returns in a few words where the parameters that do not train come from."""
+    return config.encoders.pretrained or f"config.seed={config.seed}"
+
+
+def whole_variables(
+    config: ml_collections.ConfigDict, trained: dict[str, Any], frozen: Any
+) -> dict[str, Any]:
+    """Returns variables as `apply` takes them.
+
+    Args:
+      config: It says what trains.
+      trained: Of the `params` those that train, and the `batch_stats`.
+      frozen: The parameters that do not train.
+    """
+    params = finetuning.whole(recipe.finetuning(config), trained["params"], frozen)
+    return {**trained, "params": params}
 
 
 def run_once(make: Callable[[], TrainState], places: Any) -> TrainState:

@@ -25,7 +25,7 @@ from kamcl_jax.config.fields import default_config, flatten
 from kamcl_jax.config.plugins import first_line, import_named
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.models.clip import towers
-from kamcl_jax.models.clip.presets import Preset, preset
+from kamcl_jax.models.clip.presets import Preset, VisionTransformerSizes, preset
 from kamcl_jax.models.towers import DualEncoder, ImageEncoder, TextEncoder
 from kamcl_jax.parallel.mesh import runs_triton
 from kamcl_jax.step.augmentation import IMAGENET, Normalisation
@@ -179,6 +179,8 @@ def make_model(
         return towers.dual_encoder(
             model,
             num_concepts,
+            concepts="gated" if config.encoders.hybrid else "beside",
+            with_bias=config.loss.sigmoid_weight > 0,
             rematerialise=image.rematerialise,
         )
     kernel = image.pooling_kernel
@@ -207,8 +209,12 @@ def make_model(
             caption_padding=config.caption_padding,
             pooling_kernel=kernel,
         )
-    initial = config.temperature if config.learn_temperature else None
-    return DualEncoder(image_encoder, text_encoder, initial)
+    return DualEncoder(
+        image_encoder,
+        text_encoder,
+        initial_temperature=config.temperature if config.learn_temperature else None,
+        initial_bias=towers.INITIAL_BIAS if config.loss.sigmoid_weight else None,
+    )
 
 
 def _make_other(config: ml_collections.ConfigDict, tower: str, sizes: dict[str, int]) -> nn.Module:
@@ -280,6 +286,13 @@ def _check_preset(config: ml_collections.ConfigDict, leaves: Mapping[str, Any]) 
                 f"config.{field} is {leaves[field]}; the model of config.encoders.preset={name!r} "
                 f"has {getattr(model, field)}"
             )
+
+    fine_tunes = config.finetuning.trains != "all" or config.finetuning.layer_decay != 1
+    if fine_tunes and not isinstance(model.image, VisionTransformerSizes):
+        raise ConfigError(
+            f"config.encoders.preset={name!r} has an image tower without blocks, which can only be "
+            "trained as a whole: config.finetuning.trains='all' and layer_decay=1"
+        )
 
 
 def _check_tower(config: ml_collections.ConfigDict, tower: str, leaves: Mapping[str, Any]) -> None:

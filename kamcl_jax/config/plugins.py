@@ -26,7 +26,15 @@ from kamcl_jax.step.objective import Comparison, LossTerm
 
 RESERVED_METRICS = frozenset(
     {"step", "epoch", "loss", "triplet", "contrastive", "batch_contrastive", "alignment"}
-    | {"alignment_weight", "false_negatives", "gradient_norm", "images_per_second", "skipped"}
+    | {
+        "sigmoid",
+        "bias",
+        "alignment_weight",
+        "false_negatives",
+        "gradient_norm",
+        "images_per_second",
+        "skipped",
+    }
     | {"temperature"}
 )
 """The names of other metrics, which a loss of your own cannot have."""

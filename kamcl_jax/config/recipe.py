@@ -9,7 +9,9 @@ from jax.typing import DTypeLike
 
 from kamcl_jax.config import encoders
 from kamcl_jax.config.plugins import extra_terms
+from kamcl_jax.models.clip import depths
 from kamcl_jax.step import objective, optimizer, schedule
+from kamcl_jax.step.finetuning import Finetuning
 from kamcl_jax.step.momentum import Mask
 from kamcl_jax.step.objective import ContrastSettings, LossTerm
 from kamcl_jax.step.train_step import StepSettings
@@ -45,12 +47,15 @@ def loss_terms(config: ml_collections.ConfigDict, steps_per_epoch: int) -> tuple
         ramp_epochs=config.schedule.alignment_ramp_epochs,
     )
     triplet = partial(objective.triplet, margin=loss.margin, reduction=loss.triplet_reduction)
-    in_batch = LossTerm("batch_contrastive", objective.batch_contrastive, loss.batch_weight)
+    optional = (
+        LossTerm("batch_contrastive", objective.batch_contrastive, loss.batch_weight),
+        LossTerm("sigmoid", objective.pairwise_sigmoid, loss.sigmoid_weight),
+    )
     return (
         LossTerm("triplet", triplet, loss.triplet_weight),
         LossTerm("contrastive", objective.contrastive, loss.contrastive_weight),
         LossTerm("alignment", objective.alignment, alignment_weight),
-        *([in_batch] if loss.batch_weight else []),
+        *(term for term in optional if term.weight),
         *extra_terms(config),
     )
 
@@ -76,9 +81,12 @@ def make_optimizer(
         )
     else:
         chosen = optax.adam(rate, eps=settings.epsilon)
+    parts = [chosen]
     if settings.clip_norm:
-        return optax.chain(optax.clip_by_global_norm(settings.clip_norm), chosen)
-    return chosen
+        parts.insert(0, optax.clip_by_global_norm(settings.clip_norm))
+    if config.finetuning.layer_decay != 1:
+        parts.append(optimizer.scaled_by_depth(config.finetuning.layer_decay, depths.from_top))
+    return optax.chain(*parts) if len(parts) > 1 else chosen
 
 
 def learning_rate(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule:
@@ -103,6 +111,18 @@ def momentum_mask(config: ml_collections.ConfigDict) -> Mask | None:
     return release_momentum_mask if config.momentum_coverage == "release" else None
 
 
+def finetuning(config: ml_collections.ConfigDict) -> Finetuning:
+    """Returns which part of the parameters trains."""
+    settings = config.finetuning
+    return Finetuning(
+        trains=settings.trains,
+        last_blocks=settings.last_blocks,
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        learns_temperature=config.learn_temperature,
+    )
+
+
 def compute_dtype(config: ml_collections.ConfigDict) -> DTypeLike | None:
     """Returns the type that the encoders compute in; None leaves that of the parameters."""
     return jnp.bfloat16 if config.dtype == "bfloat16" else None
@@ -118,6 +138,7 @@ def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> St
         flips=config.augmentation.flips,
         quarter_turns=config.augmentation.quarter_turns,
         normalisation=encoders.normalisation(config),
+        finetuning=finetuning(config),
         momentum=config.momentum,
         momentum_mask=momentum_mask(config),
         microbatches=config.gradient_accumulation,

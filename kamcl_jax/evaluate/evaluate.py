@@ -61,6 +61,9 @@ def report_best(
     """
     best, variables = _best(experiment, checkpoints)
     skipped = int(variables.pop("skipped"))
+    frozen = experiment.frozen()
+    checkpoints.check_frozen(best, frozen, build.source_of_frozen(experiment.config))
+    variables = build.whole_variables(experiment.config, variables, frozen)
     return _report(experiment, encoders, variables, history, workdir, step=best, skipped=skipped)
 
 

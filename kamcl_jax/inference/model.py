@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -207,13 +208,18 @@ def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
         like = _abstract_state(build.on_these_devices(config), words)
         retrieving = build.retrieving_fields(config)
         variables = checkpoints.restore_fields(step, like, one_device, retrieving)
+        if like.frozen:
+            frozen = build.initial_state(config, words.vocabulary, words.concept_width).frozen
+            checkpoints.check_frozen(step, frozen, build.source_of_frozen(config))
+            variables = build.whole_variables(config, variables, frozen)
     tokenizer = encoders.tokenizer(config, folder.written_tokenizer(workdir))
     return assemble(step, config, words, variables, tokenizer)
 
 
 def abstract_variables(config: ml_collections.ConfigDict, words: Words) -> Variables:
     """Returns the shapes and dtypes of the variables of a model with that config and words."""
-    return build.retrieving_variables(config, _abstract_state(config, words))
+    abstract = _abstract_state(config, words)
+    return jax.eval_shape(partial(build.retrieving_variables, config), abstract)
 
 
 def open_published(

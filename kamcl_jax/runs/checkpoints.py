@@ -100,12 +100,12 @@ class Checkpoints:
           metrics: The metrics of validation, if there was one at this step.
           record: What travels with the state.
         """
-        stored = {"record": record, "checksums": sums_of_bits(state)}
+        stored = {"record": record, "checksums": sums_of_bits(state)}  # of what is frozen, too
         with self._failure_of_writing():
             self._manager.save(
                 int(state.step),
                 args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(stored)
+                    state=ocp.args.PyTreeSave(state.saved), record=ocp.args.JsonSave(stored)
                 ),
                 metrics=None if metrics is None else dict(metrics),
                 force=True,
@@ -156,7 +156,7 @@ class Checkpoints:
         return self._stored(step)["record"]
 
     def restore(self, step: int, like: TrainState, sharding: Any) -> Restored:
-        """Reads a checkpoint.
+        """Reads a checkpoint; what is frozen is not in it, see `check_frozen`.
 
         Args:
           step: The step of the checkpoint.
@@ -167,7 +167,8 @@ class Checkpoints:
           DamagedCheckpointError: It cannot be read, its shapes are not those of `like`, or it is
             not what was written.
         """
-        return Restored(*self._restore(step, _target(like, sharding)))
+        fields, record = self._restore(step, _target(like, sharding).saved)
+        return Restored(TrainState(**fields), record)
 
     def restore_fields(
         self, step: int, like: TrainState, sharding: Any, fields: Mapping[str, str]
@@ -181,6 +182,27 @@ class Checkpoints:
         wanted = {field: getattr(target, field) for field in fields.values()}
         restored, _ = self._restore(step, wanted)
         return {name: restored[field] for name, field in fields.items()}
+
+    def check_frozen(self, step: int, frozen: Any, source: str) -> None:
+        """Checks that frozen parameters are those beside which a checkpoint was written.
+
+        Args:
+          step: The step of the checkpoint.
+          frozen: `TrainState.frozen`.
+          source: Where they come from, for the error.
+
+        Raises:
+          CheckpointError: They are others.
+        """
+        if not frozen:
+            return
+        written, found = self._stored(step)["checksums"], sums_of_bits({"frozen": frozen})
+        changed = [name for name, value in found.items() if written.get(name) != value]
+        if changed:
+            raise CheckpointError(
+                f"{self._name_of(step)} holds only what was trained, and {source} does not give "
+                f"the rest as it was then: {changed[0]} is another"
+            )
 
     def _restore(self, step: int, target: Any) -> tuple[Any, Record]:
         stored = self._stored(step)

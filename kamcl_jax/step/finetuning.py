@@ -35,16 +35,21 @@ class Finetuning:
       rank: The rank of the adapters.
       alpha: What adapters are added with is alpha / rank, so that another rank needs no other
         learning rate.
+      learns_temperature: Whether the scale and the bias of the logits train, where there are any.
     """
 
     trains: str = "all"
     last_blocks: int = 1
     rank: int = 8
     alpha: float = 16.0
+    learns_temperature: bool = True
+
+
+TRAIN_ALL = Finetuning()
 
 
 def split(
-    finetuning: Finetuning, params: Any, key: jax.Array, *, learns_temperature: bool = True
+    finetuning: Finetuning, params: Any, key: jax.Array
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Splits parameters into what trains and what is frozen.
 
@@ -56,7 +61,6 @@ def split(
       finetuning: What trains.
       params: The parameters of a `DualEncoder`; paths and shapes alone decide where each goes.
       key: The PRNG key of the adapters.
-      learns_temperature: Whether the scale and the bias of the logits train.
 
     Returns:
       (trained, frozen), nested as the parameters are, without empty branches. In the place of a
@@ -69,7 +73,9 @@ def split(
     frozen: dict[_Path, jax.Array] = {}
     for path, leaf in flat.items():
         of_logits = path[-1] in (LOGIT_SCALE, LOGIT_BIAS)
-        trains = learns_temperature if of_logits else _trains(finetuning, path, depth[path])
+        trains = (
+            finetuning.learns_temperature if of_logits else _trains(finetuning, path, depth[path])
+        )
         (trained if trains else frozen)[path] = leaf
     if finetuning.trains == "lora":
         kernels = sorted(path for path in flat if _is_adapted(path))

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kamcl_jax.parallel.mesh import BATCH_AXES, Layout, parameter_spec
 from kamcl_jax.step import momentum
+from kamcl_jax.step.finetuning import TRAIN_ALL, Finetuning, split
 from kamcl_jax.step.key_queue import KeyQueue, random_queue
 
 
@@ -22,7 +23,7 @@ class TrainState(struct.PyTreeNode):
       step: i32[], the steps taken so far.
       skipped: i32[], how many of them left the state as it was, as their loss or gradient was not
         finite.
-      params: The parameters of the query encoders, which are trained.
+      params: The parameters of the query encoders that train, as `finetuning.split` has them.
       batch_stats: Their BatchNorm statistics; {} for encoders without any.
       key_params: The parameters of the key encoders, the momentum average of `params`.
       key_batch_stats: The key encoders' own BatchNorm statistics.
@@ -31,6 +32,7 @@ class TrainState(struct.PyTreeNode):
       text_queue: Past text keys, the negatives of images.
       rng: u32[2], the data of the PRNG key that each step folds its number into; it never changes.
         (It is raw data, since typed keys miss `jit`'s fast path once more on several devices.)
+      frozen: The parameters that do not train, which both pairs of encoders share; {} where all do.
     """
 
     step: jax.Array
@@ -43,11 +45,17 @@ class TrainState(struct.PyTreeNode):
     image_queue: KeyQueue
     text_queue: KeyQueue
     rng: jax.Array
+    frozen: Any = struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The variables of the query encoders, as `apply` takes them."""
+        """The variables of the query encoders, as `apply` takes them where all parameters train."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """The fields that a checkpoint holds: what is frozen comes from elsewhere again."""
+        return {name: value for name, value in vars(self).items() if name != "frozen"}
 
 
 def create(
@@ -61,6 +69,7 @@ def create(
     queue_length: int,
     momentum_mask: momentum.Mask | None = None,
     queue_ids: bool = False,
+    finetuning: Finetuning = TRAIN_ALL,
 ) -> TrainState:
     """Returns the state at step 0; the key encoders start as copies of the query encoders.
 
@@ -75,6 +84,7 @@ def create(
       momentum_mask: The mask of the training step. Key parameters that never follow the query's
         start from random values of their own.
       queue_ids: Whether the queues keep the ids of their keys' pairs.
+      finetuning: What trains.
     """
     init_key, image_key, text_key, _ = _split(seed)
 
@@ -85,7 +95,8 @@ def create(
         return model.init(key, images, tokens, lengths, word_concepts, train=False)
 
     variables = init(init_key)
-    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    whole, batch_stats = variables["params"], variables.get("batch_stats", {})
+    params, frozen = split(finetuning, whole, adapter_key(seed))
     if momentum_mask is None:
         # Copies: the state is donated to the step, and no buffer can be donated twice.
         key_params = jax.tree.map(jnp.copy, params)
@@ -104,12 +115,18 @@ def create(
         image_queue=queue(image_key),
         text_queue=queue(text_key),
         rng=step_rng(seed),
+        frozen=frozen,
     )
 
 
 def step_rng(seed: int) -> jax.Array:
     """Returns `TrainState.rng` for a seed, u32[2]."""
     return jax.random.key_data(_split(seed)[3])
+
+
+def adapter_key(seed: int) -> jax.Array:
+    """Returns the key that a seed's adapters of low rank are drawn with."""
+    return jax.random.fold_in(_split(seed)[0], 2)
 
 
 def _split(seed: int) -> jax.Array:

@@ -15,6 +15,7 @@ from kamcl_jax.parallel.mesh import Layout, compiler_options
 from kamcl_jax.step import augmentation, key_queue, momentum, schedule, temperature
 from kamcl_jax.step.augmentation import IMAGENET, Normalisation
 from kamcl_jax.step.encoding import Batch, Encodings, encode
+from kamcl_jax.step.finetuning import TRAIN_ALL, Finetuning, whole
 from kamcl_jax.step.key_queue import PairIds
 from kamcl_jax.step.momentum import Mask
 from kamcl_jax.step.objective import (
@@ -51,6 +52,7 @@ class StepSettings:
       flips: Whether images are mirrored at random; see `augmentation.random_symmetries`.
       quarter_turns: Whether images are turned at random by multiples of 90 degrees.
       normalisation: What is made of the pixels' values then.
+      finetuning: Which part of the parameters trains.
     """
 
     terms: tuple[LossTerm, ...]
@@ -65,6 +67,7 @@ class StepSettings:
     flips: bool = False
     quarter_turns: bool = False
     normalisation: Normalisation = IMAGENET
+    finetuning: Finetuning = TRAIN_ALL
 
 
 def make_train_step(
@@ -138,10 +141,14 @@ def train_step(
     key_params = momentum.average(
         state.key_params, state.params, settings.momentum, settings.momentum_mask
     )
-    keys, key_batch_stats = encode_batch(key_params, state.key_batch_stats, batch, key_dropout)
+    with_frozen = partial(whole, settings.finetuning, frozen=state.frozen)
+    keys, key_batch_stats = encode_batch(
+        with_frozen(key_params), state.key_batch_stats, batch, key_dropout
+    )
     queues = (state.image_queue, state.text_queue)
 
-    def loss_of(params):
+    def loss_of(trained):
+        params = with_frozen(trained)
         queries, batch_stats = encode_batch(params, state.batch_stats, batch, query_dropout)
         learned, bias = temperature.learned(params), temperature.learned_bias(params)
         contrast = settings.contrast._replace(bias=bias)

@@ -14,6 +14,7 @@ from input_pipeline.splits.batches import prefetched
 from input_pipeline.splits.findings import count_and_name
 from kamcl_jax.config import build, fields
 from kamcl_jax.config.build import Experiment
+from kamcl_jax.config.encoders import TOWERS
 from kamcl_jax.errors import CheckpointError, DamagedCheckpointError, DivergedError, Stopped
 from kamcl_jax.evaluate import evaluate
 from kamcl_jax.inference.embed import Encoders
@@ -217,15 +218,19 @@ def _start_or_resume(
         if damaged:
             hosts.say(f"note: moved to {checkpoints.set_aside(damaged)}: {_listed(damaged)}")
         hosts.say(f"going on from the checkpoint of step {step}")
-        return restored.state, run_record.history_of(restored.record)
+        frozen = experiment.frozen()
+        checkpoints.check_frozen(step, frozen, build.source_of_frozen(experiment.config))
+        state = restored.state.replace(frozen=frozen)
+        return state, run_record.history_of(restored.record)
     if damaged:
         raise CheckpointError(
             f"none of the checkpoints can be read (of steps {_listed(damaged)}); "
             "choose another --workdir to start anew"
         )
     config = experiment.config
-    for encoder in ("image_encoder", "text_encoder"):
-        hosts.say(f"{encoder} starts from {config[encoder].pretrained or 'random weights'}")
+    for encoder in ["encoders"] if config.encoders.preset else TOWERS:
+        start = config[encoder].pretrained or "random weights"
+        hosts.say(f"{encoder} {'start' if encoder == 'encoders' else 'starts'} from {start}")
     return experiment.initial_state(), History()
 
 

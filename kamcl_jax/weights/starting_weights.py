@@ -6,15 +6,22 @@ from pathlib import Path
 import jax
 import ml_collections
 import numpy as np
+from flax.traverse_util import flatten_dict
 
-from kamcl_jax.step.state import TrainState
-from kamcl_jax.weights import skip_thoughts, torchvision
+from kamcl_jax.errors import PretrainedError
+from kamcl_jax.step.finetuning import TRAIN_ALL, Finetuning, split, whole
+from kamcl_jax.step.state import TrainState, adapter_key
+from kamcl_jax.weights import published_model, skip_thoughts, torchvision
 from kamcl_jax.weights.torch_layout import Tree
 
 
 def check_weight_files(config: ml_collections.ConfigDict) -> None:
     """Checks that the files which the config names are there; it reads none of them."""
     image, text = config.image_encoder, config.text_encoder
+    if config.encoders.pretrained and not Path(config.encoders.pretrained).expanduser().exists():
+        raise PretrainedError(
+            f"config.encoders.pretrained is {config.encoders.pretrained!r}: there is no such file"
+        )
     if image.pretrained:
         torchvision.check_resnet_file(Path(image.pretrained).expanduser(), image.depth)
     if text.pretrained:
@@ -22,25 +29,45 @@ def check_weight_files(config: ml_collections.ConfigDict) -> None:
 
 
 def starting_state(
-    config: ml_collections.ConfigDict, state: TrainState, words: Sequence[str]
+    config: ml_collections.ConfigDict,
+    state: TrainState,
+    words: Sequence[str],
+    finetuning: Finetuning = TRAIN_ALL,
 ) -> TrainState:
     """Puts published weights into a state's query encoders, and the same into its key encoders.
 
-    `config.image_encoder.pretrained` is torchvision's file for the ResNet, and
-    `config.text_encoder.pretrained` the folder of the skip-thoughts files; "" leaves that encoder
-    as it is. `words` are those of the vocabulary.
+    `config.image_encoder.pretrained` is torchvision's file for the ResNet,
+    `config.text_encoder.pretrained` the folder of the skip-thoughts files, and
+    `config.encoders.pretrained` a published model; "" leaves an encoder as it is.
+
+    Args:
+      config: The config.
+      state: The state at step 0.
+      words: Those of the vocabulary.
+      finetuning: What trains.
     """
-    query = state.variables
-    key = {"params": state.key_params, "batch_stats": state.key_batch_stats}
-    for path, part in _published_parts(config, query, words):
+
+    def of(params: Tree) -> Tree:
+        return whole(finetuning, params, state.frozen)
+
+    query = {"params": of(state.params), "batch_stats": state.batch_stats}
+    key = {"params": of(state.key_params), "batch_stats": state.key_batch_stats}
+    parts = list(_published_parts(config, query, words))
+    if not parts:
+        return state
+    for path, part in parts:
         query = _with_part(query, path, part)
         # Copies, as the state will be donated and no buffer can be donated twice.
         key = _with_part(key, path, jax.tree.map(np.copy, part))
+    adapters = adapter_key(config.seed)
+    params, frozen = split(finetuning, query["params"], adapters)
+    key_params, _ = split(finetuning, key["params"], adapters)
     return state.replace(
-        params=query["params"],
+        params=params,
         batch_stats=query["batch_stats"],
-        key_params=key["params"],
+        key_params=key_params,
         key_batch_stats=key["batch_stats"],
+        frozen=frozen,
     )
 
 
@@ -60,6 +87,10 @@ def _published_parts(
         path = ("params", "text", "skip_thoughts")
         folder = Path(text.pretrained).expanduser()
         yield path, skip_thoughts.skip_thoughts_params(folder, words, _part(variables, path))
+    if config.encoders.pretrained:
+        name = config.encoders.preset
+        published = published_model.read_published(config.encoders.pretrained, name)
+        yield from flatten_dict(published).items()
 
 
 def _part(tree: Tree, path: Sequence[str]) -> Tree:

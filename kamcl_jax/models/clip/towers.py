@@ -14,6 +14,9 @@ from kamcl_jax.models.clip.transformer import Implementation, Transformer
 from kamcl_jax.models.clip.vision_transformer import ClipVisionTransformer, SiglipVisionTransformer
 from kamcl_jax.models.towers import ConceptHead, DualEncoder, Encoded
 
+INITIAL_BIAS = -10.0
+"""Where the bias of SigLIP's loss starts: nearly all pairs of a batch do not belong together."""
+
 EPSILONS = {"clip": 1e-5, "siglip": 1e-6}
 """Family -> the epsilon of its layer normalisations."""
 
@@ -83,7 +86,7 @@ def dual_encoder(
         ClipImageEncoder(image_tower(preset, **options), num_concepts, concepts),
         ClipTextEncoder(text_tower(preset, **options), num_concepts, concepts),
         initial_temperature=0.1 if siglip else 0.07,
-        initial_bias=-10.0 if siglip or with_bias else None,
+        initial_bias=INITIAL_BIAS if siglip or with_bias else None,
     )
 
 
