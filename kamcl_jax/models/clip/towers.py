@@ -21,12 +21,11 @@ EPSILONS = {"clip": 1e-5, "siglip": 1e-6}
 """Family -> the epsilon of its layer normalisations."""
 
 
-Concepts = Literal["gated", "added", "beside"]
+Concepts = Literal["gated", "beside"]
 """What becomes of the concepts that an encoder predicts.
 
 'gated' adds them to the embedding, times a learnt number that starts at 0: pretrained embeddings
-are at first what they were. 'added' adds them as they are, as the paper does. 'beside' leaves the
-embedding alone.
+are at first what they were. 'beside' leaves the embedding alone.
 """
 
 
@@ -166,5 +165,5 @@ def _with_concepts(embedding: jax.Array, num_concepts: int, concepts: Concepts) 
     embedding = embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32))
     if not num_concepts:
         return embedding, jnp.zeros((embedding.shape[0], 0), embedding.dtype)
-    head = ConceptHead(num_concepts, concepts == "gated", concepts != "beside", name="concept_head")
-    return head(embedding)
+    added = concepts == "gated"
+    return ConceptHead(num_concepts, gated=added, added=added, name="concept_head")(embedding)

@@ -53,7 +53,7 @@ def test_clips_texts_may_be_cut_behind_the_longest():
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("concepts", ["gated", "added", "beside"])
+@pytest.mark.parametrize("concepts", ["gated", "beside"])
 def test_encoders_predict_concepts_if_asked_to(name, concepts):
     preset = TINY[name]
     model = dual_encoder(preset, num_concepts=5, concepts=concepts)
@@ -75,7 +75,7 @@ def test_encoders_predict_concepts_if_asked_to(name, concepts):
         assert set(variables["params"][tower]["concept_head"]) == {"linear"} | gate
 
 
-def test_predicted_concepts_leave_published_embeddings_as_they_are_unless_they_are_added():
+def test_predicted_concepts_leave_published_embeddings_as_they_are_until_the_gate_opens():
     preset = TINY["clip"]
     variables = tiny_clip.variables(preset)
     _, tokens = tiny_clip.inputs(preset)
@@ -87,8 +87,8 @@ def test_predicted_concepts_leave_published_embeddings_as_they_are_unless_they_a
 
     published = encode(dual_encoder(preset), variables, none)
     head = {"linear": {"kernel": np.ones((8, 5), np.float32), "bias": np.ones(5, np.float32)}}
-    for concepts, same in (("gated", True), ("beside", True), ("added", False)):
-        gate = {"gate": np.float32(0)} if concepts == "gated" else {}
+    for concepts, opened, same in (("gated", 0, True), ("gated", 1, False), ("beside", 0, True)):
+        gate = {"gate": np.float32(opened)} if concepts == "gated" else {}
         text = {**variables["params"]["text"], "concept_head": head | gate}
         tree = {**variables, "params": {**variables["params"], "text": text}}
         found = encode(dual_encoder(preset, 5, concepts=concepts), tree, words)
