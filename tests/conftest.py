@@ -16,6 +16,7 @@ pytest_plugins = [
     "tiny_data_set",
     "tiny_index",
     "tiny_page",
+    "tiny_published",
 ]
 
 LONGEST = (

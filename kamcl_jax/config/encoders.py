@@ -61,6 +61,7 @@ _ONLY_WITH_PRESET: dict[str, object] = {
     "encoders.vocabulary": "",
     "finetuning.trains": "all",
     "finetuning.layer_decay": 1.0,
+    "finetuning.new_rate": 1.0,
 }
 
 _BATCH, _TOKENS = 2, 3  # the abstract inputs that another encoder is tried on

@@ -295,6 +295,11 @@ FIELDS: dict[str, Field] = {
         Rule("above 0 and at most 1", lambda value: _is_number(value) and 0 < value <= 1),
         "The learning rate of a preset's block, as a share of that of the block behind it.",
     ),
+    "finetuning.new_rate": Field(
+        1.0,
+        POSITIVE,
+        "What multiplies the learning rate of a preset's concept heads, which are new.",
+    ),
     "image_encoder.depth": Field(18, one_of(18, 34, 50, 101), "Which ResNet it is.", EMBEDDINGS),
     "image_encoder.width": Field(64, whole(1), "The channels of its first stage.", EMBEDDINGS),
     "image_encoder.rematerialise": Field(

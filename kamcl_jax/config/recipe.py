@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from kamcl_jax.config import encoders
 from kamcl_jax.config.plugins import extra_terms
-from kamcl_jax.models.clip import depths
+from kamcl_jax.models.towers import CONCEPT_HEAD, LOGIT_BIAS
 from kamcl_jax.step import objective, optimizer, schedule
 from kamcl_jax.step.finetuning import Finetuning
 from kamcl_jax.step.momentum import Mask
@@ -84,8 +84,15 @@ def make_optimizer(
     parts = [chosen]
     if settings.clip_norm:
         parts.insert(0, optax.clip_by_global_norm(settings.clip_norm))
-    if config.finetuning.layer_decay != 1:
-        parts.append(optimizer.scaled_by_depth(config.finetuning.layer_decay, depths.from_top))
+    published, tuning = encoders.published(config), config.finetuning
+    if published is not None:
+        factors = partial(
+            optimizer.rate_factors,
+            layer_decay=tuning.layer_decay,
+            new_rate=tuning.new_rate,
+            new=[CONCEPT_HEAD] if published.family == "siglip" else [CONCEPT_HEAD, LOGIT_BIAS],
+        )
+        parts.append(optimizer.scaled(factors))
     return optax.chain(*parts) if len(parts) > 1 else chosen
 
 

@@ -130,6 +130,9 @@ class TextEncoder(nn.Module):
         return ConceptHead(self.num_concepts, name="concept_head")(latent)
 
 
+CONCEPT_HEAD = "concept_head"
+"""What both towers call their `ConceptHead`."""
+
 LOGIT_SCALE = "logit_scale"
 """The parameter of a `DualEncoder` that learns the temperature of the contrastive losses."""
 

@@ -67,6 +67,8 @@ def split(
       kernel that has an adapter, [in, out], `trained` holds `{"lora_down": f32[in, r], "lora_up":
       f32[r, out]}`, in the kernel's dtype if that is wider, and `frozen` holds the kernel itself.
     """
+    if finetuning == TRAIN_ALL:
+        return params, {}
     flat = flatten_dict(params)
     depth = flatten_dict(depths.from_top(params))
     trained: dict[_Path, jax.Array] = {}

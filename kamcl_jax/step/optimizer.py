@@ -1,11 +1,14 @@
-"""Muon for kernels and Adam for the rest, what decays, and rates that fall with depth."""
+"""Muon for kernels and Adam for the rest, what decays, and learning rates of single parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import optax
 from optax import contrib
+
+from kamcl_jax.models.clip import depths
+from kamcl_jax.models.towers import CONCEPT_HEAD
 
 Params = Any
 
@@ -70,20 +73,44 @@ def decays(params: Params) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def scaled_by_depth(decay: float, depths: Callable[[Params], Any]) -> optax.GradientTransformation:
-    """Returns what makes the learning rate of a parameter smaller, the deeper it lies.
+def scaled(factors: Callable[[Params], Any]) -> optax.GradientTransformation:
+    """Returns what gives each parameter its own share of the learning rate.
 
-    It multiplies updates by decay ** depth, so it comes last in a chain: after Adam, which would
-    undo it, and with the weight decay, as a smaller learning rate would (Bao et al. 2022). It has
-    no state.
+    It multiplies updates, so it comes last in a chain: after Adam, which would undo it, and with
+    the weight decay, as another learning rate would. It has no state.
 
     Args:
-      decay: In (0, 1]; 1 leaves the updates as they are.
-      depths: It says of the parameters that train how deep each lies, as `depths.from_top` does; it
-        is given the updates, which have the same paths.
+      factors: It says of the parameters that train what to multiply the learning rate of each by;
+        it is given the updates, which have the same paths.
     """
 
     def scale(updates: optax.Updates, _: Params) -> optax.Updates:
-        return jax.tree.map(lambda update, depth: update * decay**depth, updates, depths(updates))
+        return jax.tree.map(lambda update, factor: update * factor, updates, factors(updates))
 
     return optax.stateless(scale)
+
+
+def rate_factors(
+    params: Params,
+    layer_decay: float,
+    new_rate: float = 1.0,
+    new: Collection[str] = (CONCEPT_HEAD,),
+) -> Any:
+    """Returns what the learning rate of each parameter of a fine-tuned model is multiplied by.
+
+    Args:
+      params: Those that train.
+      layer_decay: A block has this share of the learning rate of the block behind it (Bao et al.
+        2022).
+      new_rate: The factor of what the published weights lack.
+      new: The names of these parts.
+
+    Returns:
+      A tree of the same structure, of floats.
+    """
+
+    def factor(path: tuple[Any, ...], depth: int) -> float:
+        names = {jax.tree_util.keystr((key,), simple=True) for key in path}
+        return new_rate if names.intersection(new) else layer_decay**depth
+
+    return jax.tree_util.tree_map_with_path(factor, depths.from_top(params))

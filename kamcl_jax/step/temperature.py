@@ -27,7 +27,11 @@ def learned_bias(params: Any) -> jax.Array | None:
 
 
 def clamped(params: Any) -> Any:
-    """Returns parameters whose logit scale, where they have one, is `LARGEST_SCALE` at most."""
-    if LOGIT_SCALE not in params:
+    """Returns parameters whose logit scale, where they have one, is `LARGEST_SCALE` at most.
+
+    A model with a bias of the logits, as SigLIP is, has no such limit: its scale is published as
+    larger.
+    """
+    if LOGIT_SCALE not in params or LOGIT_BIAS in params:
         return params
     return {**params, LOGIT_SCALE: jnp.minimum(params[LOGIT_SCALE], jnp.log(LARGEST_SCALE))}

@@ -11,7 +11,6 @@ import tiny_clip
 from flax.traverse_util import flatten_dict, unflatten_dict
 from tiny_clip import LENGTHS, TINY
 
-from kamcl_jax.models.clip.depths import from_top
 from kamcl_jax.models.clip.towers import dual_encoder
 from kamcl_jax.models.towers import DualEncoder, ImageEncoder, TextEncoder
 from kamcl_jax.step import optimizer
@@ -151,10 +150,16 @@ BY_HAND = {
 
 
 def halved_by_block(updates):
-    transformation = optimizer.scaled_by_depth(0.5, from_top)
+    transformation = optimizer.scaled(partial(optimizer.rate_factors, layer_decay=0.5))
     state = transformation.init(updates)
     assert not jax.tree.leaves(state)
     return jax.jit(lambda updates: transformation.update(updates, state)[0])(updates)
+
+
+def test_what_is_new_has_a_learning_rate_of_its_own():
+    factors = optimizer.rate_factors(clips_params(), 0.5, new_rate=10)
+    for path, factor in flatten_dict(factors, sep="/").items():
+        assert (factor == 10) == ("concept_head" in path)
 
 
 def test_updates_get_smaller_with_every_block_below():
@@ -183,7 +188,7 @@ def test_a_smaller_update_is_that_of_a_smaller_learning_rate():
     gradient = jax.tree.map(lambda x: x**3, params)
     scaled = optax.chain(
         optax.adamw(RATE, weight_decay=0.3, mask=optimizer.decays),
-        optimizer.scaled_by_depth(0.5, from_top),
+        optimizer.scaled(partial(optimizer.rate_factors, layer_decay=0.5)),
     )
     found = steps(scaled, params, [gradient] * 2)
     for path, factor in ((deep, 0.25), (top, 0.5)):

@@ -1,0 +1,175 @@
+"""A published model is fine-tuned on the drawn scenes, whole and with adapters of low rank."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import load_file, save_file
+from tiny_model import BATCH, tiny_config
+
+import kamcl_jax
+from kamcl_jax.config import build
+from kamcl_jax.errors import CheckpointError, ConfigError
+from kamcl_jax.evaluate import evaluate
+from kamcl_jax.export import command, open_clip_file
+from kamcl_jax.runs.checkpoints import Checkpoints, folder_of
+from kamcl_jax.train import loop
+
+EPOCH = 24 * 5 // BATCH  # steps
+SENTENCES = ["two planes near a road", "many trees and a river"]
+LORA = {"finetuning.trains": "lora", "finetuning.lora_rank": 2}
+
+
+@pytest.fixture(scope="module")
+def make_config(tiny_published, tmp_path_factory):
+    data = tmp_path_factory.mktemp("data")
+
+    def make(**fields):
+        config = tiny_config()
+        config.data.dir = str(data)
+        config.image_size, config.embedding_size, config.num_epochs = 20, 8, 2
+        config.encoders.preset = tiny_published.preset
+        config.encoders.pretrained = str(tiny_published.path)
+        config.optimizer.learning_rate = 3e-3
+        config.learn_temperature = True
+        config.update_from_flattened_dict(fields)
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def adapted(make_config, tmp_path_factory):
+    """The folder of a run with adapters, in one go."""
+    workdir = tmp_path_factory.mktemp("adapted")
+    loop.train(make_config(**LORA), workdir)
+    return workdir
+
+
+def last_state(config, workdir):
+    """The state at the end of a run, on one device."""
+    experiment = build.build(config)
+    with Checkpoints(folder_of(workdir), read_only=True) as checkpoints:
+        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return checkpoints.restore(checkpoints.latest, experiment.abstract_state, one).state
+
+
+def names_in(path):
+    """The arrays of a checkpoint, by what orbax has written."""
+    stored = json.loads((path / "state" / "_METADATA").read_text())["tree_metadata"]
+    return {name.replace("'", "").strip("()").replace(", ", "/") for name in stored}
+
+
+def test_going_on_is_exact_and_needs_no_more_than_the_weights(make_config, adapted, tmp_path):
+    loop.train(make_config(**LORA, max_steps=EPOCH), tmp_path)
+    loop.train(make_config(**LORA), tmp_path)
+    states = [last_state(make_config(**LORA), workdir) for workdir in (adapted, tmp_path)]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_a_checkpoint_holds_only_what_moves(make_config, adapted):
+    names = names_in(folder_of(adapted) / str(2 * EPOCH))
+    assert not any(name.startswith("frozen") for name in names)
+    of_towers = {name for name in names if name.startswith("params/") and "/tower/" in name}
+    assert of_towers
+    assert all("lora_" in name for name in of_towers)
+    start = build.build(make_config(**LORA)).initial_state()
+    moved = last_state(make_config(**LORA), adapted)
+    for before, after in ((start.params, moved.params), (start.key_params, moved.key_params)):
+        before, after = (flatten_dict(jax.device_get(p), sep="/") for p in (before, after))
+        assert before.keys() == after.keys()
+        assert all((before[name] != after[name]).any() for name in before)
+
+
+def test_what_is_frozen_is_the_file_and_other_weights_are_refused(
+    make_config, adapted, tiny_published, tmp_path
+):
+    frozen = build.build(make_config(**LORA)).initial_state().frozen
+    positions = frozen["image"]["tower"]["positions"]
+    stored = tiny_published.tensors["visual.positional_embedding"]
+    np.testing.assert_array_equal(positions, stored)
+    stored = {**tiny_published.tensors, "visual.positional_embedding": stored + 1}
+    other = shutil.copytree(tiny_published.path.parent, tmp_path / "other")
+    save_file(stored, other / "clip.safetensors")
+    config = make_config(**LORA, **{"encoders.pretrained": str(other / "clip.safetensors")})
+    with pytest.raises(CheckpointError, match=r"only what was trained.*positions.* is another"):
+        evaluate.evaluate(config, adapted)
+
+
+def test_the_model_of_the_run_is_that_of_its_export_without_any_other_file(
+    adapted, tiny_published, tmp_path
+):
+    model = kamcl_jax.load(adapted)
+    texts = model.encode_texts(SENTENCES)
+    published = kamcl_jax.load(tiny_published.path, preset=tiny_published.preset)
+    assert abs(texts - published.encode_texts(SENTENCES)).max() > 1e-3
+    command.export(adapted, tmp_path / "out")
+    exported = kamcl_jax.load(shutil.move(tmp_path / "out", tmp_path / "moved"))
+    assert exported.tokenizer.identity == model.tokenizer.identity
+    np.testing.assert_allclose(exported.encode_texts(SENTENCES), texts, atol=1e-6)
+    assert not (tmp_path / "moved" / open_clip_file.NAME).exists()  # it adds concepts
+
+
+def test_eight_devices_train_as_one(make_config, adapted, tmp_path):
+    loop.train(make_config(**LORA, **{"mesh.data": 1}), tmp_path)
+    eight, one = (last_state(make_config(**LORA), workdir) for workdir in (adapted, tmp_path))
+    differ = jax.tree.map(lambda a, b: np.abs(a - b).max(), eight.params, one.params)
+    assert max(jax.tree.leaves(differ)) < 1e-3
+
+
+def test_a_whole_clip_learns_and_open_clip_gets_it_back(make_config, tiny_published, tmp_path):
+    config = make_config(
+        **{
+            "encoders.hybrid": False,
+            "loss.negatives": "batch",
+            "loss.sigmoid_weight": 1.0,
+            "optimizer.weight_decay": 0.1,
+            "optimizer.clip_norm": 50.0,
+            "finetuning.layer_decay": 0.9,
+            "finetuning.new_rate": 10.0,
+        }
+    )
+    config.num_epochs = 6
+    results = loop.train(config, tmp_path / "run")
+    with Checkpoints(folder_of(tmp_path / "run"), read_only=True) as checkpoints:
+        losses = checkpoints.record(checkpoints.latest)["history"]["train"]
+    assert losses[-1]["contrastive"] < 0.9 * losses[0]["contrastive"]
+    assert losses[-1]["sigmoid"] < losses[0]["sigmoid"]
+    assert losses[-1]["bias"] != losses[0]["bias"]
+    assert results["test"]["concept_map"] > 0
+    command.export(tmp_path / "run", tmp_path / "out")
+    handed_back = tmp_path / "out" / open_clip_file.NAME
+    tensors = load_file(handed_back)
+    assert {name: t.shape for name, t in tensors.items()} == {
+        name: t.shape for name, t in tiny_published.tensors.items()
+    }
+    shutil.copytree(tmp_path / "out" / "tokenizer", tmp_path / "out", dirs_exist_ok=True)
+    again = kamcl_jax.load(handed_back, preset=tiny_published.preset)
+    texts = kamcl_jax.load(tmp_path / "run").encode_texts(SENTENCES)
+    np.testing.assert_allclose(again.encode_texts(SENTENCES), texts, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"image_size": 64}, "config.image_size is 64; the model of .*tiny-clip.* has 20"),
+        ({"encoders.preset": "ViT"}, "there is no preset 'ViT'"),
+        ({"caption_padding": "release"}, "config.caption_padding='release' is for other encoders"),
+        ({"encoders.pretrained": "gone.pt"}, "'gone.pt': there is no such file"),
+        (
+            {"encoders.preset": "", "encoders.pretrained": ""} | LORA,
+            "config.finetuning.trains='lora' is for a published model",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_before_data_are_prepared(
+    make_config, fields, sentence, tmp_path
+):
+    config = make_config(**fields)
+    config.data.dir = str(tmp_path / "data")
+    with pytest.raises((ConfigError, kamcl_jax.KamclError), match=sentence):
+        loop.train(config, tmp_path / "run")
+    assert not (tmp_path / "data").exists()
