@@ -54,7 +54,30 @@ SMALL = {
 }
 """A narrow model, which two cores train from random weights; `small_schedule` says how long."""
 
-VARIANTS = (*DEPTHS, "release", "strong", "small", "small_strong")
+CLIP_B32 = {
+    **STRONG,
+    "encoders.preset": "ViT-B-32-quickgelu",
+    "encoders.pretrained": "RemoteCLIP-ViT-B-32.pt",
+    "image_size": 224,
+    "embedding_size": 512,
+    "batch_size": 256,
+    "num_epochs": 10,
+    "learn_temperature": True,
+    "loss.contrastive_weight": 1.0,  # gradients are clipped at a norm for losses of this size
+    "loss.alignment_weight": 1.0,
+    "finetuning.new_rate": 100.0,
+    "optimizer.name": "adam",
+    "optimizer.learning_rate": 5e-6,
+    "optimizer.weight_decay": 0.5,
+    "optimizer.clip_norm": 50.0,
+    "optimizer.epsilon": 1e-6,
+}
+"""Fine-tuning a published ViT-B/32, with the optimiser's numbers that others have published for it.
+
+It has not been tried: docs/published_models.md says what is unverified.
+"""
+
+VARIANTS = (*DEPTHS, "release", "strong", "small", "small_strong", "clip_b32")
 
 
 def small_schedule(epochs: int) -> dict[str, Any]:
@@ -99,5 +122,7 @@ def get_config(
         changes |= STRONG
     if variant == "small_strong":
         changes |= SMALL_STRONG
+    if variant == "clip_b32":
+        changes |= CLIP_B32
     config.update_from_flattened_dict(changes)
     return config

@@ -112,6 +112,6 @@ def test_an_unknown_variant_is_refused_with_the_known_ones(name):
     with pytest.raises(
         ValueError,
         match=rf"^configs/{name}.py has the variants resnet18, resnet34, resnet50, resnet101, "
-        r"release, strong, small, small_strong, not 'resnet19'$",
+        r"release, strong, small, small_strong, clip_b32, not 'resnet19'$",
     ):
         load(name, "resnet19")

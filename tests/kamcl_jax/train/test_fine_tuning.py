@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_model import BATCH, tiny_config
 
 import kamcl_jax
+from configs.variants import STRONG
 from kamcl_jax.config import build
 from kamcl_jax.errors import CheckpointError, ConfigError
 from kamcl_jax.evaluate import evaluate
@@ -120,11 +121,17 @@ def test_eight_devices_train_as_one(make_config, adapted, tmp_path):
     assert max(jax.tree.leaves(differ)) < 1e-3
 
 
-def test_a_whole_clip_learns_and_open_clip_gets_it_back(make_config, tiny_published, tmp_path):
+def test_a_clip_from_random_weights_learns_and_open_clip_gets_it_back(
+    make_config, tiny_published, tmp_path
+):
     config = make_config(
-        **{
+        **STRONG
+        | {
+            "encoders.pretrained": "",
+            "encoders.vocabulary": str(tiny_published.path.parent),
             "encoders.hybrid": False,
-            "loss.negatives": "batch",
+            "optimizer.learning_rate": 6e-3,
+            "optimizer.warmup_steps": 10,
             "loss.sigmoid_weight": 1.0,
             "optimizer.weight_decay": 0.1,
             "optimizer.clip_norm": 50.0,
@@ -132,14 +139,14 @@ def test_a_whole_clip_learns_and_open_clip_gets_it_back(make_config, tiny_publis
             "finetuning.new_rate": 10.0,
         }
     )
-    config.num_epochs = 6
+    config.num_epochs = 8
     results = loop.train(config, tmp_path / "run")
     with Checkpoints(folder_of(tmp_path / "run"), read_only=True) as checkpoints:
         losses = checkpoints.record(checkpoints.latest)["history"]["train"]
-    assert losses[-1]["contrastive"] < 0.9 * losses[0]["contrastive"]
+    assert losses[-1]["contrastive"] < 0.6 * losses[0]["contrastive"]
     assert losses[-1]["sigmoid"] < losses[0]["sigmoid"]
     assert losses[-1]["bias"] != losses[0]["bias"]
-    assert results["test"]["concept_map"] > 0
+    assert results["test"]["concept_map"] > results["test"]["concept_map_chance"]
     command.export(tmp_path / "run", tmp_path / "out")
     handed_back = tmp_path / "out" / open_clip_file.NAME
     tensors = load_file(handed_back)
