@@ -87,7 +87,21 @@ GOLDEN = "--mode=golden --torch_checkout=nowhere --golden=nowhere.npz"
             "--mode=parity needs --golden or --torch_checkout, just one of them",
         ),
         (f"{RSICD} --mode=convert", "--mode=convert needs --from_torch or --to_torch"),
+        ("--mode=export --workdir= --out=x", "--mode=export needs --workdir or --weights"),
         ("--mode=export", "--mode=export needs --out"),
+        ("--mode=export --workdir= --weights=a.pt --out=x", "--weights needs --preset"),
+        (
+            "--mode=export --workdir= --weights=a.pt --preset=B-32 --out=x",
+            "there is no preset 'B-32'; there are RN50, ViT-B-32, ",
+        ),
+        (
+            "--mode=export --workdir= --weights=a.pt --preset=RN50 --split=test --out=x",
+            "--split is for the --workdir of a run, not for --weights",
+        ),
+        (
+            "--mode=evaluate --weights=a.pt --preset=RN50",
+            "--mode=evaluate with --weights needs --config",
+        ),
         (
             "--mode=search --index=runs/index --query=a --queries=b",
             "--mode=search needs --query or --query_image or --queries, just one of them",

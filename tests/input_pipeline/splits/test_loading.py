@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clip_vocabulary import write_vocab_json
 from PIL import Image
 from small_release import NUM_TEST, NUM_TRAIN, caption, pixels
 
 from input_pipeline.errors import DataError
 from input_pipeline.images import decoded
+from input_pipeline.images.fitting import Fitting, fit
+from input_pipeline.language.clip_tokenizer import ClipTokenizer, open_byte_pairs
 from input_pipeline.splits import assembly, loading
 
 
@@ -37,6 +40,35 @@ def test_shapes_types_and_pixels(load_small):
             expected = Image.fromarray(pixels(image_id)).resize((size, size), 2)
             np.testing.assert_array_equal(examples.images[row], np.asarray(expected))
             assert examples.captions[5 * row + 4] == caption(image_id, 4)
+
+
+def test_every_tokenizer_has_arrays_of_its_own(load_small, tmp_path):
+    write_vocab_json(tmp_path)
+    pairs = open_byte_pairs(tmp_path / "vocab.json")
+    of_words, splits = load_small(), ("train", "validation", "test")
+    for tokenizer in (ClipTokenizer(pairs, 40), ClipTokenizer(pairs, 30)):
+        data = load_small(tokenizer=tokenizer)
+        assert data.tokenizer is tokenizer
+        assert data.vocabulary == of_words.vocabulary
+        captions = [caption for split in splits for caption in getattr(data, split).captions]
+        tokens, lengths = tokenizer.encode(captions)
+        found = [getattr(data, split) for split in splits]
+        np.testing.assert_array_equal(np.concatenate([split.tokens for split in found]), tokens)
+        np.testing.assert_array_equal(np.concatenate([split.lengths for split in found]), lengths)
+        np.testing.assert_array_equal(data.train.word_concepts, of_words.train.word_concepts)
+    np.testing.assert_array_equal(load_small().train.tokens, of_words.train.tokens)
+
+
+def test_images_that_are_fitted_otherwise_lie_beside_the_others(load_small):
+    squashed, cut_out = load_small(), load_small(fitting=Fitting("shortest", "bicubic"))
+    for name, side in (("train", 24), ("test", 16)):
+        image_id = getattr(cut_out, name).image_ids[0]
+        expected = fit(Image.fromarray(pixels(image_id)), side, Fitting("shortest", "bicubic"))
+        np.testing.assert_array_equal(getattr(cut_out, name).images[0], expected)
+        assert (getattr(squashed, name).images[0] != expected).any()
+        np.testing.assert_array_equal(
+            getattr(load_small(), name).images[0], getattr(squashed, name).images[0]
+        )
 
 
 def test_nothing_is_made_twice(load_small, monkeypatch):
