@@ -57,6 +57,8 @@ PARTS = {
     "GPO, weights": r"gpo\.weights/|gpo_gru",
     "GPO, ranks and sums": r"gpo/|/count_ahead",
     "ResNet": "/resnet/",
+    "attention": "/attention/",
+    "rest of the blocks": r"/block_\d",
     "words' GRU": "/skip_thoughts/",
     "rest of the image tower": "encode_images",
     "rest of the text tower": "encode_texts",
@@ -152,7 +154,7 @@ def memory_rows(made: Plan) -> list[tuple[str, int]]:
     """Returns the name and the bytes of what lies on each device; the last row is the sum."""
     state, places = made.state, made.layout.state
     parts = {
-        "parameters": ("params", "batch_stats"),
+        "parameters": ("params", "frozen", "batch_stats"),
         "Adam's moments": ("opt_state",),
         "key parameters": ("key_params", "key_batch_stats"),
         "queues": ("image_queue", "text_queue"),

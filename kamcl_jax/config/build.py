@@ -156,6 +156,7 @@ def on_these_devices(config: ml_collections.ConfigDict) -> ml_collections.Config
     config.mesh.queue = "replicated"
     if config.image_encoder.pooling_kernel == "pallas":
         config.image_encoder.pooling_kernel = "auto"
+    config.encoders.attention = "xla"
     return config
 
 

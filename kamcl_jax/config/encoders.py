@@ -183,6 +183,7 @@ def make_model(
             concepts="gated" if config.encoders.hybrid else "beside",
             with_bias=config.loss.sigmoid_weight > 0,
             rematerialise=image.rematerialise,
+            implementation=config.encoders.attention,
         )
     kernel = image.pooling_kernel
     if kernel == "auto":

@@ -277,6 +277,12 @@ FIELDS: dict[str, Field] = {
         "Concepts are added to a preset's embeddings, by a learnt factor that is 0 at first.",
         EMBEDDINGS,
     ),
+    "encoders.attention": Field(
+        "xla",
+        one_of("xla", "cudnn"),
+        "How a preset's attention is computed; cuDNN is for NVIDIA's GPUs and bfloat16.",
+        FREE,
+    ),
     "finetuning.trains": Field(
         "all",
         one_of("all", "heads", "blocks", "lora"),
