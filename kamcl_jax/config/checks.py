@@ -41,6 +41,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             "config.gradient_accumulation and config.caption_padding='release' do not go together: "
             "the release's padding depends on the longest caption of the whole batch"
         )
+    if config.encoders.attention == "cudnn" and config.dtype != "bfloat16":
+        raise ConfigError("config.encoders.attention='cudnn' needs config.dtype='bfloat16'")
     if config.evaluation.encoders == "key" and config.momentum_coverage == "release":
         raise ConfigError(
             "config.evaluation.encoders='key' and config.momentum_coverage='release' do not go "
@@ -66,11 +68,16 @@ def check_division(config: ml_collections.ConfigDict, num_devices: int) -> None:
 
 
 def check_kernel(config: ml_collections.ConfigDict, device: Any) -> None:
-    """Checks that a device can run the kernels of the poolings, if the config asks for them."""
+    """Checks that a device can run the kernels that the config asks for."""
     if config.image_encoder.pooling_kernel == "pallas" and not runs_triton(device):
         raise ConfigError(
             "config.image_encoder.pooling_kernel='pallas' runs on GPUs since NVIDIA's Ampere; the "
             f"mesh's devices are of the kind {device.device_kind!r} ('auto' chooses for them)"
+        )
+    if config.encoders.attention == "cudnn" and device.platform != "gpu":
+        raise ConfigError(
+            "config.encoders.attention='cudnn' runs on NVIDIA's GPUs; the mesh's devices are of "
+            f"the kind {device.device_kind!r}"
         )
 
 

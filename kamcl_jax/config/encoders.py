@@ -59,6 +59,7 @@ _NOT_WITH_PRESET: dict[str, object] = {
 _ONLY_WITH_PRESET: dict[str, object] = {
     "encoders.pretrained": "",
     "encoders.vocabulary": "",
+    "encoders.attention": "xla",
     "finetuning.trains": "all",
     "finetuning.layer_decay": 1.0,
     "finetuning.new_rate": 1.0,

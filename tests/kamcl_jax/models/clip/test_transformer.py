@@ -27,12 +27,17 @@ def value_and_gradient(model, params, tokens):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 3e-2)])
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_is_its_plain_twin_in_the_whole_and_its_gradient(causal, dtype, tolerance):
+@pytest.mark.parametrize(("batch", "count"), [(1, 1), (2, 7), (3, 50)])
+def test_attention_is_its_plain_twin_in_the_whole_and_its_gradient(
+    batch, count, causal, dtype, tolerance
+):
+    drawn = np.random.default_rng(count).normal(size=(batch, count, 16)).astype(np.float32)
+
     def make(implementation):
         return Transformer(SIZES, "gelu", 1e-5, causal=causal, implementation=implementation)
 
-    params = make(None).init(jax.random.key(0), TOKENS)
-    params, tokens = jax.tree.map(lambda x: jnp.asarray(x, dtype), (params, TOKENS))
+    params = make(None).init(jax.random.key(0), drawn)
+    params, tokens = jax.tree.map(lambda x: jnp.asarray(x, dtype), (params, drawn))
     found, expected = (
         jax.tree.leaves(value_and_gradient(make(one), params, tokens)) for one in (None, "plain")
     )
