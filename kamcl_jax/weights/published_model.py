@@ -62,6 +62,8 @@ def _check_config(file: Path, name: str, model: Preset) -> None:
         ) from None
     except (ValueError, UnicodeDecodeError) as error:
         raise PretrainedError(f"{file} is no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise PretrainedError(f"{file} is no JSON object")
     for tower in ("vision_config", "text_config"):
         stored = _activation(config, tower, model.family)
         if stored == model.activation:

@@ -209,7 +209,7 @@ def checked_tensor(
     if tensor.shape != shape:
         raise PretrainedError(
             f"the tensor {name} of {source} has the shape {list(tensor.shape)}; "
-            f"the config's model needs {list(shape)}"
+            f"the model needs {list(shape)}"
         )
     with np.errstate(over="ignore"):
         tensor = tensor.astype(np.float32, copy=False)

@@ -204,7 +204,7 @@ NO_TABLE = "{}/utable.npy is no table of 6 f32 numbers a word (config.text_encod
         (lambda f: np.savez(f / "uni_skip.npz"), "{}/uni_skip.npz lacks the array encoder_W"),
         (
             lambda f: np.savez(f / "uni_skip.npz", encoder_W=np.ones((4, 10), "f")),
-            "encoder_W of {}/uni_skip.npz has the shape [4, 10]; the config's model needs [6, 10]",
+            "encoder_W of {}/uni_skip.npz has the shape [4, 10]; the model needs [6, 10]",
         ),
     ],
 )

@@ -66,7 +66,7 @@ TENSORS = {"a.weight": np.zeros((4, 3)), "b.weight": np.arange(12.0).reshape(4, 
         ({"c": np.zeros(1)}, "the file is of another model: it has the tensor c"),
         (
             {"b.weight": np.zeros((3, 4))},
-            "the tensor b.weight of the file has the shape [3, 4]; the config's model needs [4, 3]",
+            "the tensor b.weight of the file has the shape [3, 4]; the model needs [4, 3]",
         ),
         ({"a.weight": np.full((4, 3), np.nan)}, "a.weight of the file holds values that are not f"),
     ],
