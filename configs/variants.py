@@ -58,9 +58,11 @@ CLIP_B32 = {
     **STRONG,
     "encoders.preset": "ViT-B-32-quickgelu",
     "encoders.pretrained": "RemoteCLIP-ViT-B-32.pt",
+    "encoders.hybrid": False,  # so that open_clip can take the model back
     "image_size": 224,
     "embedding_size": 512,
     "batch_size": 256,
+    "queue_length": 256,  # no loss reads the queues
     "num_epochs": 10,
     "learn_temperature": True,
     "loss.contrastive_weight": 1.0,  # gradients are clipped at a norm for losses of this size

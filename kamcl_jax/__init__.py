@@ -49,6 +49,8 @@ def load(
 
     if preset:
         return model.open_published(path, preset, vocabulary, cleaning)
+    if vocabulary or cleaning != "canonicalize":
+        raise ConfigError("vocabulary and cleaning are those of a preset, which is missing")
     folder = Path(path)
     if folder.is_file():
         raise ConfigError(

@@ -56,6 +56,12 @@ _PRESET = flags.DEFINE_string(
 _VOCABULARY = flags.DEFINE_string(
     "vocabulary", None, "The tokeniser of --weights, if it does not lie beside them."
 )
+_CLEANING = flags.DEFINE_enum(
+    "cleaning",
+    "canonicalize",
+    ["canonicalize", "lower"],
+    "How captions are cleaned for a SigLIP of --weights: as open_clip does, or as big_vision does.",
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "This process is one of several, on one or more hosts."
 )
@@ -134,13 +140,17 @@ def _open_model() -> "TrainedModel":
     import kamcl_jax
 
     if not _WEIGHTS.value:
+        if _PRESET.value or _VOCABULARY.value:
+            raise ConfigError("--preset and --vocabulary are for --weights, which is missing")
         return kamcl_jax.load(_path(_WORKDIR))
     if not _PRESET.value:
         raise ConfigError(
             "--weights needs --preset, the published model that they are of: "
             "docs/published_models.md lists the names"
         )
-    return kamcl_jax.load(_path(_WEIGHTS), str(_PRESET.value), str(_VOCABULARY.value or ""))
+    return kamcl_jax.load(
+        _path(_WEIGHTS), str(_PRESET.value), str(_VOCABULARY.value or ""), str(_CLEANING.value)
+    )
 
 
 def _train() -> None:
@@ -275,7 +285,7 @@ def _serve() -> None:
 
 
 _RUN = ("config", "workdir")
-_PUBLISHED = ("weights", "preset", "vocabulary")
+_PRESET_OF_WEIGHTS = ("preset", "vocabulary", "cleaning")
 _PROCESSES = ("distributed", "coordinator", "num_processes", "process_id")
 
 MODES = {
@@ -286,7 +296,7 @@ MODES = {
         "scores a run's best checkpoint again",
         ("workdir",),
         _evaluate,
-        ("config", *_PUBLISHED, *_PROCESSES),
+        ("config", "weights", *_PRESET_OF_WEIGHTS, *_PROCESSES),
         True,
         distributed=True,
     ),
@@ -301,7 +311,7 @@ MODES = {
         "embeds all images below a folder",
         ("images", ("workdir", "weights"), "index"),
         _index,
-        ("bands", "stretch", "preset", "vocabulary"),
+        ("bands", "stretch", *_PRESET_OF_WEIGHTS),
         True,
     ),
     "search": Mode(
@@ -316,7 +326,7 @@ MODES = {
         "writes a model for other programs",
         (("workdir", "weights"), "out"),
         _export,
-        ("split", "config", "preset", "vocabulary"),
+        ("split", "config", *_PRESET_OF_WEIGHTS),
         True,
     ),
     "compare": Mode("compares two or more runs: RUN RUN ...", (), _compare, ("out",), True),

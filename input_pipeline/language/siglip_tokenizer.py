@@ -35,12 +35,14 @@ class Pieces:
     Attributes:
       ids_of: Text -> the ids of its pieces.
       end_id: Stands behind each caption, and pads it.
+      size: How many pieces there are.
       suffix: That of the file, '.json' or '.model'.
       content: What is in the file.
     """
 
     ids_of: Callable[[str], list[int]]
     end_id: int
+    size: int
     suffix: str
     content: bytes
 
@@ -62,7 +64,7 @@ def open_pieces(file: Path) -> Pieces:
     read = _from_model if file.suffix == ".model" else _from_tokenizer_json
     try:
         content = file.read_bytes()
-        ids_of, end_id = read(content)
+        ids_of, end_id, size = read(content)
     except ImportError:
         raise DataError(
             f"The vocabulary '{file}' needs the library sentencepiece (pip install sentencepiece), "
@@ -72,10 +74,10 @@ def open_pieces(file: Path) -> Pieces:
         raise DataError(
             f"SigLIP's vocabulary cannot be read from '{file}': {type(error).__name__}: {error}."
         ) from error
-    return Pieces(ids_of, end_id, file.suffix, content)
+    return Pieces(ids_of, end_id, size, file.suffix, content)
 
 
-def _from_tokenizer_json(content: bytes) -> tuple[Callable[[str], list[int]], int]:
+def _from_tokenizer_json(content: bytes) -> tuple[Callable[[str], list[int]], int, int]:
     pipeline = Pipeline.from_buffer(content)
     end_id = pipeline.token_to_id(END)
     if not isinstance(pipeline.model, Unigram) or end_id is None:
@@ -86,17 +88,17 @@ def _from_tokenizer_json(content: bytes) -> tuple[Callable[[str], list[int]], in
     def ids_of(text: str) -> list[int]:
         return pipeline.encode(text, add_special_tokens=False).ids
 
-    return ids_of, end_id
+    return ids_of, end_id, pipeline.get_vocab_size()
 
 
-def _from_model(content: bytes) -> tuple[Callable[[str], list[int]], int]:
+def _from_model(content: bytes) -> tuple[Callable[[str], list[int]], int, int]:
     from sentencepiece import SentencePieceProcessor
 
     processor = SentencePieceProcessor(model_proto=content)
     end_id = processor.eos_id()
     if end_id < 0 or processor.id_to_piece(end_id) != END:
         raise ValueError("it is the tokeniser of another model")
-    return processor.encode, end_id
+    return processor.encode, end_id, processor.get_piece_size()
 
 
 @dataclass(frozen=True)

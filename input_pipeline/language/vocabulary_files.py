@@ -11,6 +11,11 @@ from input_pipeline.language.clip_tokenizer import MERGES
 
 CLIP_FILES = ("tokenizer.json", "vocab.json", "bpe_simple_vocab_16e6.txt.gz")
 SIGLIP_FILES = ("tokenizer.json", "spiece.model", "sentencepiece.model")
+NAMES = frozenset({*CLIP_FILES, *SIGLIP_FILES, MERGES})
+"""All names that the files of a tokeniser may have."""
+
+WRITTEN = "tokenizer"
+"""The folder beside an exported model's weights that its tokeniser lies in."""
 
 
 def find_clip_vocabulary(weights: Path | None = None, named: Path | None = None) -> Path:
@@ -48,17 +53,18 @@ def find_siglip_vocabulary(weights: Path | None = None, named: Path | None = Non
     if file is None:
         raise DataError(
             f"There is no vocabulary of SigLIP{_beside(weights)}: put the 'tokenizer.json' or the "
-            "'spiece.model' there that Hugging Face has for the same SigLIP."
+            "'spiece.model' there that Hugging Face has for the same SigLIP, or name its place."
         )
     return file
 
 
 def _find(weights: Path | None, named: Path | None, names: Sequence[str]) -> Path | None:
-    folder = weights.parent if weights and not weights.is_dir() else weights
-    file = _first(folder, names) or _first(named, names)
-    if file is None and named is not None:
+    there = _first(named, names)
+    if there is None and named is not None:
         raise DataError(f"There is no vocabulary at '{named}': neither a file nor a folder of one.")
-    return file
+    folder = weights.parent if weights and not weights.is_dir() else weights
+    beside = [folder, folder / WRITTEN] if folder else []
+    return next((file for place in beside if (file := _first(place, names))), there)
 
 
 def _first(place: Path | None, names: Sequence[str]) -> Path | None:

@@ -97,7 +97,9 @@ def run(
         "roofline": report.roofline_results(steps, step),
     }
     hosts.say("timing the evaluation")
-    sample, encoding = time_encoding(timed, steps.state.variables, steps.layout, theirs, budget)
+    sample, encoding = time_encoding(
+        timed, build.retrieving_variables(config, steps.state), steps.layout, theirs, budget
+    )
     if sample is not None:
         results["encoding"] = report.encoding_results(sample, encoding)
     ranking = time_ranking(timed, theirs, budget)

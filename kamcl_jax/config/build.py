@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -82,7 +83,9 @@ class Experiment:
         return abstract_batch(self.config, self.data.train.tokens.shape[1], self.data.num_concepts)
 
 
-def build(config: ml_collections.ConfigDict, *, trains: bool = True) -> Experiment:
+def build(
+    config: ml_collections.ConfigDict, *, trains: bool = True, written: Path | None = None
+) -> Experiment:
     """Checks the config, prepares its data and makes everything that training needs.
 
     Each of several processes waits until all have their data.
@@ -90,6 +93,7 @@ def build(config: ml_collections.ConfigDict, *, trains: bool = True) -> Experime
     Args:
       config: The config.
       trains: Whether batches will be split for training; evaluation fills up its own.
+      written: The folder of the run's tokeniser, see `encoders.tokenizer`.
 
     Raises:
       ConfigError: A field cannot be what it is.
@@ -97,7 +101,10 @@ def build(config: ml_collections.ConfigDict, *, trains: bool = True) -> Experime
     """
     mesh = check_with_devices(config, trains=trains)
     loaded = load_prepared(
-        data.open_data(config), data.settings(config), data.read_threads(config), tokenizer(config)
+        data.open_data(config),
+        data.settings(config),
+        data.read_threads(config),
+        tokenizer(config, written),
     )
     hosts.barrier("data", PREPARING_TIMEOUT)
     hosts.check_equal("training captions", loaded.training_captions)

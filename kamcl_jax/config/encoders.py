@@ -23,7 +23,7 @@ from input_pipeline.language.siglip_tokenizer import SiglipTokenizer, open_piece
 from input_pipeline.language.tokenizer import Tokenizer
 from kamcl_jax.config.fields import default_config, flatten
 from kamcl_jax.config.plugins import first_line, import_named
-from kamcl_jax.errors import ConfigError
+from kamcl_jax.errors import ConfigError, PretrainedError
 from kamcl_jax.models.clip import towers
 from kamcl_jax.models.clip.presets import Preset, VisionTransformerSizes, preset
 from kamcl_jax.models.towers import DualEncoder, ImageEncoder, TextEncoder
@@ -84,8 +84,11 @@ def config_of_published(
 
     Raises:
       ConfigError: There is no preset of that name.
+      PretrainedError: There are no weights there.
     """
     model, config = preset(name), default_config()
+    if not Path(path).expanduser().exists():
+        raise PretrainedError(f"there are no weights at {path}")
     config.update_from_flattened_dict(
         {
             "encoders.preset": name,
@@ -112,7 +115,10 @@ def of_published(
     """
     config = config.copy_and_resolve_references()
     changes = {**_NOT_WITH_PRESET, **_ONLY_WITH_PRESET}
-    taken = ("image_size", "embedding_size", *(f"encoders.{name}" for name in published.encoders))
+    for tower in TOWERS:
+        config[tower].options = ml_collections.ConfigDict()
+    taken = ["image_size", "embedding_size", "dtype"]
+    taken += [f"encoders.{name}" for name in published.encoders]
     leaves = flatten(published)
     config.update_from_flattened_dict(changes | {name: leaves[name] for name in taken})
     return config
@@ -149,16 +155,22 @@ def tokenizer(config: ml_collections.ConfigDict, written: Path | None = None) ->
     named = Path(files.vocabulary).expanduser() if files.vocabulary else None
     places = (weights, named) if written is None else (written, None)
     if model.family == "siglip":
-        pieces = open_pieces(vocabulary_files.find_siglip_vocabulary(*places))
+        file = vocabulary_files.find_siglip_vocabulary(*places)
+        pieces = open_pieces(file)
+        _check_size(file, pieces.size, files.preset, model)
         return SiglipTokenizer(pieces, model.text.context, files.cleaning)
     file = vocabulary_files.find_clip_vocabulary(*places)
     pairs = open_byte_pairs(file)
-    if pairs.end_id != model.text.vocabulary - 1:
-        raise ConfigError(
-            f"the vocabulary '{file}' has {pairs.end_id + 1} tokens, and the text encoder of "
-            f"config.encoders.preset={files.preset!r} reads {model.text.vocabulary}"
-        )
+    _check_size(file, pairs.end_id + 1, files.preset, model)
     return ClipTokenizer(pairs, model.text.context)
+
+
+def _check_size(file: Path, size: int, name: str, model: Preset) -> None:
+    if size != model.text.vocabulary:
+        raise ConfigError(
+            f"the vocabulary '{file}' has {size} tokens, and the text encoder of the preset "
+            f"{name} reads {model.text.vocabulary}"
+        )
 
 
 def make_model(

@@ -126,7 +126,6 @@ def finetuning(config: ml_collections.ConfigDict) -> Finetuning:
         last_blocks=settings.last_blocks,
         rank=settings.lora_rank,
         alpha=settings.lora_alpha,
-        learns_temperature=config.learn_temperature,
     )
 
 
@@ -146,6 +145,7 @@ def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> St
         quarter_turns=config.augmentation.quarter_turns,
         normalisation=encoders.normalisation(config),
         finetuning=finetuning(config),
+        learns_temperature=config.learn_temperature,
         momentum=config.momentum,
         momentum_mask=momentum_mask(config),
         microbatches=config.gradient_accumulation,

@@ -17,6 +17,7 @@ from input_pipeline.splits.loading import load_prepared
 from input_pipeline.storage import write_text
 from kamcl_jax.config import fields
 from kamcl_jax.config.data import open_data, settings
+from kamcl_jax.config.encoders import tokenizer
 from kamcl_jax.evaluate.tables import markdown_table
 
 BAR = 50  # characters, of the histogram's longest bar
@@ -31,7 +32,7 @@ def prepare(config: ml_collections.ConfigDict) -> None:
     """Prepares the data set of a config, prints what was found and keeps it as `findings.json`."""
     fields.check_fields(config)
     prepared = open_data(config)
-    data = load_prepared(prepared, settings(config))
+    data = load_prepared(prepared, settings(config), tokenizer=tokenizer(config))
     splits = prepared.texts()
     found = {split: findings.examine(texts) for split, texts in splits.items()}
     found["all"] = findings.examine(Texts.joined(splits.values()))

@@ -32,7 +32,8 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[st
         stored = first_readable(reversed(checkpoints.steps), checkpoints.record)
         if config is None:
             config = build.on_these_devices(record.config_of(stored))
-        experiment = build.build(config, trains=False)
+        written = folder.written_tokenizer(workdir)
+        experiment = build.build(config, trains=False, written=written)
         record.check_same_run(experiment, stored)
         encoders = make_encoders(experiment)
         return report_best(experiment, checkpoints, encoders, record.history_of(stored), workdir)

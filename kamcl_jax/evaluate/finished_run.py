@@ -16,6 +16,7 @@ from kamcl_jax.errors import ConfigError
 from kamcl_jax.inference.model import TrainedModel, open_trained
 from kamcl_jax.runs import record as run_record
 from kamcl_jax.runs.checkpoints import Record, first_readable, open_checkpoints
+from kamcl_jax.runs.folder import written_tokenizer
 from kamcl_jax.runs.record import History
 
 METRICS = Path("report", "metrics.json")
@@ -78,13 +79,14 @@ def open_data(
     """
     config = run.config if config is None else config
     fields.check_against_checkpoint(config, run.record["config"])  # before data are prepared
-    experiment = build.build(config, trains=False)
+    experiment = build.build(config, trains=False, written=written_tokenizer(run.folder))
     run_record.check_same_run(experiment, run.record)
     if not train_as_tested:
         return experiment.data
     settings = data.settings(config)
     settings = dataclasses.replace(settings, train_size=config.image_size)
-    return load_prepared(data.open_data(config), settings, data.read_threads(config))
+    tokenizer = experiment.data.tokenizer
+    return load_prepared(data.open_data(config), settings, data.read_threads(config), tokenizer)
 
 
 def _results(path: Path) -> dict[str, Any] | None:

@@ -175,7 +175,7 @@ def document(experiment: Experiment, history: History, results: dict[str, Any]) 
     fields = "\n".join(f"| `{name}` | `{value!r}` |" for name, value in flatten(config).items())
     return f"""# KAMCL on `{config.data.name}`
 
-{_origin(results)} Recalls in percent; {TIES[config.evaluation.ties]};
+{_origin(config, results)} Recalls in percent; {TIES[config.evaluation.ties]};
 the rank of an image is that of the best of its captions.
 
 {tables.scores(results)}
@@ -211,7 +211,12 @@ Captions of the test split drawn at random. An image matches if it has a caption
 """
 
 
-def _origin(results: dict[str, Any]) -> str:
+def _origin(config: ml_collections.ConfigDict, results: dict[str, Any]) -> str:
+    if config.encoders.preset and not results["best_step"]:
+        weights = Path(config.encoders.pretrained).name
+        return (
+            f"Scores of the published weights `{weights}` ({config.encoders.preset}), as they are."
+        )
     if results["val"] is None:
         return f"Scores of weights from another program, after step {results['best_step']}."
     return (

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from input_pipeline import storage
+from input_pipeline.language import vocabulary_files
 from kamcl_jax.config import encoders
 from kamcl_jax.config.encoders import TOWERS
 from kamcl_jax.config.fields import flatten
@@ -107,6 +108,8 @@ def write(folder: Path, model: TrainedModel, card: str) -> None:
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
     try:
+        for name in vocabulary_files.NAMES:  # of another tokeniser that was exported before
+            (folder / TOKENIZER / name).unlink(missing_ok=True)
         model.tokenizer.write(folder / TOKENIZER)
     except OSError as error:
         raise ExportError(f"cannot write {folder / TOKENIZER}: {error.strerror}") from error

@@ -7,6 +7,7 @@ from safetensors.numpy import save
 from kamcl_jax.config import encoders
 from kamcl_jax.errors import ExportError
 from kamcl_jax.inference.model import TrainedModel
+from kamcl_jax.models.towers import CONCEPT_HEAD
 from kamcl_jax.weights.open_clip import open_clip_tensors
 
 NAME = "open_clip_model.safetensors"
@@ -17,9 +18,7 @@ def fits(model: TrainedModel) -> bool:
     """Returns whether open_clip can compute what a model does: it has no place for concepts."""
     if encoders.published(model.config) is None:
         return False
-    heads = (
-        model.variables["params"][tower].get("concept_head", {}) for tower in ("image", "text")
-    )
+    heads = (model.variables["params"][tower].get(CONCEPT_HEAD, {}) for tower in ("image", "text"))
     return not any(np.any(head.get("gate", 0)) for head in heads)
 
 

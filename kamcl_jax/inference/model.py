@@ -209,7 +209,9 @@ def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
         retrieving = build.retrieving_fields(config)
         variables = checkpoints.restore_fields(step, like, one_device, retrieving)
         if like.frozen:
-            frozen = build.initial_state(config, words.vocabulary, words.concept_width).frozen
+            frozen = build.initial_state(
+                build.on_these_devices(config), words.vocabulary, words.concept_width
+            ).frozen
             checkpoints.check_frozen(step, frozen, build.source_of_frozen(config))
             variables = build.whole_variables(config, variables, frozen)
     tokenizer = encoders.tokenizer(config, folder.written_tokenizer(workdir))
@@ -236,9 +238,8 @@ def open_published(
 
     Raises:
       ConfigError: There is no such preset.
-      PretrainedError: The file does not hold such a model.
+      PretrainedError: There are no such weights, or the file does not hold such a model.
       DataError: The vocabulary is not found, or not read.
-      FileNotFoundError: There are no such weights.
     """
     config = encoders.config_of_published(path, preset, vocabulary, cleaning)
     tokenizer = encoders.tokenizer(config)  # before the weights, which take longer

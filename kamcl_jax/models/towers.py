@@ -75,7 +75,7 @@ class ImageEncoder(nn.Module):
             self.embedding_size, self.pooling_kernel, name="aggregator"
         )
         latent = aggregator(stages)
-        return ConceptHead(self.num_concepts, name="concept_head")(latent)
+        return ConceptHead(self.num_concepts, name=CONCEPT_HEAD)(latent)
 
 
 class TextEncoder(nn.Module):
@@ -127,7 +127,7 @@ class TextEncoder(nn.Module):
             word_concepts
         )
         latent = gpo(jnp.stack([sentence, named], axis=2), weights=weights)
-        return ConceptHead(self.num_concepts, name="concept_head")(latent)
+        return ConceptHead(self.num_concepts, name=CONCEPT_HEAD)(latent)
 
 
 CONCEPT_HEAD = "concept_head"

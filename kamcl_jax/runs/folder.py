@@ -11,13 +11,14 @@ from pathlib import Path
 import jax
 from filelock import FileLock, Timeout
 
+from input_pipeline.language import vocabulary_files
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.parallel import hosts
 
 EXPORTED_CONFIG, EXPORTED_WEIGHTS = "config.json", "model.safetensors"
 """The two files by which an exported model is told from a run."""
 
-TOKENIZER = "tokenizer"
+TOKENIZER = vocabulary_files.WRITTEN
 """The folder, in a run or an exported model, that a published model's tokeniser lies in."""
 
 _LOCK, _HOLDER = "training.lock", "training.process"

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kamcl_jax.models.clip import depths
 from kamcl_jax.models.layers import linear_init
-from kamcl_jax.models.towers import LOGIT_BIAS, LOGIT_SCALE
+from kamcl_jax.models.towers import CONCEPT_HEAD, LOGIT_BIAS, LOGIT_SCALE
 
 LORA_DOWN, LORA_UP = "lora_down", "lora_up"
 """What stands in the place of a kernel that has an adapter."""
@@ -35,14 +35,12 @@ class Finetuning:
       rank: The rank of the adapters.
       alpha: What adapters are added with is alpha / rank, so that another rank needs no other
         learning rate.
-      learns_temperature: Whether the scale and the bias of the logits train, where there are any.
     """
 
     trains: str = "all"
-    last_blocks: int = 1
+    last_blocks: int = 2
     rank: int = 8
     alpha: float = 16.0
-    learns_temperature: bool = True
 
 
 TRAIN_ALL = Finetuning()
@@ -67,18 +65,14 @@ def split(
       kernel that has an adapter, [in, out], `trained` holds `{"lora_down": f32[in, r], "lora_up":
       f32[r, out]}`, in the kernel's dtype if that is wider, and `frozen` holds the kernel itself.
     """
-    if finetuning == TRAIN_ALL:
+    if finetuning.trains == "all":
         return params, {}
     flat = flatten_dict(params)
     depth = flatten_dict(depths.from_top(params))
     trained: dict[_Path, jax.Array] = {}
     frozen: dict[_Path, jax.Array] = {}
     for path, leaf in flat.items():
-        of_logits = path[-1] in (LOGIT_SCALE, LOGIT_BIAS)
-        trains = (
-            finetuning.learns_temperature if of_logits else _trains(finetuning, path, depth[path])
-        )
-        (trained if trains else frozen)[path] = leaf
+        (trained if _trains(finetuning, path, depth[path]) else frozen)[path] = leaf
     if finetuning.trains == "lora":
         kernels = sorted(path for path in flat if _is_adapted(path))
         for path, one in zip(kernels, jax.random.split(key, len(kernels)), strict=True):
@@ -90,12 +84,11 @@ def split(
 
 
 def _trains(finetuning: Finetuning, path: _Path, depth: int) -> bool:
-    """Says whether a parameter trains that is none of the logits'."""
+    if LOGIT_SCALE in path or LOGIT_BIAS in path:
+        return True
     match finetuning.trains:
-        case "all":
-            return True
         case "lora":
-            return "concept_head" in path
+            return CONCEPT_HEAD in path
         case "heads":
             return depth == 0
         case _:

@@ -53,6 +53,7 @@ class StepSettings:
       quarter_turns: Whether images are turned at random by multiples of 90 degrees.
       normalisation: What is made of the pixels' values then.
       finetuning: Which part of the parameters trains.
+      learns_temperature: Whether a temperature among the parameters moves.
     """
 
     terms: tuple[LossTerm, ...]
@@ -68,6 +69,7 @@ class StepSettings:
     quarter_turns: bool = False
     normalisation: Normalisation = IMAGENET
     finetuning: Finetuning = TRAIN_ALL
+    learns_temperature: bool = True
 
 
 def make_train_step(
@@ -151,6 +153,8 @@ def train_step(
         params = with_frozen(trained)
         queries, batch_stats = encode_batch(params, state.batch_stats, batch, query_dropout)
         learned, bias = temperature.learned(params), temperature.learned_bias(params)
+        if not settings.learns_temperature:
+            learned = jax.lax.stop_gradient(learned)  # with None that is None
         contrast = settings.contrast._replace(bias=bias)
         contrast = contrast if learned is None else contrast._replace(temperature=learned)
         compared = compare(queries, keys, batch, *queues, state.step, contrast, layout)

@@ -75,6 +75,11 @@ def to_torch(config: ml_collections.ConfigDict, workdir: Path, target: Path) -> 
 
 
 def _check_towers(config: ml_collections.ConfigDict) -> None:
+    if config.encoders.preset:
+        raise PretrainedError(
+            "the release has the package's own encoders alone; config.encoders.preset is "
+            f"{config.encoders.preset!r}"
+        )
     for tower in [tower for tower in TOWERS if config[tower].module]:
         raise PretrainedError(
             "the release has the package's own encoders alone; "

@@ -42,7 +42,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     folder.check_writable(workdir)
     _check_early(config, workdir)
-    experiment = build.build(config)
+    experiment = build.build(config, written=folder.written_tokenizer(workdir))
     folder.check_shared(workdir)
     if experiment.data.left_out:
         hosts.say(count_and_name(experiment.data.left_out, "left out"))
@@ -200,6 +200,8 @@ def _check_early(config: ml_collections.ConfigDict, workdir: Path) -> None:
         if checkpoints.latest is not None:
             record = checkpoints.record(checkpoints.latest)
             fields.check_against_checkpoint(config, record["config"])
+    if config.finetuning.trains != "all":
+        starting_weights.check_weight_files(config)  # checkpoints hold only what trains
 
 
 def _start_or_resume(

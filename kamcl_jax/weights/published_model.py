@@ -36,7 +36,11 @@ def read_published(path: str | Path, name: str) -> Tree:
     model, path = preset(name), Path(path).expanduser()
     like = abstract_variables(model)
     if path.is_dir():
-        _check_config(path / "config.json", name, model)
+        if not (path / "config.json").is_file():
+            raise PretrainedError(
+                f"{path} has no config.json; a folder of Hugging Face's has one beside its "
+                f"{HUGGING_FACE}"
+            )
         path = path / HUGGING_FACE
     if path.suffix == siglip.SUFFIX:
         return from_torch(
@@ -44,6 +48,8 @@ def read_published(path: str | Path, name: str) -> Tree:
         )
     tensors = tensor_files.read(path).tensors
     if any(tensor.startswith("vision_model.") for tensor in tensors):
+        if path.with_name("config.json").is_file():
+            _check_config(path.with_name("config.json"), name, model)
         layout, tolerated = hugging_face.hugging_face_layout(model), hugging_face.TOLERATED
     else:
         layout, tolerated = open_clip.open_clip_layout(model), open_clip.TOLERATED
@@ -55,16 +61,14 @@ def _check_config(file: Path, name: str, model: Preset) -> None:
     """Checks that the config beside Hugging Face's weights has the preset's activations."""
     try:
         config = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise PretrainedError(
-            f"{file.parent} has no config.json; a folder of Hugging Face's has one beside its "
-            f"{HUGGING_FACE}"
-        ) from None
     except (ValueError, UnicodeDecodeError) as error:
         raise PretrainedError(f"{file} is no JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise PretrainedError(f"{file} is no JSON object")
-    for tower in ("vision_config", "text_config"):
+    towers = ("vision_config", "text_config")
+    if not isinstance(config, dict) or not all(
+        isinstance(config.get(tower, {}), dict) for tower in towers
+    ):
+        raise PretrainedError(f"{file} is no config of such a model")
+    for tower in towers:
         stored = _activation(config, tower, model.family)
         if stored == model.activation:
             continue

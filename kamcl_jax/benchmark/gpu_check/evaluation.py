@@ -48,7 +48,8 @@ def encode(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns the rates of our encoders."""
     timed = subject.make(config)
     state, layout = step_parts.first_state(timed)
-    sample, timings = command.time_encoding(timed, state.variables, layout, None, BUDGET)
+    variables = build.retrieving_variables(timed.config, state)
+    sample, timings = command.time_encoding(timed, variables, layout, None, BUDGET)
     assert sample is not None  # there are data
     return report.encoding_results(sample, timings)
 

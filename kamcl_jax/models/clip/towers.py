@@ -12,7 +12,7 @@ from kamcl_jax.models.clip.presets import ModifiedResNetSizes, Preset, Transform
 from kamcl_jax.models.clip.text_transformer import TextTransformer
 from kamcl_jax.models.clip.transformer import Implementation, Transformer
 from kamcl_jax.models.clip.vision_transformer import ClipVisionTransformer, SiglipVisionTransformer
-from kamcl_jax.models.towers import ConceptHead, DualEncoder, Encoded
+from kamcl_jax.models.towers import CONCEPT_HEAD, ConceptHead, DualEncoder, Encoded
 
 INITIAL_BIAS = -10.0
 """Where the bias of SigLIP's loss starts: nearly all pairs of a batch do not belong together."""
@@ -166,4 +166,4 @@ def _with_concepts(embedding: jax.Array, num_concepts: int, concepts: Concepts) 
     if not num_concepts:
         return embedding, jnp.zeros((embedding.shape[0], 0), embedding.dtype)
     added = concepts == "gated"
-    return ConceptHead(num_concepts, gated=added, added=added, name="concept_head")(embedding)
+    return ConceptHead(num_concepts, gated=added, added=added, name=CONCEPT_HEAD)(embedding)

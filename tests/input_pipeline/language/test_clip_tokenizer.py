@@ -121,6 +121,8 @@ def test_another_length_or_vocabulary_is_another_tokenizer(tiny, tmp_path):
 def test_other_files_are_refused(tmp_path):
     cut = tmp_path / "cut.gz"
     cut.write_bytes(gzip.compress(b"version\n" + b"a b\n" * 99)[:-20])
+    for name, content in (("list.json", "[]"), ("text.json", '"a"')):
+        (tmp_path / name).write_text(content)
     unigram = tmp_path / "tokenizer.json"
     unigram.write_text(json.dumps({"model": {"type": "Unigram", "vocab": []}}))
     alone = write_vocab_json(tmp_path)
@@ -128,6 +130,8 @@ def test_other_files_are_refused(tmp_path):
     for file, said in [
         (cut, "EOFError"),
         (unigram, "another model"),
+        (tmp_path / "list.json", "Error"),
+        (tmp_path / "text.json", "Error"),
         (alone, "merges.txt"),
         (tmp_path / "missing.json", "No such file"),
     ]:

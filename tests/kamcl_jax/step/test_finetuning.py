@@ -103,14 +103,6 @@ def test_with_all_nothing_is_joined(params):
     assert whole(KINDS["all"], trained, frozen) is trained
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_temperature_that_is_not_learnt_is_frozen(params, kind):
-    trained, frozen = split(dataclasses.replace(KINDS[kind], learns_temperature=False), params, KEY)
-    of_logits = {name for name in params if name.startswith("logit")}
-    assert of_logits <= set(frozen)
-    assert not of_logits & set(trained)
-
-
 @pytest.mark.parametrize(
     ("name", "kind"), [("clip", "heads"), ("clip", "blocks"), ("siglip", "lora")]
 )

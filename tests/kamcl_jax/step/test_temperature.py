@@ -25,17 +25,18 @@ def with_scale(state, scale):
 
 @pytest.fixture(scope="module")
 def stepped(tiny):
-    """A function: logit scale, learning rate -> the state after a step, and its metrics."""
+    """A function: logit scale, rate, whether it is learnt -> the state after a step, its metrics."""
     batch = tiny.batch()
 
-    @partial(jax.jit, static_argnames="rate")
-    def step(state, rate):
+    @partial(jax.jit, static_argnames=("rate", "learns"))
+    def step(state, rate, learns):
         optimizer = optax.sgd(rate)
-        return train_step(state, batch, Towers(), optimizer, tiny.settings)
+        settings = dataclasses.replace(tiny.settings, learns_temperature=learns)
+        return train_step(state, batch, Towers(), optimizer, settings)
 
-    def run(scale, rate=0.0):
+    def run(scale, rate=0.0, learns=True):
         state = create_state(optax.sgd(rate))
-        return step(with_scale(state, scale) if scale is not None else state, rate)
+        return step(with_scale(state, scale) if scale is not None else state, rate, learns)
 
     return run
 
@@ -66,6 +67,12 @@ def test_its_gradient_is_that_of_the_loss(stepped):
     moved = (scale - stepped(scale, rate)[0].params[LOGIT_SCALE]) / rate
     up, down = (float(stepped(scale + d)[1]["loss"]) for d in (h, -h))
     np.testing.assert_allclose(moved, (up - down) / (2 * h), rtol=2e-2)
+
+
+def test_one_that_is_not_learnt_stays_and_counts(stepped):
+    state, metrics = stepped(1.0, 1e-3, learns=False)
+    assert state.params[LOGIT_SCALE] == 1.0
+    np.testing.assert_allclose(metrics["loss"], stepped(1.0, 1e-3)[1]["loss"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("negatives", ["queue", "batch", "both"])

@@ -174,8 +174,8 @@ def test_a_file_of_another_preset_is_refused(published, monkeypatch, tmp_path):
     refused(
         file,
         "clip-large",
-        f"the tensor visual.positional_embedding of {file} has the shape [5, 16]; the config's "
-        "model needs [26, 16]",
+        f"the tensor visual.positional_embedding of {file} has the shape [5, 16]; the model "
+        "needs [26, 16]",
     )
     refused(file, "clip-resnet", "lacks the tensor visual.")
     refused(file, "siglip", "lacks the tensor")
