@@ -38,7 +38,7 @@ def load(
       ConfigError: The folder holds neither, or there is no such preset.
       CheckpointError: The checkpoint cannot be read.
       ExportError: The exported model cannot be read.
-      PretrainedError: The weights are not of that preset.
+      PretrainedError: There are no such weights, or they are not of that preset.
       DataError: The vocabulary is not found, or not read.
     """
     # Imported here, so that importing a part of the package does not import all of it.

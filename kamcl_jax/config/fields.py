@@ -123,7 +123,9 @@ FIELDS: dict[str, Field] = {
         "It divides the contrastive similarities; a preset brings its own instead.",
     ),
     "learn_temperature": Field(
-        False, SWITCH, "The temperature is learnt, from where it is at first, down to 0.01."
+        False,
+        SWITCH,
+        "The temperature is learnt, down to 0.01 if the model has no bias of SigLIP's.",
     ),
     "log_every_steps": Field(10, whole(1), "The steps between two lines of progress.", FREE),
     "dtype": Field(

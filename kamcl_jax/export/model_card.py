@@ -28,7 +28,8 @@ DATA_SETS = {
 }
 FIELDS_SHOWN = (
     *("seed", "num_epochs", "batch_size", "image_size", "dtype"),
-    *("encoders.preset", "encoders.pretrained", "finetuning.trains"),
+    *("encoders.preset", "encoders.pretrained", "encoders.hybrid"),
+    *("finetuning.trains", "finetuning.last_blocks", "finetuning.lora_rank"),
     *("image_encoder.module", "image_encoder.depth", "image_encoder.pretrained"),
     *("text_encoder.module", "text_encoder.hidden_width", "text_encoder.pretrained"),
     *("queue_length", "momentum", "temperature"),
@@ -79,6 +80,9 @@ def write(
             size=config.image_size,
             context=published.text.context,
             open_clip=open_clip_file.NAME if open_clip_file.fits(model) else "",
+            open_clip_name=config.encoders.preset.removesuffix("-gelu"),
+            open_clip_differs=published.activation == "gelu_tanh",
+            concepts=len(model.concepts),
             results=results,
             scores=tables.scores(results) if results else "",
             intervals=tables.intervals(results) if results else "",
@@ -118,10 +122,12 @@ def _metrics(scores: Mapping[str, float]) -> dict[str, float]:
 
 def _fields(model: TrainedModel) -> str:
     fields = model_folder.published_fields(model.config)
-    preset = bool(fields["encoders.preset"])
+    preset, trains = bool(fields["encoders.preset"]), fields["finetuning.trains"]
     unread = {field for tower, field in OURS.items() if preset or fields[f"{tower}.module"]}
-    if not preset:
-        unread.add("finetuning.trains")
+    unread |= {"temperature"} if preset else {"encoders.hybrid", "finetuning.trains"}
+    for choice, field in (("blocks", "last_blocks"), ("lora", "lora_rank")):
+        if trains != choice:
+            unread.add(f"finetuning.{field}")
     free = [name for name in fields if name.startswith(FREE_FIELDS)]
     rows = [
         [f"`{name}`", f"`{fields[name]!r}`".replace("|", "\\|")]

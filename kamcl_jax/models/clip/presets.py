@@ -152,8 +152,8 @@ PRESETS = {
 }
 """Name -> model, under open_clip's names.
 
-OpenAI's weights, and what was fine-tuned from them as RemoteCLIP was, have QuickGELU; what LAION
-trained has GELU. SigLIP was trained with GELU's approximation by tanh, which Hugging Face's
+OpenAI's weights, and what was fine-tuned from them as they are, have QuickGELU; what LAION trained
+has GELU. SigLIP was trained with GELU's approximation by tanh, which Hugging Face's
 transformers takes too; open_clip computes the exact one, as `-gelu` does.
 """
 

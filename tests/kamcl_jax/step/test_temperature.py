@@ -25,7 +25,7 @@ def with_scale(state, scale):
 
 @pytest.fixture(scope="module")
 def stepped(tiny):
-    """A function: logit scale, rate, whether it is learnt -> the state after a step, its metrics."""
+    """A function: scale, rate, whether it is learnt -> the state after a step, and its metrics."""
     batch = tiny.batch()
 
     @partial(jax.jit, static_argnames=("rate", "learns"))
