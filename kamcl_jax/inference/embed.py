@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from input_pipeline.splits.examples import Examples
 from kamcl_jax.models import layers
+from kamcl_jax.models.clip import towers
 from kamcl_jax.parallel import mesh
 from kamcl_jax.parallel.mesh import Layout, local_rows, put_batch
 from kamcl_jax.ranking.scores import Array, Embeddings
@@ -128,7 +129,7 @@ def make_encoders(
     compiled = partial(
         jax.jit,
         out_shardings=layout.whole,
-        compiler_options=mesh.compiler_options(layout.mesh),
+        compiler_options=mesh.compiler_options(layout.mesh, convolves=towers.convolves(model)),
     )
     return Encoders(
         compiled(layout.traced(images), in_shardings=(None, split)),

@@ -139,12 +139,20 @@ NO_YNN_CONVOLUTIONS = {
 }
 """YNNPACK shares a convolution out to threads by 64 output channels, so the 64 channels of
 ResNet-18's first stage run on one core, while Eigen uses all cores. Products and sums stay with
-YNNPACK, which is faster.
+YNNPACK, which is faster for a step of KAMCL's. The large products of a vision transformer are not:
+XLA's own choice takes a sixth less for them.
 """
 
 
-def compiler_options(mesh: Mesh) -> dict[str, str] | None:
-    """Returns the `compiler_options` of `jax.jit` for the devices of a mesh, if they need any."""
+def compiler_options(mesh: Mesh, *, convolves: bool = True) -> dict[str, str] | None:
+    """Returns the `compiler_options` of `jax.jit` for the devices of a mesh, if they need any.
+
+    Args:
+      mesh: The devices.
+      convolves: Whether the model has convolutions that its speed depends on.
+    """
+    if not convolves:
+        return None
     # In double precision Eigen's convolutions are 18 times slower.
     double = jnp.result_type(float) == jnp.float64
     cpu = mesh.devices.flat[0].platform == "cpu"

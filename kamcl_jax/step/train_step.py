@@ -11,6 +11,7 @@ import optax
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from kamcl_jax.models.clip import towers
 from kamcl_jax.parallel.mesh import Layout, compiler_options
 from kamcl_jax.step import augmentation, key_queue, momentum, schedule, temperature
 from kamcl_jax.step.augmentation import IMAGENET, Normalisation
@@ -101,7 +102,7 @@ def make_train_step(
         in_shardings=(layout.state, layout.batch),
         out_shardings=(layout.state, layout.whole),
         donate_argnums=0,
-        compiler_options=compiler_options(layout.mesh),
+        compiler_options=compiler_options(layout.mesh, convolves=towers.convolves(model)),
     )
 
 

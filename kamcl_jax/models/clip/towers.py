@@ -89,6 +89,12 @@ def dual_encoder(
     )
 
 
+def convolves(model: nn.Module) -> bool:
+    """Returns whether the speed of a `DualEncoder` depends on convolutions, as a ResNet's does."""
+    image = getattr(model, "image", None)
+    return not isinstance(image, ClipImageEncoder) or isinstance(image.tower, ModifiedResNet)
+
+
 def abstract_variables(preset: Preset) -> Any:
     """Returns the shapes and dtypes of the variables of `dual_encoder(preset)`."""
     side = preset.image_size

@@ -9,7 +9,7 @@ import pytest
 import tiny_clip
 from tiny_clip import LENGTHS, TINY
 
-from kamcl_jax.models.clip.towers import dual_encoder
+from kamcl_jax.models.clip.towers import convolves, dual_encoder
 
 
 def encode_texts(name, change):
@@ -103,3 +103,8 @@ def test_a_clip_has_a_bias_of_the_logits_if_it_is_asked_for():
     siglip = dual_encoder(TINY["siglip"])
     assert model.initial_bias == siglip.initial_bias == -10
     assert model == dataclasses.replace(dual_encoder(TINY["clip"]), initial_bias=-10.0)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("clip", False), ("clip-resnet", True)])
+def test_only_a_resnets_speed_depends_on_convolutions(name, expected):
+    assert convolves(dual_encoder(TINY[name])) == expected
