@@ -283,7 +283,7 @@ def draw_curves(path: Path, runs: Sequence[ComparedRun]) -> None:
         title = {"loss": "weighted sum of the losses", "mR": "validation mR (%)"}
         axis.set_title(title.get(term, f"{term} loss (unweighted)"), fontsize=10)
         axis.grid(alpha=0.3)
-    axes[1, 1].set_ylim(0, 100)
+    axes[1, 1].set_ylim(bottom=0)  # a model that is far from 100 is to be seen, too
     for axis in axes[1]:
         whole_epochs(axis)
     _legend(figure, axes[0, 0])
