@@ -107,16 +107,21 @@ def write(folder: Path, model: TrainedModel, card: str) -> None:
         "versions": record.versions(),
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
-    try:
-        for name in vocabulary_files.NAMES:  # of another tokeniser that was exported before
-            (folder / TOKENIZER / name).unlink(missing_ok=True)
-        model.tokenizer.write(folder / TOKENIZER)
-    except OSError as error:
-        raise ExportError(f"cannot write {folder / TOKENIZER}: {error.strerror}") from error
-    # The config comes after what it has checksums of: one of other weights is refused.
-    contents |= {CONFIG: _json(config), CARD: card.encode()}
     for name, content in contents.items():
         write_bytes(folder / name, content)
+    _write_tokenizer(folder / TOKENIZER, model)
+    # The config comes after what it has checksums of: one of other weights is refused.
+    write_bytes(folder / CONFIG, _json(config))
+    write_bytes(folder / CARD, card.encode())
+
+
+def _write_tokenizer(folder: Path, model: TrainedModel) -> None:
+    try:
+        for name in vocabulary_files.NAMES:  # of another tokeniser that was exported before
+            (folder / name).unlink(missing_ok=True)
+        model.tokenizer.write(folder)
+    except OSError as error:
+        raise ExportError(f"cannot write {folder}: {error.strerror}") from error
 
 
 def _json(value: Any) -> bytes:

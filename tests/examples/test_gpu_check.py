@@ -39,7 +39,7 @@ def test_a_rehearsal_fills_every_part_of_the_report(tmp_path, monkeypatch):
         return dual_encoder(config.embedding_size, num_concepts)
 
     monkeypatch.setattr(build, "make_model", make_model)
-    monkeypatch.setattr(train_step, "compiler_options", lambda mesh: build.UNOPTIMISED)
+    monkeypatch.setattr(train_step, "compiler_options", lambda *_, **__: build.UNOPTIMISED)
     monkeypatch.setattr(kernels, "PAIRS", dict([*kernels.PAIRS.items()][:1]))
     monkeypatch.setattr(roofline, "matmul_side", lambda: 64)
     monkeypatch.setattr(roofline, "copied_bytes", lambda: 2**16)

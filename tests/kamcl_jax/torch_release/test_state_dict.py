@@ -125,7 +125,11 @@ def test_the_learning_rate_goes_on_and_the_moments_start_anew(config, tensors, s
     [
         (EMBEDDING, None, f"it has no tensor {EMBEDDING}: it is no checkpoint of KAMCL"),
         (CONCEPT_BIAS, None, f"it lacks the tensor {CONCEPT_BIAS}"),
-        ("queue_im", np.zeros((32, 24), "f"), r"queue_im of it has the shape \[32, 24\]; the conf"),
+        (
+            "queue_im",
+            np.zeros((32, 24), "f"),
+            r"queue_im of it has the shape \[32, 24\]; the model",
+        ),
         ("textmodelK.gpo.extra", np.zeros(1), "it is of another model: it has the tensor textm"),
     ],
 )
