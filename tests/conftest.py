@@ -26,6 +26,7 @@ LONGEST = (
     "test_two_processes.py",
     "test_kill_and_resume.py",
     "test_loop.py",
+    "test_fine_tuning.py",
 )
 """Files of half a minute or more; first, so that of several workers none is left alone with one."""
 

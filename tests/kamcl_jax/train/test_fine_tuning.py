@@ -16,13 +16,24 @@ from kamcl_jax.config import build
 from kamcl_jax.errors import CheckpointError
 from kamcl_jax.evaluate import evaluate
 from kamcl_jax.export import command, open_clip_file
+from kamcl_jax.parallel import mesh
 from kamcl_jax.runs.checkpoints import Checkpoints, folder_of
+from kamcl_jax.step import train_step
 from kamcl_jax.train import loop
 from kamcl_jax.weights.published_model import read_published
 
 EPOCH = 24 * 5 // BATCH  # steps
 SENTENCES = ["two planes near a road", "many trees and a river"]
 LORA = {"finetuning.trains": "lora", "finetuning.lora_rank": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly():
+    """Steps are few here, so compiling them well would take longer than it saves."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (train_step, mesh):
+            patch.setattr(module, "compiler_options", lambda *_, **__: build.UNOPTIMISED)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +153,7 @@ def test_eight_devices_train_as_one_or_as_shards_and_microbatches(
     assert max(jax.tree.leaves(differ)) < 1e-3
 
 
+@pytest.mark.long
 def test_heads_that_train_alone_leave_every_other_bit(make_config, tiny_published, tmp_path):
     config = make_config(
         **{
@@ -179,7 +191,7 @@ def test_a_clip_from_random_weights_learns_and_open_clip_gets_it_back(
             "finetuning.new_rate": 10.0,
         }
     )
-    config.num_epochs = 8
+    config.num_epochs = 6
     results = loop.train(config, tmp_path / "run")
     config.encoders.vocabulary = ""  # from now on the run has it
     with Checkpoints(folder_of(tmp_path / "run"), read_only=True) as checkpoints:
