@@ -100,11 +100,9 @@ def build(
       DataError: A file or line of the data cannot be used.
     """
     mesh = check_with_devices(config, trains=trains)
+    reading = tokenizer(config, written)  # before the data, whose preparation takes longer
     loaded = load_prepared(
-        data.open_data(config),
-        data.settings(config),
-        data.read_threads(config),
-        tokenizer(config, written),
+        data.open_data(config), data.settings(config), data.read_threads(config), reading
     )
     hosts.barrier("data", PREPARING_TIMEOUT)
     hosts.check_equal("training captions", loaded.training_captions)

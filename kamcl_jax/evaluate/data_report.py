@@ -31,8 +31,9 @@ HEAD = (
 def prepare(config: ml_collections.ConfigDict) -> None:
     """Prepares the data set of a config, prints what was found and keeps it as `findings.json`."""
     fields.check_fields(config)
+    reading = tokenizer(config)  # before the data, whose preparation takes longer
     prepared = open_data(config)
-    data = load_prepared(prepared, settings(config), tokenizer=tokenizer(config))
+    data = load_prepared(prepared, settings(config), tokenizer=reading)
     splits = prepared.texts()
     found = {split: findings.examine(texts) for split, texts in splits.items()}
     found["all"] = findings.examine(Texts.joined(splits.values()))

@@ -224,6 +224,7 @@ def test_a_clip_from_random_weights_learns_and_open_clip_gets_it_back(
         ({"encoders.preset": "ViT"}, "there is no preset 'ViT'"),
         ({"caption_padding": "release"}, "config.caption_padding='release' is for other encoders"),
         ({"encoders.pretrained": "gone.pt"}, "'gone.pt': there is no such file"),
+        ({"encoders.vocabulary": "gone"}, "There is no vocabulary at 'gone'"),
         (
             {"encoders.preset": "", "encoders.pretrained": ""} | LORA,
             "config.finetuning.trains='lora' is for a published model",
