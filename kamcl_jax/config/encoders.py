@@ -104,22 +104,22 @@ def config_of_published(
     return config
 
 
-def of_published(
-    config: ml_collections.ConfigDict, published: ml_collections.ConfigDict
+def with_published_encoders(
+    config: ml_collections.ConfigDict, source: ml_collections.ConfigDict
 ) -> ml_collections.ConfigDict:
     """Returns a config whose encoders are those of a published model as it is.
 
     Args:
       config: It says all else.
-      published: From `config_of_published`.
+      source: From `config_of_published`.
     """
     config = config.copy_and_resolve_references()
     changes = {**_NOT_WITH_PRESET, **_ONLY_WITH_PRESET}
     for tower in TOWERS:
         config[tower].options = ml_collections.ConfigDict()
     taken = ["image_size", "embedding_size", "dtype"]
-    taken += [f"encoders.{name}" for name in published.encoders]
-    leaves = flatten(published)
+    taken += [f"encoders.{name}" for name in source.encoders]
+    leaves = flatten(source)
     config.update_from_flattened_dict(changes | {name: leaves[name] for name in taken})
     return config
 

@@ -10,7 +10,7 @@ from input_pipeline.language.texts import equal_text_ids
 from input_pipeline.splits.examples import Examples
 from kamcl_jax.config import build, recipe
 from kamcl_jax.config.build import Experiment
-from kamcl_jax.config.encoders import normalisation, of_published
+from kamcl_jax.config.encoders import normalisation, with_published_encoders
 from kamcl_jax.errors import ConfigError, DamagedCheckpointError
 from kamcl_jax.evaluate import report, tables
 from kamcl_jax.inference import embed
@@ -83,7 +83,7 @@ def evaluate_published(
     if folder_of(workdir).is_dir():
         raise ConfigError(f"{workdir} holds a run; a published model needs a --workdir of its own")
     folder.check_writable(workdir)
-    experiment = build.build(of_published(config, model.config), trains=False)
+    experiment = build.build(with_published_encoders(config, model.config), trains=False)
     return _report(experiment, model.encoders, model.variables, History(), workdir, step=0)
 
 

@@ -31,6 +31,18 @@ def test_a_kernel_of_a_gpu_is_refused_where_there_is_none():
         build.check_with_devices(config)
 
 
+def test_cudnn_s_attention_is_refused_without_sixteen_bits_or_a_gpu(tiny_published):
+    config = tiny_config()
+    config.image_size, config.embedding_size = 20, 8
+    config.encoders.preset, config.encoders.attention = tiny_published.preset, "cudnn"
+    with pytest.raises(ConfigError, match=r"attention='cudnn' needs config.dtype='bfloat16'"):
+        build.check_with_devices(config)
+    config.dtype = "bfloat16"
+    with pytest.raises(ConfigError, match=r"attention='cudnn' runs on NVIDIA's GPUs"):
+        build.check_with_devices(config)
+    build.check_with_devices(build.on_these_devices(config))
+
+
 def test_all_poolings_of_both_towers_get_a_gpu_s_kernels():
     config = tiny_config()
     hopper, amd, turing = (

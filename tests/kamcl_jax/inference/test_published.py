@@ -131,7 +131,9 @@ def test_it_is_scored_as_it_is_on_a_data_set(model, tmp_path):
     config = tiny_config()
     config.data.dir = str(tmp_path / "data")
     results = evaluate.evaluate_published(model, config, tmp_path / "scored")
-    test = build.build(encoders.of_published(config, model.config), trains=False).data.test
+    test = build.build(
+        encoders.with_published_encoders(config, model.config), trains=False
+    ).data.test
     images = model.encode_images(np.asarray(test.images[np.arange(6)]))
     captions = model.encode_texts(list(test.captions))
     scores = metrics.retrieval_metrics(Embeddings(images, captions), test.image_of_caption)
