@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     ["main", "kamcl_jax.__main__"],
     ["kamcl_jax.command_line"],
+    ["kamcl_jax.flag_parsing"],
     ["kamcl_jax.serving"],
     ["kamcl_jax.search"],
     ["kamcl_jax.benchmark"],

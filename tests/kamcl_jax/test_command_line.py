@@ -11,21 +11,6 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 
-
-@pytest.fixture
-def run(command_line, tmp_path):
-    """Runs a command that is refused, and returns what it says."""
-
-    def run(*arguments):
-        ended = command_line(f"--workdir={tmp_path / 'run'}", *arguments)
-        assert ended.status == 1
-        assert "Traceback" not in ended.error
-        assert not (tmp_path / "run").exists()
-        return ended.error
-
-    return run
-
-
 SYNTHETIC = "--mode=train --config=configs/synthetic.py"
 RSICD = "--mode=train --config=configs/rsicd.py"
 DISTRIBUTED = f"{SYNTHETIC} --distributed"
@@ -53,30 +38,6 @@ GOLDEN = "--mode=golden --torch_checkout=nowhere --golden=nowhere.npz"
         (
             f"{SYNTHETIC} --config.image_encoder.pretrained=nowhere/resnet18.pth",
             "resnet18-f37072fd.pth",
-        ),
-        # Flags and fields that there are not, or that cannot be, and what may be meant.
-        (f"{SYNTHETIC} --batch_size=50", "no flag --batch_size; did you mean --config.batch_size?"),
-        (f"{SYNTHETIC} --margin=1", "no flag --margin; did you mean --config.loss.margin?"),
-        (f"{SYNTHETIC} --wordir=x", "no flag --wordir; did you mean --workdir?"),
-        (
-            f"{SYNTHETIC} --config.queue_lenght=1",
-            "no field 'queue_lenght'; did you mean --config.queue_length?",
-        ),
-        (f"{SYNTHETIC} --config.looss.margin=1", "did you mean --config.loss.margin?"),
-        (
-            f"{RSICD} --config.image_encoder.options.width=32",
-            "no field 'width' of image_encoder.options.width: an option must be in the config file",
-        ),
-        (
-            f"{SYNTHETIC} --config.batch_size=50.5",
-            "config.batch_size cannot be '50.5'; it must be a whole number of at least 1",
-        ),
-        (f"{SYNTHETIC} --k=many", "flag --k=many: "),
-        ("--mode=train --config=configs/rsicd.py:foo", "rsicd.py has the variants resnet18, "),
-        ("--mode=train --config=nowhere.py", "error: the config cannot be loaded: "),
-        (
-            "--mode=train --config=configs/rsicd:resnet50",
-            "did you mean --config=configs/rsicd.py:resnet50?",
         ),
         # What a mode needs.
         ("--mode=train", "--mode=train needs --config"),
@@ -131,8 +92,8 @@ GOLDEN = "--mode=golden --torch_checkout=nowhere --golden=nowhere.npz"
         (f"{RSICD} --mode=export --out=docs/x", "find the data of --split"),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments, sentence, run):
-    error = run(*arguments.split())
+def test_a_mistake_is_one_sentence(arguments, sentence, refused):
+    error = refused(*arguments.split())
     assert "error: " in error
     assert sentence in error
     assert len(error.strip().splitlines()) == 1
@@ -147,8 +108,8 @@ def test_a_mistake_is_one_sentence(arguments, sentence, run):
         (["--mode=trian"], "error: there is no --mode=trian; did you mean --mode=train?"),
     ],
 )
-def test_without_a_mode_all_modes_are_told_with_their_flags(arguments, sentence, run):
-    error = run(*arguments)
+def test_without_a_mode_all_modes_are_told_with_their_flags(arguments, sentence, refused):
+    error = refused(*arguments)
     assert sentence in error
     assert "  train     trains, or goes on with a training\n" in error
     assert "            --config --workdir [--distributed]" in error
@@ -181,8 +142,8 @@ def test_help_imports_no_mode_and_no_jax():
 
 
 @pytest.mark.parametrize("workdir", ["main.py", "main.py/run"])
-def test_a_workdir_that_is_a_file_is_named(workdir, run):
-    error = run(*SYNTHETIC.split(), f"--workdir={workdir}")
+def test_a_workdir_that_is_a_file_is_named(workdir, refused):
+    error = refused(*SYNTHETIC.split(), f"--workdir={workdir}")
     assert f"error: --workdir={workdir} cannot be a folder: " in error
 
 
@@ -233,10 +194,10 @@ def empty_line(folder):
         (lambda folder: None, ["config.batch_size 100 is larger than the training split of"]),
     ],
 )
-def test_bad_data_is_one_sentence_that_names_the_file(run, tmp_path, damage, words):
+def test_bad_data_is_one_sentence_that_names_the_file(refused, tmp_path, damage, words):
     write_release(tmp_path / "data")
     damage(tmp_path / "data")
-    error = run(*RELEASE, f"--config.data.dir={tmp_path / 'data'}")
+    error = refused(*RELEASE, f"--config.data.dir={tmp_path / 'data'}")
     sentence = next(line for line in error.splitlines() if line.startswith("error: "))
     assert all(word in sentence for word in words), sentence
 
