@@ -10,6 +10,10 @@ from PIL import Image
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 """Name -> PIL's filter, which averages over all pixels that a smaller one covers."""
 
+MOST_SQUARES = 16
+"""How many squares beside each other of a strip are resized for the one in its middle. A whole strip
+of 100,000 pixels by 1 would fill 20 GB once its shorter side has a model's size."""
+
 
 @dataclass(frozen=True)
 class Fitting:
@@ -44,7 +48,17 @@ def fit(image: Image.Image, size: int, fitting: Fitting = AS_RELEASE) -> np.ndar
     if fitting.resize == "squash":
         return np.asarray(image.resize((size, size), resample))
     shorter = min(image.size)
+    image = _without_far_ends(image, MOST_SQUARES * shorter)
     width, height = (int(size * side / shorter) for side in image.size)
     left, top = (round((side - size) / 2) for side in (width, height))
     resized = image.resize((width, height), resample)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+def _without_far_ends(image: Image.Image, longest: int) -> Image.Image:
+    """Returns the middle of an image, with sides of about `longest` pixels at most."""
+    # Cutting off an even number of pixels leaves the middle where it is.
+    cut = [max(0, side - longest) // 2 for side in image.size]
+    if not any(cut):
+        return image
+    return image.crop((*cut, image.width - cut[0], image.height - cut[1]))

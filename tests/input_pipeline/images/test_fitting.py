@@ -7,6 +7,7 @@ from PIL import Image
 from input_pipeline.images.fitting import FILTERS, Fitting, fit
 
 SIZES = [(7, 7), (31, 20), (20, 31), (224, 224), (225, 224), (300, 229), (1001, 333), (64, 500)]
+STRIPS = [(500, 5), (3, 300), (1, 99)]
 
 
 def picture(size):
@@ -14,7 +15,7 @@ def picture(size):
     return Image.fromarray(pixels.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", SIZES + STRIPS)
 @pytest.mark.parametrize("side", [16, 225])
 @pytest.mark.parametrize("name", FILTERS)
 def test_the_middle_of_the_resized_image_is_cut_out(name, side, size):
@@ -27,6 +28,16 @@ def test_the_middle_of_the_resized_image_is_cut_out(name, side, size):
     start = round((longer - side) / 2)
     part = slice(start, start + side)
     np.testing.assert_array_equal(found, resized[:, part] if wide else resized[part])
+
+
+def test_a_long_strip_is_not_resized_whole(monkeypatch):
+    made, resize = [], Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, *how: made.append(how[0]) or resize(self, *how)
+    )
+    square = fit(Image.new("RGB", (100_000, 1), "red"), 224, Fitting("shortest", "bicubic"))
+    assert (square == (255, 0, 0)).all()
+    assert made[0][0] < 20 * 224
 
 
 @pytest.mark.parametrize("name", FILTERS)
