@@ -11,8 +11,8 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 """Name -> PIL's filter, which averages over all pixels that a smaller one covers."""
 
 MOST_SQUARES = 16
-"""How many squares beside each other of a strip are resized for the one in its middle. A whole strip
-of 100,000 pixels by 1 would fill 20 GB once its shorter side has a model's size."""
+"""Of a long strip, as many squares side by side are resized, for the one in the middle. A whole
+strip of 100,000 pixels by 1 would fill 20 GB once its shorter side has a model's size."""
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ FIELDS: dict[str, Field] = {
     "learn_temperature": Field(
         False,
         SWITCH,
-        "The temperature is learnt, down to 0.01 if the model has no bias of SigLIP's.",
+        "The temperature is learnt; it stops at 0.01, but that of a SigLIP does not.",
     ),
     "log_every_steps": Field(10, whole(1), "The steps between two lines of progress.", FREE),
     "dtype": Field(

@@ -14,6 +14,7 @@ from kamcl_jax.step import objective, optimizer, schedule
 from kamcl_jax.step.finetuning import Finetuning
 from kamcl_jax.step.momentum import Mask
 from kamcl_jax.step.objective import ContrastSettings, LossTerm
+from kamcl_jax.step.temperature import LARGEST_SCALE
 from kamcl_jax.step.train_step import StepSettings
 from kamcl_jax.weights.release_layout import release_momentum_mask
 
@@ -136,6 +137,8 @@ def compute_dtype(config: ml_collections.ConfigDict) -> DTypeLike | None:
 
 def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> StepSettings:
     """Returns the constants of the training step."""
+    published = encoders.published(config)
+    is_siglip = published is not None and published.family == "siglip"
     return StepSettings(
         terms=loss_terms(config, steps_per_epoch),
         contrast=contrast(config),
@@ -146,6 +149,7 @@ def make_settings(config: ml_collections.ConfigDict, steps_per_epoch: int) -> St
         normalisation=encoders.normalisation(config),
         finetuning=finetuning(config),
         learns_temperature=config.learn_temperature,
+        largest_scale=None if is_siglip else LARGEST_SCALE,
         momentum=config.momentum,
         momentum_mask=momentum_mask(config),
         microbatches=config.gradient_accumulation,

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from kamcl_jax.models.towers import LOGIT_BIAS, LOGIT_SCALE
 
 LARGEST_SCALE = 100.0
-"""The scale that CLIP lets similarities grow to: a temperature of 0.01."""
+"""The scale that CLIP lets its logits grow to: a temperature of 0.01. SigLIP has no such limit, and
+its scale is published as larger."""
 
 
 def learned(params: Any) -> jax.Array | None:
@@ -26,12 +27,11 @@ def learned_bias(params: Any) -> jax.Array | None:
     return params.get(LOGIT_BIAS)
 
 
-def clamped(params: Any) -> Any:
-    """Returns parameters whose logit scale, where they have one, is `LARGEST_SCALE` at most.
+def clamped(params: Any, largest: float | None) -> Any:
+    """Returns parameters whose scale of the logits, where they have one, is `largest` at most.
 
-    A model with a bias of the logits, as SigLIP is, has no such limit: its scale is published as
-    larger.
+    They stay as they are if `largest` is None.
     """
-    if LOGIT_SCALE not in params or LOGIT_BIAS in params:
+    if largest is None or LOGIT_SCALE not in params:
         return params
-    return {**params, LOGIT_SCALE: jnp.minimum(params[LOGIT_SCALE], jnp.log(LARGEST_SCALE))}
+    return {**params, LOGIT_SCALE: jnp.minimum(params[LOGIT_SCALE], jnp.log(largest))}

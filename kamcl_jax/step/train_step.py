@@ -55,6 +55,8 @@ class StepSettings:
       normalisation: What is made of the pixels' values then.
       finetuning: Which part of the parameters trains.
       learns_temperature: Whether a temperature among the parameters moves.
+      largest_scale: How large the scale of the logits, 1 / temperature, may grow when it is learnt;
+        None sets no limit.
     """
 
     terms: tuple[LossTerm, ...]
@@ -71,6 +73,7 @@ class StepSettings:
     normalisation: Normalisation = IMAGENET
     finetuning: Finetuning = TRAIN_ALL
     learns_temperature: bool = True
+    largest_scale: float | None = temperature.LARGEST_SCALE
 
 
 def make_train_step(
@@ -169,7 +172,8 @@ def train_step(
     gradients, (metrics, compared, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
     ids = PairIds.of_batch(batch) if settings.contrast.needs_ids else None
-    new_state = update(state, gradients, keys, optimizer, ids).replace(
+    largest_scale = settings.largest_scale if settings.learns_temperature else None
+    new_state = update(state, gradients, keys, optimizer, ids, largest_scale).replace(
         step=state.step + 1,
         batch_stats=batch_stats,
         key_params=key_params,
@@ -211,6 +215,7 @@ def update(
     keys: Encodings,
     optimizer: optax.GradientTransformation,
     ids: PairIds | None = None,
+    largest_scale: float | None = None,
 ) -> TrainState:
     """Moves the query parameters and pushes a batch's keys; all else stays as it was.
 
@@ -220,10 +225,11 @@ def update(
       keys: The encodings of the batch by the key encoders.
       optimizer: The optimiser of the query parameters.
       ids: The ids of the batch's pairs, for queues that keep them.
+      largest_scale: That of `StepSettings`.
     """
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     return state.replace(
-        params=temperature.clamped(optax.apply_updates(state.params, updates)),
+        params=temperature.clamped(optax.apply_updates(state.params, updates), largest_scale),
         opt_state=opt_state,
         image_queue=key_queue.push(state.image_queue, keys.image, ids),
         text_queue=key_queue.push(state.text_queue, keys.text, ids),

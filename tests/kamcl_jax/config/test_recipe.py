@@ -4,7 +4,7 @@ import optax
 import pytest
 from tiny_model import tiny_config
 
-from kamcl_jax.config import build, recipe
+from kamcl_jax.config import build, encoders, recipe
 from kamcl_jax.config.fields import Decides, decides, flatten
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.step import optimizer
@@ -77,3 +77,11 @@ def test_losses_that_contradict_each_other_are_refused(changes, words):
     config.loss.update(changes)
     with pytest.raises(ConfigError, match=words):
         build.check_with_devices(config)
+
+
+@pytest.mark.parametrize("preset", ["ViT-B-32", "ViT-B-16-SigLIP"])
+def test_a_clip_keeps_its_limit_beside_the_loss_of_siglip_which_has_none(preset):
+    config = encoders.config_of_published(__file__, preset)
+    config.loss.sigmoid_weight = 1.0
+    expected = None if "SigLIP" in preset else 100.0
+    assert recipe.make_settings(config, steps_per_epoch=1).largest_scale == expected

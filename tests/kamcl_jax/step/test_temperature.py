@@ -96,6 +96,8 @@ def test_its_gradient_is_finite_where_keys_are_left_out(negatives):
 def test_the_scale_stops_at_a_hundred_as_clips_does(stepped):
     state, _ = stepped(7.0)  # above log(100), as a large step might leave it
     np.testing.assert_allclose(jnp.exp(state.params[LOGIT_SCALE]), 100, rtol=1e-5)
+    assert stepped(7.0, learns=False)[0].params[LOGIT_SCALE] == 7.0
+    assert temperature.clamped(state.params, largest=None) is state.params
 
 
 def test_the_bias_is_learnt_by_the_sigmoid_loss(tiny):
