@@ -140,8 +140,6 @@ def _open_model() -> "TrainedModel":
     import kamcl_jax
 
     if not _WEIGHTS.value:
-        if _PRESET.value or _VOCABULARY.value:
-            raise ConfigError("--preset and --vocabulary are for --weights, which is missing")
         return kamcl_jax.load(_path(_WORKDIR))
     if not _PRESET.value:
         raise ConfigError(
@@ -410,14 +408,26 @@ def _chosen_mode(arguments: list[str]) -> tuple[str, Mode, list[str]]:
             f"error: unexpected arguments: {' '.join(arguments)} "
             "(a config field is set as --config.FIELD=VALUE)"
         )
-    for need in mode.needs:
-        choices = (need,) if isinstance(need, str) else need
+    groups = [(need,) if isinstance(need, str) else need for need in mode.needs]
+    # A command is often repeated with another mode, so that no mode minds what names a run.
+    taken = {"mode", *_RUN, *mode.takes, *(flag for group in groups for flag in group)}
+    for flag in _own_flags():
+        if flag.present and flag.name not in taken:
+            sys.exit(f"error: --mode={name} does not take --{flag.name}{_instead(name, flag.name)}")
+    for choices in groups:
         given = [choice for choice in choices if flags.FLAGS[choice].value]
         if len(given) != 1:
             one_of = " or ".join(f"--{choice}" for choice in choices)
             just = ", just one of them" if given else ""
             sys.exit(f"error: --mode={name} needs {one_of}{just}")
+    if not _WEIGHTS.value and any(flags.FLAGS[flag].present for flag in _PRESET_OF_WEIGHTS):
+        sys.exit("error: --preset, --vocabulary and --cleaning are for --weights, which is missing")
     return name, mode, arguments
+
+
+def _instead(mode: str, flag: str) -> str:
+    trains = mode in ("train", "folds") and flag in ("weights", *_PRESET_OF_WEIGHTS)
+    return ": fields of the config do that, --config.encoders.*" if trains else ""
 
 
 def _silence_threads_of(package: str) -> None:
@@ -475,6 +485,10 @@ def _parse(argv: list[str]) -> list[str]:
     return flag_parsing.parse(argv)
 
 
+def _own_flags() -> list[flags.Flag]:
+    return flags.FLAGS.flags_by_module_dict()[__name__]
+
+
 def _modes() -> str:
     lines = ["The modes, with the flags that they need [and can have]:", ""]
     for name, mode in MODES.items():
@@ -486,10 +500,9 @@ def _modes() -> str:
 
 
 def _help() -> str:
-    own = flags.FLAGS.flags_by_module_dict()[__name__]
     described = [
         f"  --{flag.name:<24}{flag.help}"
-        for flag in sorted(own, key=lambda flag: flag.name)
+        for flag in sorted(_own_flags(), key=lambda flag: flag.name)
         if flag.name != "mode"
     ]
     return "\n".join(

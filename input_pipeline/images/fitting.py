@@ -58,7 +58,5 @@ def fit(image: Image.Image, size: int, fitting: Fitting = AS_RELEASE) -> np.ndar
 def _without_far_ends(image: Image.Image, longest: int) -> Image.Image:
     """Returns the middle of an image, with sides of about `longest` pixels at most."""
     # Cutting off an even number of pixels leaves the middle where it is.
-    cut = [max(0, side - longest) // 2 for side in image.size]
-    if not any(cut):
-        return image
-    return image.crop((*cut, image.width - cut[0], image.height - cut[1]))
+    left, top = (max(0, side - longest) // 2 for side in image.size)
+    return image.crop((left, top, image.width - left, image.height - top)) if left or top else image

@@ -23,6 +23,7 @@ from kamcl_jax.ranking.scores import Array, Embeddings, Scores
 from kamcl_jax.runs import folder, record
 from kamcl_jax.runs.checkpoints import Checkpoints, first_readable, folder_of, open_checkpoints
 from kamcl_jax.runs.record import History
+from kamcl_jax.weights import starting_weights
 
 
 def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[st
         stored = first_readable(reversed(checkpoints.steps), checkpoints.record)
         if config is None:
             config = build.on_these_devices(record.config_of(stored))
+        starting_weights.check_frozen_file(config)
         written = folder.written_tokenizer(workdir)
         experiment = build.build(config, trains=False, written=written)
         record.check_same_run(experiment, stored)

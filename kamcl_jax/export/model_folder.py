@@ -22,7 +22,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from input_pipeline import storage
-from input_pipeline.language import vocabulary_files
 from kamcl_jax.config import encoders
 from kamcl_jax.config.encoders import TOWERS
 from kamcl_jax.config.fields import flatten
@@ -35,6 +34,7 @@ from kamcl_jax.runs.folder import (
     EXPORTED_CONFIG,
     EXPORTED_WEIGHTS,
     TOKENIZER,
+    write_tokenizer,
     written_tokenizer,
 )
 
@@ -45,6 +45,9 @@ FILES = CONFIG, WEIGHTS, VOCABULARY, CARD = (
     "README.md",
 )
 MODEL_TYPE, FORMAT = "kamcl", 1
+PUBLISHED_TYPES = ("clip", "siglip")
+"""What Hugging Face's folders, which have files of the same names, call the published models."""
+
 FIELDS_OF_A_MACHINE = (
     *("data.dir", "data.prepared_dir"),
     *("data.options.captions", "data.options.images"),
@@ -109,19 +112,13 @@ def write(folder: Path, model: TrainedModel, card: str) -> None:
     }
     for name, content in contents.items():
         write_bytes(folder / name, content)
-    _write_tokenizer(folder / TOKENIZER, model)
+    try:
+        write_tokenizer(folder, model.tokenizer)
+    except OSError as error:
+        raise ExportError(f"cannot write {folder / TOKENIZER}: {error.strerror}") from error
     # The config comes after what it has checksums of: one of other weights is refused.
     write_bytes(folder / CONFIG, _json(config))
     write_bytes(folder / CARD, card.encode())
-
-
-def _write_tokenizer(folder: Path, model: TrainedModel) -> None:
-    try:
-        for name in vocabulary_files.NAMES:  # of another tokeniser that was exported before
-            (folder / name).unlink(missing_ok=True)
-        model.tokenizer.write(folder)
-    except OSError as error:
-        raise ExportError(f"cannot write {folder}: {error.strerror}") from error
 
 
 def _json(value: Any) -> bytes:
@@ -134,11 +131,18 @@ def read(folder: Path, untrusted: Path | None = None) -> TrainedModel:
     Encoders that the config names by import path are imported, but never from the folder itself,
     nor from an `untrusted` folder around it that came with it.
     """
-    config, vocabulary = _read_json(folder / CONFIG), _read_json(folder / VOCABULARY)
+    config = _read_json(folder / CONFIG)
+    if config.get("model_type") in PUBLISHED_TYPES:
+        raise ExportError(
+            f"{folder} holds a published {config['model_type']}: say of which preset its weights "
+            "are (--weights and --preset, or kamcl_jax.load(path, preset=...)); "
+            "docs/published_models.md lists the names"
+        )
     if config.get("model_type") != MODEL_TYPE or config.get("format") != FORMAT:
         raise ExportError(
             f"{folder / CONFIG} is of a model_type and format other than {MODEL_TYPE!r}, {FORMAT}"
         )
+    vocabulary = _read_json(folder / VOCABULARY)
     _check_contents(folder, config)
     try:
         step, width = config["step"], config["concept_width"]

@@ -28,7 +28,7 @@ from kamcl_jax.ranking.scores import inner_products
 from kamcl_jax.runs import folder
 from kamcl_jax.runs.record import config_of
 from kamcl_jax.step.state import TrainState
-from kamcl_jax.weights import published_model
+from kamcl_jax.weights import published_model, starting_weights
 
 TOKENS_MULTIPLE = 16
 """Captions are padded to a multiple of so many tokens, so that few lengths are compiled."""
@@ -203,6 +203,7 @@ def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
             step = checkpoints.best_or_latest
         record = checkpoints.record(step)
         config = config_of(record)
+        starting_weights.check_frozen_file(config)
         words = Words(record["vocabulary"], record["concepts"], record["concept_width"])
         one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         like = _abstract_state(build.on_these_devices(config), words)

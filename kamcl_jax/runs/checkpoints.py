@@ -44,6 +44,11 @@ def folder_of(workdir: Path) -> Path:
     return workdir / FOLDER
 
 
+def finished_steps(directory: Path) -> list[int]:
+    """Returns the steps of the whole checkpoints in a folder, ascending; none if it is absent."""
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
+
+
 class Restored(NamedTuple):
     """What a checkpoint holds: the state of training, and what else travels with it."""
 
@@ -144,7 +149,7 @@ class Checkpoints:
 
     @property
     def _finished(self) -> list[int]:
-        return sorted(int(path.name) for path in self._directory.glob("*") if path.name.isdigit())
+        return finished_steps(self._directory)
 
     def score(self, step: int) -> float | None:
         """Returns the validation mR that a checkpoint was saved with, if any."""

@@ -12,6 +12,7 @@ import jax
 from filelock import FileLock, Timeout
 
 from input_pipeline.language import vocabulary_files
+from input_pipeline.language.tokenizer import Tokenizer
 from kamcl_jax.errors import ConfigError
 from kamcl_jax.parallel import hosts
 
@@ -34,6 +35,13 @@ def holds_exported_model(folder: Path) -> bool:
 def written_tokenizer(folder: Path) -> Path | None:
     """Returns where a run or an exported model holds its tokeniser; None if it holds none."""
     return folder / TOKENIZER if (folder / TOKENIZER).is_dir() else None
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Writes a published model's tokeniser into a run or an exported model, in place of others."""
+    for name in vocabulary_files.NAMES:
+        (folder / TOKENIZER / name).unlink(missing_ok=True)
+    tokenizer.write(folder / TOKENIZER)
 
 
 def check_writable(workdir: Path) -> None:

@@ -21,7 +21,7 @@ from kamcl_jax.inference.embed import Encoders
 from kamcl_jax.parallel import compilation, hosts
 from kamcl_jax.runs import folder
 from kamcl_jax.runs import record as run_record
-from kamcl_jax.runs.checkpoints import Checkpoints, folder_of
+from kamcl_jax.runs.checkpoints import Checkpoints, finished_steps, folder_of
 from kamcl_jax.runs.record import History
 from kamcl_jax.step.state import TrainState
 from kamcl_jax.step.train_step import TrainStep, make_train_step
@@ -42,7 +42,10 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     folder.check_writable(workdir)
     _check_early(config, workdir)
-    experiment = build.build(config, written=folder.written_tokenizer(workdir))
+    # Without a checkpoint there is no training yet, and nothing that its tokeniser has to fit.
+    goes_on = bool(finished_steps(folder_of(workdir)))
+    written = folder.written_tokenizer(workdir) if goes_on else None
+    experiment = build.build(config, written=written)
     folder.check_shared(workdir)
     if experiment.data.left_out:
         hosts.say(count_and_name(experiment.data.left_out, "left out"))
@@ -54,8 +57,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict[str, Any]:
         encoders = evaluate.make_encoders(experiment)
         if int(state.step) < _last_step(experiment):
             write_config(experiment, workdir)
-            if hosts.is_first():
-                experiment.data.tokenizer.write(workdir / folder.TOKENIZER)
+            if hosts.is_first() and written is None:
+                folder.write_tokenizer(workdir, experiment.data.tokenizer)
             _train_epochs(_Run(experiment, workdir, checkpoints, encoders, history), state)
         else:
             hosts.say(
@@ -200,8 +203,7 @@ def _check_early(config: ml_collections.ConfigDict, workdir: Path) -> None:
         if checkpoints.latest is not None:
             record = checkpoints.record(checkpoints.latest)
             fields.check_against_checkpoint(config, record["config"])
-    if config.finetuning.trains != "all":
-        starting_weights.check_weight_files(config)  # checkpoints hold only what trains
+    starting_weights.check_frozen_file(config)
 
 
 def _start_or_resume(

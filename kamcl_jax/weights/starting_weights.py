@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -26,6 +27,12 @@ def check_weight_files(config: ml_collections.ConfigDict) -> None:
         torchvision.check_resnet_file(Path(image.pretrained).expanduser(), image.depth)
     if text.pretrained:
         skip_thoughts.check_files(Path(text.pretrained).expanduser())
+
+
+def check_frozen_file(config: ml_collections.ConfigDict) -> None:
+    """Checks that the file is there which the frozen part of a run comes from, if it has any."""
+    if config.finetuning.trains != "all":  # checkpoints hold only what trains
+        check_weight_files(config)
 
 
 def starting_state(
@@ -56,19 +63,24 @@ def starting_state(
     if not parts:
         return state
     for path, part in parts:
-        query = _with_part(query, path, part)
-        # Copies, as the state will be donated and no buffer can be donated twice.
-        key = _with_part(key, path, jax.tree.map(np.copy, part))
+        query, key = _with_part(query, path, part), _with_part(key, path, part)
     adapters = adapter_key(config.seed)
     params, frozen = split(finetuning, query["params"], adapters)
     key_params, _ = split(finetuning, key["params"], adapters)
+    # Only now, as what is frozen needs no copy.
+    key_params, key_batch_stats = jax.tree.map(_apart, (key_params, key["batch_stats"]))
     return state.replace(
         params=params,
         batch_stats=query["batch_stats"],
         key_params=key_params,
-        key_batch_stats=key["batch_stats"],
+        key_batch_stats=key_batch_stats,
         frozen=frozen,
     )
+
+
+def _apart(leaf: Any) -> Any:
+    """Copies what query and key encoders share: no buffer can be donated to a step twice."""
+    return np.copy(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
 def _published_parts(

@@ -60,6 +60,16 @@ GOLDEN = "--mode=golden --torch_checkout=nowhere --golden=nowhere.npz"
             "--split is for the --workdir of a run, not for --weights",
         ),
         (
+            "--mode=export --preset=RN50 --out=x",
+            "--preset, --vocabulary and --cleaning are for --weights, which is missing",
+        ),
+        (
+            "--mode=index --cleaning=lower --images=a --index=b",
+            "--preset, --vocabulary and --cleaning are for --weights, which is missing",
+        ),
+        (f"{RSICD} --weights=a.pt", "train does not take --weights: fields of the config do that"),
+        (f"{SYNTHETIC} --k=5", "--mode=train does not take --k"),
+        (
             "--mode=evaluate --weights=a.pt --preset=RN50",
             "--mode=evaluate with --weights needs --config",
         ),

@@ -152,7 +152,12 @@ def test_what_cannot_be_loaded_is_told_in_one_sentence(tiny_published, tmp_path)
     other.mkdir()
     (other / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1}')
     (other / "merges.txt").write_text("#version: 0.2\n")
+    folder = tmp_path / "hugging_face"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "clip"}')
+    (folder / "model.safetensors").touch()
     for error, sentence, arguments in [
+        (ExportError, "holds a published clip: say of which preset", (folder,)),
         (ConfigError, 'load\\(path, preset="ViT-B-32-quickgelu"\\)', (weights,)),
         (ConfigError, "there is no preset 'ViT-B'", (weights, "ViT-B")),
         (DataError, "no vocabulary at", (weights, tiny_published.preset, tmp_path / "none")),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from tiny_model import BATCH, tiny_config
 import kamcl_jax
 from configs.variants import STRONG
 from kamcl_jax.config import build
-from kamcl_jax.errors import CheckpointError
+from kamcl_jax.errors import CheckpointError, PretrainedError
 from kamcl_jax.evaluate import evaluate
 from kamcl_jax.export import command, open_clip_file
 from kamcl_jax.parallel import mesh
@@ -58,6 +59,9 @@ def make_config(tiny_published, tmp_path_factory):
 def adapted(make_config, tmp_path_factory):
     """The folder of a run with adapters, in one go."""
     workdir = tmp_path_factory.mktemp("adapted")
+    # Left by a training of another model that ended before its first checkpoint.
+    (workdir / "tokenizer").mkdir()
+    (workdir / "tokenizer" / "tokenizer.json").write_text("{}")
     loop.train(make_config(**LORA), workdir)
     return workdir
 
@@ -122,8 +126,20 @@ def test_the_model_of_the_run_is_that_of_its_export_without_any_other_file(
     command.export(adapted, tmp_path / "out")
     exported = kamcl_jax.load(shutil.move(tmp_path / "out", tmp_path / "moved"))
     assert exported.tokenizer.identity == model.tokenizer.identity
+    assert not (adapted / "tokenizer" / "tokenizer.json").exists()
     np.testing.assert_allclose(exported.encode_texts(SENTENCES), texts, atol=1e-6)
     assert not (tmp_path / "moved" / open_clip_file.NAME).exists()  # it adds concepts
+
+
+def test_a_file_of_weights_that_has_gone_is_named(make_config, adapted, tiny_published):
+    away = tiny_published.path.with_name("away")
+    tiny_published.path.rename(away)
+    try:
+        for call in (kamcl_jax.load, partial(evaluate.evaluate, make_config(**LORA))):
+            with pytest.raises(PretrainedError, match="no such file"):
+                call(adapted)
+    finally:
+        away.rename(tiny_published.path)
 
 
 @pytest.mark.parametrize(
