@@ -54,7 +54,7 @@ _PRESET = flags.DEFINE_string(
     "preset", None, "The published model that --weights are of, such as ViT-B-32-quickgelu."
 )
 _VOCABULARY = flags.DEFINE_string(
-    "vocabulary", None, "The tokeniser of --weights, if it does not lie beside them."
+    "vocabulary", None, "The tokeniser of --weights, if that is not what lies beside them."
 )
 _CLEANING = flags.DEFINE_enum(
     "cleaning",

@@ -19,12 +19,12 @@ WRITTEN = "tokenizer"
 
 
 def find_clip_vocabulary(weights: Path | None = None, named: Path | None = None) -> Path:
-    """Finds a file for `open_byte_pairs`: beside the weights, as named, or in open_clip_torch.
+    """Finds a file for `open_byte_pairs`: as named, else beside the weights or in open_clip_torch.
 
     Args:
       weights: The file of the weights, or the folder that they are in.
-      named: The vocabulary's file, or the folder that it is in. If it is given, the one of
-        open_clip_torch does not stand in for it.
+      named: The vocabulary's file, or the folder that it is in. If it is given, no other stands in
+        for it.
 
     Raises:
       DataError: There is none.
@@ -40,7 +40,7 @@ def find_clip_vocabulary(weights: Path | None = None, named: Path | None = None)
 
 
 def find_siglip_vocabulary(weights: Path | None = None, named: Path | None = None) -> Path:
-    """Finds a file for `open_pieces`: beside the weights, or as named.
+    """Finds a file for `open_pieces`: as named, else beside the weights.
 
     Args:
       weights: The file of the weights, or the folder that they are in.
@@ -59,12 +59,16 @@ def find_siglip_vocabulary(weights: Path | None = None, named: Path | None = Non
 
 
 def _find(weights: Path | None, named: Path | None, names: Sequence[str]) -> Path | None:
-    there = _first(named, names)
-    if there is None and named is not None:
-        raise DataError(f"There is no vocabulary at '{named}': neither a file nor a folder of one.")
+    if named is not None:
+        found = _first(named, names)
+        if found is None:
+            raise DataError(
+                f"There is no vocabulary at '{named}': neither a file nor a folder of one."
+            )
+        return found
     folder = weights.parent if weights and not weights.is_dir() else weights
     beside = [folder, folder / WRITTEN] if folder else []
-    return next((file for place in beside if (file := _first(place, names))), there)
+    return next((file for place in beside if (file := _first(place, names))), None)
 
 
 def _first(place: Path | None, names: Sequence[str]) -> Path | None:

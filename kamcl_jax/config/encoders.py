@@ -21,7 +21,7 @@ from input_pipeline.language import vocabulary_files
 from input_pipeline.language.clip_tokenizer import ClipTokenizer, open_byte_pairs
 from input_pipeline.language.siglip_tokenizer import SiglipTokenizer, open_pieces
 from input_pipeline.language.tokenizer import Tokenizer
-from kamcl_jax.config.fields import default_config, flatten
+from kamcl_jax.config.fields import FIELDS, default_config, flatten
 from kamcl_jax.config.plugins import first_line, import_named
 from kamcl_jax.errors import ConfigError, PretrainedError
 from kamcl_jax.models.clip import towers
@@ -35,35 +35,26 @@ TOWERS = ("image_encoder", "text_encoder")
 
 _COLLECTIONS = frozenset({"params", "batch_stats"})  # of variables that the train state keeps
 
-# Tower -> what only the package's own encoder can do, with the value that does not ask for it.
-_OWN: dict[str, dict[str, object]] = {
-    "image_encoder": {
-        "image_encoder.pretrained": "",
-        "image_encoder.rematerialise": False,
-        "momentum_coverage": "all",
-    },
-    "text_encoder": {
-        "text_encoder.pretrained": "",
-        "caption_padding": "masked",
-        "momentum_coverage": "all",
-    },
+# Tower -> what only the package's own encoder can do: these fields keep their defaults for others.
+_OWN: dict[str, tuple[str, ...]] = {
+    "image_encoder": (
+        *("image_encoder.pretrained", "image_encoder.rematerialise"),
+        "momentum_coverage",
+    ),
+    "text_encoder": ("text_encoder.pretrained", "caption_padding", "momentum_coverage"),
 }
 
-# What a published model decides by itself, with the value that leaves it alone; and what needs one.
-_NOT_WITH_PRESET: dict[str, object] = {
-    **{f"{tower}.{field}": "" for tower in TOWERS for field in ("module", "pretrained")},
-    "caption_padding": "masked",
-    "momentum_coverage": "all",
-    "data.max_tokens": 0,
-}
-_ONLY_WITH_PRESET: dict[str, object] = {
-    "encoders.pretrained": "",
-    "encoders.vocabulary": "",
-    "encoders.attention": "xla",
-    "finetuning.trains": "all",
-    "finetuning.layer_decay": 1.0,
-    "finetuning.new_rate": 1.0,
-}
+# What a published model decides by itself: these fields keep their defaults beside it.
+_DECIDED_BY_PRESET = (
+    *(f"{tower}.{field}" for tower in TOWERS for field in ("module", "pretrained")),
+    *("caption_padding", "momentum_coverage", "data.max_tokens"),
+)
+# What means nothing without a published model: these fields keep their defaults then.
+_ONLY_WITH_PRESET = (
+    *("encoders.pretrained", "encoders.vocabulary", "encoders.cleaning"),
+    *("encoders.attention", "encoders.hybrid"),
+    *("finetuning.trains", "finetuning.layer_decay", "finetuning.new_rate"),
+)
 
 _BATCH, _TOKENS = 2, 3  # the abstract inputs that another encoder is tried on
 
@@ -83,7 +74,7 @@ def config_of_published(
     """Returns the config of a published model as it is; the arguments are `open_published`'s.
 
     Raises:
-      ConfigError: There is no preset of that name.
+      ConfigError: There is no preset of that name, or its captions are not cleaned so.
       PretrainedError: There are no weights there.
     """
     model, config = preset(name), default_config()
@@ -101,6 +92,7 @@ def config_of_published(
             "data.name": "",
         }
     )
+    _check_preset(config, flatten(config))
     return config
 
 
@@ -114,7 +106,7 @@ def with_published_encoders(
       source: From `config_of_published`.
     """
     config = config.copy_and_resolve_references()
-    changes = {**_NOT_WITH_PRESET, **_ONLY_WITH_PRESET}
+    changes = {name: FIELDS[name].default for name in _DECIDED_BY_PRESET + _ONLY_WITH_PRESET}
     for tower in TOWERS:
         config[tower].options = ml_collections.ConfigDict()
     taken = ["image_size", "embedding_size", "dtype"]
@@ -151,9 +143,8 @@ def tokenizer(config: ml_collections.ConfigDict, written: Path | None = None) ->
     model, files = published(config), config.encoders
     if model is None:
         return None
-    weights = Path(files.pretrained).expanduser() if files.pretrained else None
     named = Path(files.vocabulary).expanduser() if files.vocabulary else None
-    places = (weights, named) if written is None else (written, None)
+    places = (Path(files.pretrained).expanduser() if files.pretrained else None, written or named)
     if model.family == "siglip":
         file = vocabulary_files.find_siglip_vocabulary(*places)
         pieces = open_pieces(file)
@@ -187,7 +178,6 @@ def make_model(
       num_concepts: The concepts that the data set really has.
       device: One that it will run on; None stands for the first that JAX finds here.
     """
-    image, text = config.image_encoder, config.text_encoder
     model = published(config)
     if model is not None:
         return towers.dual_encoder(
@@ -195,40 +185,49 @@ def make_model(
             num_concepts,
             concepts="gated" if config.encoders.hybrid else "beside",
             with_bias=config.loss.sigmoid_weight > 0,
-            rematerialise=image.rematerialise,
+            rematerialise=config.image_encoder.rematerialise,
             implementation=config.encoders.attention,
         )
-    kernel = image.pooling_kernel
+    kernel = config.image_encoder.pooling_kernel
     if kernel == "auto":
         kernel = "pallas" if runs_triton(device or jax.devices()[0]) else "counting"
     widths = {"num_concepts": num_concepts, "embedding_size": config.embedding_size}
-    if image.module:
-        image_encoder = _make_other(config, "image_encoder", widths)
-    else:
-        image_encoder = ImageEncoder(
-            **widths,
-            depth=image.depth,
-            width=image.width,
-            rematerialise=image.rematerialise,
-            pooling_kernel=kernel,
-        )
-    if text.module:
-        text_encoder = _make_other(config, "text_encoder", {"num_tokens": num_tokens, **widths})
-    else:
-        text_encoder = TextEncoder(
-            num_tokens=num_tokens,
-            **widths,
-            word_width=text.word_width,
-            hidden_width=text.hidden_width,
-            dropout=text.dropout,
-            caption_padding=config.caption_padding,
-            pooling_kernel=kernel,
-        )
     return DualEncoder(
-        image_encoder,
-        text_encoder,
+        _image_encoder(config, widths, kernel),
+        _text_encoder(config, {"num_tokens": num_tokens, **widths}, kernel),
         initial_temperature=config.temperature if config.learn_temperature else None,
         initial_bias=towers.INITIAL_BIAS if config.loss.sigmoid_weight else None,
+    )
+
+
+def _image_encoder(
+    config: ml_collections.ConfigDict, sizes: dict[str, Any], kernel: str
+) -> nn.Module:
+    settings = config.image_encoder
+    if settings.module:
+        return _make_other(config, "image_encoder", sizes)
+    return ImageEncoder(
+        **sizes,
+        depth=settings.depth,
+        width=settings.width,
+        rematerialise=settings.rematerialise,
+        pooling_kernel=kernel,
+    )
+
+
+def _text_encoder(
+    config: ml_collections.ConfigDict, sizes: dict[str, Any], kernel: str
+) -> nn.Module:
+    settings = config.text_encoder
+    if settings.module:
+        return _make_other(config, "text_encoder", sizes)
+    return TextEncoder(
+        **sizes,
+        word_width=settings.word_width,
+        hidden_width=settings.hidden_width,
+        dropout=settings.dropout,
+        caption_padding=config.caption_padding,
+        pooling_kernel=kernel,
     )
 
 
@@ -282,14 +281,23 @@ def check_encoders(config: ml_collections.ConfigDict, dtype: DTypeLike | None) -
 def _check_preset(config: ml_collections.ConfigDict, leaves: Mapping[str, Any]) -> None:
     model, name = published(config), config.encoders.preset
     if model is None:
-        for field, without in _ONLY_WITH_PRESET.items():
-            if leaves[field] != without:
+        for field in _ONLY_WITH_PRESET:
+            if leaves[field] != FIELDS[field].default:
                 raise ConfigError(
                     f"config.{field}={leaves[field]!r} is for a published model, which "
                     "config.encoders.preset names"
                 )
         return
-    for field, without in _NOT_WITH_PRESET.items():
+    if (
+        model.family != "siglip"
+        and leaves["encoders.cleaning"] != FIELDS["encoders.cleaning"].default
+    ):
+        raise ConfigError(
+            f"config.encoders.cleaning={leaves['encoders.cleaning']!r} is for a SigLIP, and "
+            f"config.encoders.preset={name!r} is none: its captions are cleaned in one way alone"
+        )
+    for field in _DECIDED_BY_PRESET:
+        without = FIELDS[field].default
         if leaves[field] != without:
             raise ConfigError(
                 f"config.{field}={leaves[field]!r} is for other encoders than those of "
@@ -323,7 +331,8 @@ def _check_tower(config: ml_collections.ConfigDict, tower: str, leaves: Mapping[
             f"config.{tower}.options has {min(options)!r}, but config.{tower}.module names no "
             "encoder that could have options"
         )
-    for name, without in _OWN[tower].items():
+    for name in _OWN[tower]:
+        without = FIELDS[name].default
         if module and leaves[name] != without:
             raise ConfigError(
                 f"config.{name}={leaves[name]!r} is for the package's own {tower}; with "

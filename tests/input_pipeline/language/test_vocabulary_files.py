@@ -21,16 +21,17 @@ def without_open_clip(monkeypatch):
     monkeypatch.setattr(vocabulary_files, "find_spec", lambda name: None)
 
 
-def test_beside_the_weights_comes_first_then_what_is_named(tmp_path, without_open_clip):
+def test_what_is_named_comes_first_then_beside_the_weights(tmp_path, without_open_clip):
     weights = touch(tmp_path / "weights", "RemoteCLIP.pt") / "RemoteCLIP.pt"
     named = touch(tmp_path / "named", OWN, "mine.json")
-    assert find_clip_vocabulary(weights, named) == named / OWN
-    assert find_clip_vocabulary(None, named / "mine.json") == named / "mine.json"
     touch(weights.parent, "vocab.json")  # which is half of one
-    assert find_clip_vocabulary(weights, named) == named / OWN
+    with pytest.raises(DataError, match="no vocabulary of CLIP beside"):
+        find_clip_vocabulary(weights)
     touch(weights.parent, "merges.txt")
     for place in (weights, weights.parent):
-        assert find_clip_vocabulary(place, named) == weights.parent / "vocab.json"
+        assert find_clip_vocabulary(place) == weights.parent / "vocab.json"
+        assert find_clip_vocabulary(place, named) == named / OWN
+        assert find_clip_vocabulary(place, named / "mine.json") == named / "mine.json"
 
 
 def test_siglip_s_files(tmp_path):
