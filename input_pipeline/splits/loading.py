@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +56,7 @@ def load_prepared(
     settings: DataSettings,
     read_threads: int = 1,
     tokenizer: Tokenizer | None = None,
+    with_images: Collection[str] = SPLITS,
 ) -> RetrievalData:
     """Returns the three splits of an experiment.
 
@@ -66,6 +67,8 @@ def load_prepared(
       settings: How its captions become splits, words and concepts.
       read_threads: How many threads share the images that are asked for at once.
       tokenizer: What the text encoder reads captions with; None learns words from the captions.
+      with_images: The splits whose images will be read. Those of others are not decoded, and
+        reading them raises an IndexError.
     """
     key = _key(prepared.fingerprint, settings, tokenizer)
     folder = prepared.folder / "examples" / key
@@ -76,8 +79,11 @@ def load_prepared(
                     _write_all_but_pixels(unfinished, prepared.texts(), settings, tokenizer)
     with storage.damage_named(folder):
         rows = {part: np.load(folder / part / "rows.npy") for part in SPLITS}
-    decoded = _decoded(prepared, settings, rows)
-    images = {part: SelectedRows(decoded[part], rows[part], read_threads) for part in SPLITS}
+    decoded = _decoded(prepared, settings, {part: rows[part] for part in with_images})
+    nothing = np.empty((0, settings.image_size, settings.image_size, 3), np.uint8)
+    images = {
+        part: SelectedRows(decoded.get(part, nothing), rows[part], read_threads) for part in SPLITS
+    }
     with storage.damage_named(folder):
         words = json.loads((folder / "vocabulary.json").read_text("utf-8"))["words"]
         vocabulary = Vocabulary(words)
@@ -167,12 +173,11 @@ def _open(folder: Path, images: SelectedRows) -> Examples:
 def _decoded(
     prepared: Prepared, settings: DataSettings, rows: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Returns for each part the array that has its images, decoding what is not there yet."""
-    sizes = {"train": settings.train_size}
-    sizes["validation"] = sizes["test"] = settings.image_size
+    """Returns for each of the parts in `rows` the array that has its images, decoded if need be."""
+    sizes = {part: settings.train_size if part == "train" else settings.image_size for part in rows}
     arrays = {}
     for size in dict.fromkeys(sizes.values()):
-        wanted = np.concatenate([rows[part] for part in SPLITS if sizes[part] == size])
+        wanted = np.concatenate([rows[part] for part in rows if sizes[part] == size])
         images = DecodedImages(
             prepared.folder / "images", size, prepared.num_images, settings.fitting
         )

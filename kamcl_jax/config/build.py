@@ -1,7 +1,7 @@
 """Builds what a config describes: here and in `data` its fields become arguments."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from input_pipeline.errors import DataError
 from input_pipeline.language.directions import say_direction
-from input_pipeline.language.texts import equal_text_ids
+from input_pipeline.language.texts import SPLITS, equal_text_ids
 from input_pipeline.splits.examples import Examples, RetrievalData
 from input_pipeline.splits.loading import load_prepared
 from kamcl_jax.config import checks, data, recipe
@@ -84,7 +84,11 @@ class Experiment:
 
 
 def build(
-    config: ml_collections.ConfigDict, *, trains: bool = True, written: Path | None = None
+    config: ml_collections.ConfigDict,
+    *,
+    trains: bool = True,
+    written: Path | None = None,
+    with_images: Collection[str] = SPLITS,
 ) -> Experiment:
     """Checks the config, prepares its data and makes everything that training needs.
 
@@ -92,8 +96,10 @@ def build(
 
     Args:
       config: The config.
-      trains: Whether batches will be split for training; evaluation fills up its own.
+      trains: Whether it will be trained, which needs concepts, and enough captions for a batch
+        that the devices share evenly.
       written: The folder of the run's tokeniser, see `encoders.tokenizer`.
+      with_images: The splits whose images will be read.
 
     Raises:
       ConfigError: A field cannot be what it is.
@@ -102,19 +108,24 @@ def build(
     mesh = check_with_devices(config, trains=trains)
     reading = tokenizer(config, written)  # before the data, whose preparation takes longer
     loaded = load_prepared(
-        data.open_data(config), data.settings(config), data.read_threads(config), reading
+        data.open_data(config),
+        data.settings(config),
+        data.read_threads(config),
+        reading,
+        with_images,
     )
     hosts.barrier("data", PREPARING_TIMEOUT)
     hosts.check_equal("training captions", loaded.training_captions)
-    if not loaded.concepts.words:
+    if trains and not loaded.concepts.words:
         raise DataError(
             "There are no concepts to learn: no word is repeated by the captions of an image "
             f"(config.concepts.min_repeats is {config.concepts.min_repeats}), frequent enough "
             f"(config.data.min_word_count is {config.data.min_word_count}) and no stop word."
         )
     num_captions = len(loaded.train.captions)
-    checks.check_against_data(config, num_captions)
-    steps_per_epoch = num_captions // config.batch_size
+    if trains:
+        checks.check_against_data(config, num_captions)
+    steps_per_epoch = max(1, num_captions // config.batch_size)
     num_tokens = len(loaded.vocabulary) + 1
     abstract = abstract_state(config, num_tokens, loaded.num_concepts)
     return Experiment(

@@ -106,7 +106,9 @@ def with_published_encoders(
       source: From `config_of_published`.
     """
     config = config.copy_and_resolve_references()
-    changes = {name: FIELDS[name].default for name in _DECIDED_BY_PRESET + _ONLY_WITH_PRESET}
+    # A crop of another size would mean nothing to the preset's.
+    reset = (*_DECIDED_BY_PRESET, *_ONLY_WITH_PRESET, "augmentation.resize")
+    changes = {name: FIELDS[name].default for name in reset}
     for tower in TOWERS:
         config[tower].options = ml_collections.ConfigDict()
     taken = ["image_size", "embedding_size", "dtype"]

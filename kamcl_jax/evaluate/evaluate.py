@@ -35,7 +35,7 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: Path) -> dict[st
             config = build.on_these_devices(record.config_of(stored))
         starting_weights.check_frozen_file(config)
         written = folder.written_tokenizer(workdir)
-        experiment = build.build(config, trains=False, written=written)
+        experiment = build.build(config, trains=False, written=written, with_images=["test"])
         record.check_same_run(experiment, stored)
         encoders = make_encoders(experiment)
         return report_best(experiment, checkpoints, encoders, record.history_of(stored), workdir)
@@ -85,7 +85,8 @@ def evaluate_published(
     if folder_of(workdir).is_dir():
         raise ConfigError(f"{workdir} holds a run; a published model needs a --workdir of its own")
     folder.check_writable(workdir)
-    experiment = build.build(with_published_encoders(config, model.config), trains=False)
+    described = with_published_encoders(config, model.config)
+    experiment = build.build(described, trains=False, with_images=["test"])
     return _report(experiment, model.encoders, model.variables, History(), workdir, step=0)
 
 

@@ -130,7 +130,12 @@ def test_an_index_of_it_is_searched_with_the_model_inside(model, tmp_path):
 def test_it_is_scored_as_it_is_on_a_data_set(model, tmp_path):
     config = tiny_config()
     config.data.dir = str(tmp_path / "data")
+    # What a training would refuse: no word is a concept, and a batch is larger than the data.
+    config.concepts.min_repeats, config.batch_size, config.queue_length = 99, 1000, 1000
+    config.augmentation.resize = config.image_size
     results = evaluate.evaluate_published(model, config, tmp_path / "scored")
+    (filled,) = (tmp_path / "data").rglob("*.filled.npy")
+    assert np.load(filled).sum() == 6  # the images of the test split alone were decoded
     test = build.build(
         encoders.with_published_encoders(config, model.config), trains=False
     ).data.test
