@@ -61,7 +61,7 @@ class TrainedModel:
 
     Attributes:
       step: The training step after which the model was saved.
-      config: The config of the training.
+      config: The config of the training, for the devices here.
       encoders: The compiled encoders.
       variables: The parameters and BatchNorm statistics of the encoders that retrieve, which
         `config.evaluation.encoders` names.
@@ -202,17 +202,15 @@ def open_trained(workdir: Path, step: int | None = None) -> TrainedModel:
         if step is None:
             step = checkpoints.best_or_latest
         record = checkpoints.record(step)
-        config = config_of(record)
+        config = build.on_these_devices(config_of(record))
         starting_weights.check_frozen_file(config)
         words = Words(record["vocabulary"], record["concepts"], record["concept_width"])
         one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        like = _abstract_state(build.on_these_devices(config), words)
+        like = _abstract_state(config, words)
         retrieving = build.retrieving_fields(config)
         variables = checkpoints.restore_fields(step, like, one_device, retrieving)
         if like.frozen:
-            frozen = build.initial_state(
-                build.on_these_devices(config), words.vocabulary, words.concept_width
-            ).frozen
+            frozen = build.initial_state(config, words.vocabulary, words.concept_width).frozen
             checkpoints.check_frozen(step, frozen, build.source_of_frozen(config))
             variables = build.whole_variables(config, variables, frozen)
     tokenizer = encoders.tokenizer(config, folder.written_tokenizer(workdir))

@@ -36,11 +36,12 @@ def read_published(path: str | Path, name: str) -> Tree:
     model, path = preset(name), Path(path).expanduser()
     like = abstract_variables(model)
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise PretrainedError(
-                f"{path} has no config.json; a folder of Hugging Face's has one beside its "
-                f"{HUGGING_FACE}"
-            )
+        for file in ("config.json", HUGGING_FACE):
+            if not (path / file).is_file():
+                raise PretrainedError(
+                    f"{path} has no {file}; a folder of Hugging Face's has a config.json, and "
+                    f"beside it all weights in one file, {HUGGING_FACE}"
+                )
         path = path / HUGGING_FACE
     if path.suffix == siglip.SUFFIX:
         return from_torch(
@@ -53,7 +54,7 @@ def read_published(path: str | Path, name: str) -> Tree:
         layout, tolerated = hugging_face.hugging_face_layout(model), hugging_face.TOLERATED
     else:
         layout, tolerated = open_clip.open_clip_layout(model), open_clip.TOLERATED
-    needed = {name: tensor for name, tensor in tensors.items() if name not in tolerated}
+    needed = {tensor: array for tensor, array in tensors.items() if tensor not in tolerated}
     return from_torch(needed, layout, like, str(path))
 
 

@@ -150,6 +150,10 @@ def published(monkeypatch):
 def test_what_does_not_fit_is_refused(published, tmp_path):
     refused(tmp_path, "ViT-B-33", "there is no preset 'ViT-B-33'; there are RN50,", ConfigError)
     refused(tmp_path, "clip", f"{tmp_path} has no config.json")
+    in_parts = tmp_path / "in_parts"
+    in_parts.mkdir()
+    (in_parts / "config.json").write_text("{}")
+    refused(in_parts, "clip", "all weights in one file, model.safetensors")
     folder = hugging_face_folder(TINY["clip"], tmp_path, variables(TINY["clip"]))
     refused(
         folder,
