@@ -25,17 +25,23 @@ from kamcl_jax.step.losses import Logits
 from kamcl_jax.step.objective import Comparison, LossTerm
 
 RESERVED_METRICS = frozenset(
-    {"step", "epoch", "loss", "triplet", "contrastive", "batch_contrastive", "alignment"}
-    | {
-        "sigmoid",
-        "bias",
+    {
+        "alignment",
         "alignment_weight",
+        "batch_contrastive",
+        "bias",
+        "contrastive",
+        "epoch",
         "false_negatives",
         "gradient_norm",
         "images_per_second",
+        "loss",
+        "sigmoid",
         "skipped",
+        "step",
+        "temperature",
+        "triplet",
     }
-    | {"temperature"}
 )
 """The names of other metrics, which a loss of your own cannot have."""
 
