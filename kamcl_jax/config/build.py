@@ -20,14 +20,16 @@ from input_pipeline.splits.examples import Examples, RetrievalData
 from input_pipeline.splits.loading import load_prepared
 from kamcl_jax.config import checks, data, recipe
 from kamcl_jax.config.encoders import check_encoders, make_model, tokenizer
-from kamcl_jax.config.plugins import check_extra_terms
+from kamcl_jax.config.plugins import Compare, check_extra_terms
 from kamcl_jax.errors import ConfigError
-from kamcl_jax.models.towers import DualEncoder
+from kamcl_jax.models.towers import LOGIT_BIAS, LOGIT_SCALE, DualEncoder
 from kamcl_jax.parallel import hosts
 from kamcl_jax.parallel.mesh import Layout, make_mesh
-from kamcl_jax.step import finetuning, state
+from kamcl_jax.step import finetuning, objective, state, temperature
 from kamcl_jax.step.augmentation import SAYS_DIRECTION
-from kamcl_jax.step.key_queue import IMAGE_ID, TEXT_ID
+from kamcl_jax.step.encoding import Encodings
+from kamcl_jax.step.key_queue import IMAGE_ID, TEXT_ID, random_queue
+from kamcl_jax.step.objective import Comparison
 from kamcl_jax.step.state import TrainState, state_layout
 from kamcl_jax.step.train_step import StepSettings
 from kamcl_jax.weights import starting_weights
@@ -159,8 +161,7 @@ def check_with_devices(config: ml_collections.ConfigDict, *, trains: bool = True
     check_encoders(config, recipe.compute_dtype(config))
     if trains:
         checks.check_division(config, mesh.size)
-        shapes = abstract_batch(config, max_tokens=1, num_concepts=config.num_concepts)
-        check_extra_terms(config, shapes)
+        check_extra_terms(config, *_abstract_comparison(config))
     return mesh
 
 
@@ -223,6 +224,46 @@ def abstract_batch(
     }
     shapes |= {name: ((size,), column.dtype) for name, column in _caption_columns(config).items()}
     return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+
+def _abstract_comparison(config: ml_collections.ConfigDict) -> tuple[Compare, tuple[Any, Any]]:
+    """Returns how a training step makes what a loss looks at, and the shapes of what it is made of.
+
+    The step's own parts do it, so that a loss that is tried on it gets what it will get.
+    """
+
+    def floats(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    size, side, num_concepts = config.batch_size, config.image_size, config.num_concepts
+    encodings = Encodings(
+        *[floats(size, config.embedding_size)] * 2, *[floats(size, num_concepts)] * 2
+    )
+    model = make_model(config, num_tokens=1, num_concepts=num_concepts)
+    starts = {LOGIT_SCALE: model.initial_temperature, LOGIT_BIAS: model.initial_bias}
+    of_logits = {name: floats() for name, start in starts.items() if start is not None}
+    batch = abstract_batch(config, max_tokens=1, num_concepts=num_concepts)
+    queue = jax.eval_shape(
+        partial(
+            random_queue,
+            length=config.queue_length,
+            width=config.embedding_size,
+            with_ids=recipe.queue_ids(config),
+        ),
+        jax.random.key(0),
+    )
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+
+    def compare(trained: Any, others: Any) -> Comparison:
+        queries, params = trained
+        keys, batch, images, texts, step = others
+        contrast = recipe.contrast(config)._replace(bias=temperature.learned_bias(params))
+        learned = temperature.learned(params)
+        contrast = contrast if learned is None else contrast._replace(temperature=learned)
+        return objective.compare(queries, keys, batch, images, texts, step, contrast)
+
+    augmented = {**batch, "image": floats(size, side, side, 3)}
+    return compare, ((encodings, of_logits), (encodings, augmented, queue, queue, step))
 
 
 def caption_columns(config: ml_collections.ConfigDict, examples: Examples) -> dict[str, np.ndarray]:

@@ -16,12 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 
 from kamcl_jax.errors import ConfigError
-from kamcl_jax.step.encoding import Encodings
-from kamcl_jax.step.losses import Logits
 from kamcl_jax.step.objective import Comparison, LossTerm
 
 RESERVED_METRICS = frozenset(
@@ -44,6 +41,9 @@ RESERVED_METRICS = frozenset(
     }
 )
 """The names of other metrics, which a loss of your own cannot have."""
+
+Compare = Callable[[Any, Any], Comparison]
+"""(what is trained, all else) -> what a loss looks at; the gradient is that of the first."""
 
 
 def import_named(path: str, field: str) -> Any:
@@ -131,20 +131,24 @@ def _of_comparison(function: Callable[..., jax.Array]) -> Callable[[Comparison],
 
 
 def check_extra_terms(
-    config: ml_collections.ConfigDict, batch: dict[str, jax.ShapeDtypeStruct]
+    config: ml_collections.ConfigDict, compare: Compare, shapes: tuple[Any, Any]
 ) -> None:
-    """Checks the fields of the extra losses, and tries them and their gradients on shapes."""
+    """Checks the fields of the extra losses, and tries them and their gradients on shapes.
+
+    Args:
+      config: The config.
+      compare: How training makes what a loss looks at.
+      shapes: The shapes and dtypes of its arguments.
+    """
     for name, term in config.loss.extra_terms.items():
         _check_term(f"config.loss.extra_terms.{name}", name, term)
-    compared = _abstract_comparison(config, batch)
     for term in extra_terms(config):
 
-        def loss(queries: Encodings, others: Comparison, term: LossTerm = term) -> jax.Array:
-            cosine = queries.image @ queries.text.T
-            return term.function(others.replace(queries=queries, cosine=cosine))
+        def loss(trained: Any, others: Any, term: LossTerm = term) -> jax.Array:
+            return term.function(compare(trained, others))
 
         try:
-            jax.eval_shape(jax.value_and_grad(loss), compared.queries, compared)
+            jax.eval_shape(jax.value_and_grad(loss), *shapes)
         except Exception as error:  # the function is the user's
             raise ConfigError(
                 f"{_field(term.name)} cannot be called with (queries, keys, batch, step), or with "
@@ -165,29 +169,3 @@ def _check_term(field: str, name: str, term: Any) -> None:
     weight = term.weight
     if isinstance(weight, bool) or not isinstance(weight, int | float) or math.isnan(weight):
         raise ConfigError(f"{field}.weight is {weight!r}; it must be a number")
-
-
-def _abstract_comparison(
-    config: ml_collections.ConfigDict, batch: dict[str, jax.ShapeDtypeStruct]
-) -> Any:
-    def floats(*shape: int) -> Any:
-        return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-    size, num_concepts = batch["word_concepts"].shape
-    side = config.image_size
-    encodings = Encodings(
-        *[floats(size, config.embedding_size)] * 2, *[floats(size, num_concepts)] * 2
-    )
-    counts = {"batch": size, "queue": config.queue_length, "both": size + config.queue_length}
-    count = counts[config.loss.negatives]
-    logits = Logits(floats(size), floats(size, count))
-    return Comparison(
-        queries=encodings,
-        keys=encodings,
-        batch={**batch, "image": floats(size, side, side, 3)},  # type: ignore[dict-item]
-        step=jax.ShapeDtypeStruct((), jnp.int32),  # type: ignore[arg-type]
-        cosine=floats(size, size),
-        temperature=floats(),
-        image_logits=logits,
-        text_logits=logits,
-    )

@@ -103,11 +103,6 @@ def config_with_term(function="named", weight=0.5, name="mine"):
     return config
 
 
-def check_terms(config):
-    shapes = build.abstract_batch(config, 3, config.num_concepts)
-    plugins.check_extra_terms(config, shapes)
-
-
 def comparison(queries, keys, batch, step):
     queue = KeyQueue(jnp.eye(7, 4), jnp.int32(0))
     settings = ContrastSettings(0.1)
@@ -117,7 +112,7 @@ def comparison(queries, keys, batch, step):
 def test_terms_are_added_by_their_weights_and_shown_before_them():
     config = config_with_term()
     config.loss.extra_terms.another = {"function": "own_terms:named", "weight": -2.0}
-    check_terms(config)
+    build.check_with_devices(config)
     terms = recipe.loss_terms(config, steps_per_epoch=3)
     assert [term.name for term in terms] == [
         *("triplet", "contrastive", "alignment"),
@@ -138,7 +133,7 @@ def test_terms_are_added_by_their_weights_and_shown_before_them():
 
 def test_a_term_gets_what_its_parameters_are_called_after():
     config = config_with_term("of_logits")
-    check_terms(config)
+    build.check_with_devices(config)
     (term,) = plugins.extra_terms(config)
     queries, keys = (random_encodings(seed, 5, 4, 3) for seed in (0, 1))
     compared = comparison(queries, keys, {}, step=3)
@@ -173,6 +168,7 @@ def test_a_term_moves_the_gradient_by_its_weight():
             "config.loss.extra_terms.mine.function cannot be called with (quer",
         ),
         (config_with_term("of_ids"), "KeyError: 'image_id'"),
+        (config_with_term("of_bias"), "f32[]: TypeError: unsupported operand"),
         (config_with_term("nothing"), "config.loss.extra_terms.mine.function is 'own_terms"),
         (config_with_term(name="triplet"), "config.loss.extra_terms.triplet cannot be called so"),
         (config_with_term(weight=float("nan")), "config.loss.extra_terms.mine.weight is nan"),
@@ -184,7 +180,7 @@ def test_a_term_moves_the_gradient_by_its_weight():
 )
 def test_a_term_that_cannot_be_is_refused_in_one_sentence(config, sentence):
     with pytest.raises(ConfigError, match=re.escape(sentence)) as refused:
-        check_terms(config)
+        build.check_with_devices(config)
     assert "\n" not in str(refused.value)
 
 
@@ -192,13 +188,28 @@ def test_a_term_has_two_fields():
     config = tiny_config()
     config.loss.extra_terms.mine = {"function": "own_terms:named"}
     with pytest.raises(ConfigError, match="mine must have the two fields function and weight"):
-        check_terms(config)
+        build.check_with_devices(config)
 
 
-def test_ids_are_there_for_terms_where_false_negatives_are_left_out():
-    config = config_with_term("of_ids")
-    config.loss.mask_false_negatives = True
-    check_terms(config)
+@pytest.mark.parametrize(
+    ("function", "fields"),
+    [
+        ("of_ids", {"mask_false_negatives": True}),
+        ("of_same_pairs", {"mask_false_negatives": True}),
+        ("of_bias", {"sigmoid_weight": 1.0}),
+        ("of_shares", {"negatives": "batch", "positives": "concepts", "concept_share": 0.1}),
+        ("of_the_fixed_temperature", {}),
+    ],
+)
+def test_a_term_may_use_all_that_the_config_has_training_give_it(function, fields):
+    config = config_with_term(function)
+    config.loss.update(fields)
+    build.check_with_devices(config)
+
+
+def test_a_term_that_can_only_go_forwards_is_refused():
+    with pytest.raises(ConfigError, match=r"differentiable .*Reverse-mode differentiation"):
+        build.check_with_devices(config_with_term("of_logits_one_by_one"))
 
 
 def test_no_term_can_have_the_name_of_a_metric(trained):
