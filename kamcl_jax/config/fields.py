@@ -401,7 +401,9 @@ FIELDS: dict[str, Field] = {
         0, whole(0), "The steps in which the learning rate first grows in a straight line."
     ),
     "optimizer.weight_decay": Field(
-        0.0, NOT_NEGATIVE, "AdamW's decay of matrices and kernels, with Muon of kernels; 0 is none."
+        0.0,
+        NOT_NEGATIVE,
+        "AdamW's decay of matrices, kernels and embeddings, with Muon of kernels; 0 is none.",
     ),
     "optimizer.epsilon": Field(1e-8, POSITIVE, "Adam's epsilon."),
     "optimizer.clip_norm": Field(

@@ -66,8 +66,9 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns Adam or Muon with its learning rate, after clipping if the config asks for it.
 
-    Weight decay makes Adam AdamW (Loshchilov and Hutter 2019), which decays matrices and kernels
-    alone: neither biases nor what a normalisation learns.
+    Weight decay makes Adam AdamW (Loshchilov and Hutter 2019), which decays what
+    `optimizer.decays` says: matrices, kernels, embeddings and positions. With Muon the kernels
+    alone decay.
     """
     settings = config.optimizer
     rate = learning_rate(config, steps_per_epoch)

@@ -50,19 +50,22 @@ def kernel_axes(params: Params) -> Any:
     """
 
     def axes(path: tuple[Any, ...], leaf: jax.Array) -> contrib.MuonDimensionNumbers | None:
-        name = jax.tree_util.keystr(path[-1:], simple=True)
-        return _AXES.get(leaf.ndim) if name.endswith("kernel") else None
+        return _AXES.get(leaf.ndim) if _name(path).endswith("kernel") else None
 
     return jax.tree_util.tree_map_with_path(axes, params)
 
 
-def decays(params: Params) -> Any:
-    """Returns which parameters AdamW's weight decay shrinks: those with two axes or more.
+def _name(path: tuple[Any, ...]) -> str:
+    """Returns a leaf's own name."""
+    return jax.tree_util.keystr(path[-1:], simple=True)
 
-    These are matrices, kernels, positions and embeddings. No bias is among them, nor what a
-    normalisation learns, a gate, a class token, or the scale and bias of the logits. It is the rule
-    that open_clip has for these models; the biases of the GRU's gates, stacked to [3, H], count as
-    a matrix.
+
+def decays(params: Params) -> Any:
+    """Returns which parameters AdamW's weight decay shrinks: those with two axes that are no bias.
+
+    These are matrices, kernels, positions, embeddings and the query that SigLIP pools with. No bias
+    is among them, nor what a normalisation learns, a gate, a class token, or the scale of the
+    logits. It is the rule that open_clip has for these models.
 
     Args:
       params: The parameters, or what of them trains.
@@ -70,7 +73,12 @@ def decays(params: Params) -> Any:
     Returns:
       A tree of the same structure, of bools.
     """
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+    def decays(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+        # The biases of a GRU's gates are stacked, and so have two axes.
+        return leaf.ndim > 1 and not _name(path).endswith("bias")
+
+    return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def scaled(factors: Callable[[Params], Any]) -> optax.GradientTransformation:
