@@ -306,7 +306,8 @@ FIELDS: dict[str, Field] = {
     "finetuning.new_rate": Field(
         1.0,
         POSITIVE,
-        "What multiplies the learning rate of a preset's concept heads, which are new.",
+        "What multiplies the learning rate of what is new to a preset: the concept heads with "
+        "their gates, and the bias that SigLIP's loss adds to a CLIP.",
     ),
     "image_encoder.depth": Field(18, one_of(18, 34, 50, 101), "Which ResNet it is.", EMBEDDINGS),
     "image_encoder.width": Field(64, whole(1), "The channels of its first stage.", EMBEDDINGS),

@@ -92,7 +92,7 @@ def make_optimizer(
             optimizer.rate_factors,
             layer_decay=tuning.layer_decay,
             new_rate=tuning.new_rate,
-            new=[CONCEPT_HEAD] if published.family == "siglip" else [CONCEPT_HEAD, LOGIT_BIAS],
+            new=[CONCEPT_HEAD] if published.has_bias else [CONCEPT_HEAD, LOGIT_BIAS],
         )
         parts.append(optimizer.scaled(factors))
     return optax.chain(*parts) if len(parts) > 1 else chosen

@@ -39,8 +39,10 @@ def hugging_face_layout(preset: Preset) -> Layout:
         **named("vision_model", below(IMAGE, _image_tower(preset.image, siglip=siglip))),
         **named("text_model", below(TEXT, _text_tower(preset))),
     }
+    if preset.has_bias:
+        layout["logit_bias"] = Place(("params", "logit_bias"), shape=(1,))
     if siglip:
-        return layout | {"logit_bias": Place(("params", "logit_bias"), shape=(1,))}
+        return layout
     layout |= named("visual_projection", below(IMAGE, linear("projection", bias=False)))
     return layout | named("text_projection", below(TEXT, linear("projection", bias=False)))
 

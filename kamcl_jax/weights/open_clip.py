@@ -30,8 +30,9 @@ TOLERATED: tuple[str, ...] = ("attn_mask", "input_resolution", "context_length",
 def open_clip_layout(preset: Preset) -> Layout:
     """Returns the layout of open_clip's state_dict of a preset."""
     layout: Layout = {"logit_scale": Place(("params", "logit_scale"))}
-    if isinstance(preset.image, VisionTransformerSizes) and preset.family == "siglip":
+    if preset.has_bias:
         layout["logit_bias"] = Place(("params", "logit_bias"))
+    if isinstance(preset.image, VisionTransformerSizes) and preset.family == "siglip":
         layout |= named("visual.trunk", below(IMAGE, _timm_tower(preset.image_size, preset.image)))
         layout |= named("text", below(TEXT, _text_tower(preset)))
         return layout

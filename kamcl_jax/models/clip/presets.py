@@ -92,6 +92,11 @@ class Preset:
     std: tuple[float, float, float] = CLIP_STD
     resize: str = "shortest"
 
+    @property
+    def has_bias(self) -> bool:
+        """Whether it was trained with a bias of the logits, which its files hold."""
+        return self.family == "siglip"
+
 
 def _transformer(kind, width: int, layers: int, heads: int, **others: int):
     """Makes sizes whose MLPs are four times as wide as the stack, unless told otherwise."""

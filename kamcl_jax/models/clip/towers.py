@@ -74,18 +74,17 @@ def dual_encoder(
       preset: The published model.
       num_concepts: The concepts that both encoders predict; 0 leaves the embeddings as published.
       concepts: What becomes of them.
-      with_bias: Whether a CLIP has a bias of the logits, too, for the sigmoid loss; it starts at
-        -10, as that of a SigLIP, which always has one.
+      with_bias: Whether there is a bias of the logits for the sigmoid loss where the preset has
+        none; it starts at -10, as that of a SigLIP does.
       rematerialise: Whether the backward pass computes each block again.
       implementation: That of `transformer.Attention`.
     """
     options: Any = {"rematerialise": rematerialise, "implementation": implementation}
-    siglip = preset.family == "siglip"
     return DualEncoder(
         ClipImageEncoder(image_tower(preset, **options), num_concepts, concepts),
         ClipTextEncoder(text_tower(preset, **options), num_concepts, concepts),
-        initial_temperature=0.1 if siglip else 0.07,
-        initial_bias=INITIAL_BIAS if siglip or with_bias else None,
+        initial_temperature=0.1 if preset.family == "siglip" else 0.07,
+        initial_bias=INITIAL_BIAS if preset.has_bias or with_bias else None,
     )
 
 
