@@ -48,9 +48,8 @@ def hugging_face_layout(preset: Preset) -> Layout:
 
 
 def _image_tower(sizes: VisionTransformerSizes, *, siglip: bool) -> Layout:
-    patches = convolution("patches", "convolution", bias=siglip)
     layout: Layout = {
-        **named("embeddings.patch_embedding", patches),
+        **named("embeddings.patch_embedding", convolution("patches", bias=siglip)),
         "embeddings.position_embedding.weight": Place(("params", "positions")),
         **named("encoder.layers", _blocks(sizes)),
         **named("post_layernorm", layer_norm("norm")),

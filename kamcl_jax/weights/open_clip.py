@@ -68,7 +68,7 @@ def _text_tower(preset: Preset) -> Layout:
 
 def _vision_transformer(sizes: VisionTransformerSizes) -> Layout:
     return {
-        **named("conv1", convolution("patches", "convolution")),
+        **named("conv1", convolution("patches")),
         "class_embedding": Place(("params", "class_embedding")),
         "positional_embedding": Place(("params", "positions")),
         **named("ln_pre", layer_norm("norm_before")),
@@ -111,7 +111,7 @@ def _timm_tower(image_size: int, sizes: VisionTransformerSizes) -> Layout:
     count = (image_size // sizes.patch) ** 2
     layout: Layout = {
         "pos_embed": Place(("params", "positions"), shape=(1, count, sizes.width)),
-        **named("patch_embed.proj", convolution("patches", "convolution", bias=True)),
+        **named("patch_embed.proj", convolution("patches", bias=True)),
     }
     block = {
         **named("norm1", layer_norm("attention_norm")),

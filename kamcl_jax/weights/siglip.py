@@ -69,7 +69,7 @@ def _image_tower(preset: Preset, sizes: VisionTransformerSizes) -> Layout:
         **named("MlpBlock_0", _mlp("pooling_mlp")),
     }
     return {
-        **named("embedding", _dense("patches", "convolution")),
+        **named("embedding", _dense("patches")),
         "pos_embedding": Place(("params", "positions"), shape=(1, count, sizes.width)),
         **named("Transformer", _encoder(sizes)),
         **named("MAPHead_0", pooling),

@@ -78,6 +78,9 @@ class SiglipVisionTransformer(nn.Module):
 class Patches(nn.Module):
     """Cuts images into patches and maps each to a token.
 
+    This is a convolution whose steps are as long as its kernel, with the parameters of `nn.Conv`.
+    It is computed as one matrix product, which a CPU does in half the time.
+
     Attributes:
       width: D, the features of a token.
       side: The side of a patch in pixels, P.
@@ -90,24 +93,7 @@ class Patches(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps [B, S, S, 3] to [B, (S // P)**2, D], row by row; pixels beyond are left out."""
-        return PatchConvolution(self.width, self.side, self.bias, name="convolution")(images)
-
-
-class PatchConvolution(nn.Module):
-    """A convolution whose steps are as long as its kernel, with the parameters of `nn.Conv`.
-
-    It is computed as one matrix product, which a CPU does in half the time. The attributes are
-    those of `Patches`.
-    """
-
-    width: int
-    side: int
-    bias: bool
-
-    @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps [B, S, S, C] to [B, (S // P)**2, D]."""
+        """Maps [B, S, S, C] to [B, (S // P)**2, D], row by row; pixels beyond are left out."""
         batch, height, width, channels = images.shape
         side, rows, columns = self.side, height // self.side, width // self.side
         shape = (side, side, channels, self.width)

@@ -110,7 +110,7 @@ def clips_params(name="clip"):
 
 DECAYS = {
     "clip": {
-        "image/tower/patches/convolution/kernel": True,
+        "image/tower/patches/kernel": True,
         "image/tower/positions": True,
         "image/tower/class_embedding": False,
         "image/tower/norm_before/scale": False,
@@ -129,7 +129,7 @@ DECAYS = {
         "image/tower/pooling/positions": True,
     },
     "siglip": {
-        "image/tower/patches/convolution/bias": False,
+        "image/tower/patches/bias": False,
         "image/tower/query": True,
         "text/tower/projection/bias": False,
         "logit_scale": False,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from kamcl_jax.models.clip.vision_transformer import PatchConvolution
+from kamcl_jax.models.clip.vision_transformer import Patches
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -14,7 +14,7 @@ from kamcl_jax.models.clip.vision_transformer import PatchConvolution
 def test_patches_and_their_gradients_are_those_of_a_convolution(size, side, bias, dtype):
     with jax.enable_x64(dtype == "float64"):
         images = jnp.asarray(np.random.default_rng(0).normal(size=(3, size, size, 3)), dtype)
-        ours = PatchConvolution(5, side, bias)
+        ours = Patches(5, side, bias)
         theirs = nn.Conv(
             5, (side, side), side, "VALID", use_bias=bias, param_dtype=dtype, dtype=dtype
         )
