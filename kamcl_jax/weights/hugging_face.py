@@ -7,7 +7,7 @@ from kamcl_jax.models.clip.presets import (
     TransformerSizes,
     VisionTransformerSizes,
 )
-from kamcl_jax.weights.open_clip import IMAGE, TEXT, linear_part, repeated
+from kamcl_jax.weights.clip_layout import IMAGE, TEXT, linear_part, repeated
 from kamcl_jax.weights.torch_layout import (
     Layout,
     Place,

@@ -6,6 +6,7 @@ from kamcl_jax.models.clip.presets import (
     TransformerSizes,
     VisionTransformerSizes,
 )
+from kamcl_jax.weights.clip_layout import IMAGE, TEXT, linear_part, repeated
 from kamcl_jax.weights.torch_layout import (
     Layout,
     Place,
@@ -19,9 +20,6 @@ from kamcl_jax.weights.torch_layout import (
     named,
     to_torch,
 )
-
-IMAGE, TEXT = ("image", "tower"), ("text", "tower")
-"""Where the towers lie below a collection of variables."""
 
 TOLERATED: tuple[str, ...] = ("attn_mask", "input_resolution", "context_length", "vocab_size")
 """What some files have besides, and what no computation needs."""
@@ -92,21 +90,6 @@ def _blocks(sizes: TransformerSizes) -> Layout:
     return repeated(sizes.layers, block)
 
 
-def repeated(count: int, block: Layout, name: str = "{}") -> Layout:
-    """Returns the layout of all blocks of a `transformer.Transformer`, given that of one.
-
-    Args:
-      count: The number of blocks.
-      block: The layout of each.
-      name: What a block is called, with `{}` for its number.
-    """
-    layout: Layout = {}
-    for number in range(count):
-        place = below(("transformer", f"block_{number}"), block)
-        layout |= named(name.format(number), place)
-    return layout
-
-
 def _timm_tower(image_size: int, sizes: VisionTransformerSizes) -> Layout:
     count = (image_size // sizes.patch) ** 2
     layout: Layout = {
@@ -133,18 +116,6 @@ def _timm_tower(image_size: int, sizes: VisionTransformerSizes) -> Layout:
         **named("mlp.fc2", linear("pooling_mlp", "down")),
     }
     return layout | named("norm", layer_norm("norm")) | named("attn_pool", pooling)
-
-
-def linear_part(*path: str, width: int, first: int, last: int) -> Layout:
-    """Returns the layout of a `torch.nn.Linear` that is a part of `transformer.Projections`.
-
-    Its outputs are those from `first` on and before `last`, counted in widths.
-    """
-    part = slice(first * width, last * width)
-    return {
-        "weight": Place(("params", *path, "kernel"), (1, 0), (slice(None), part)),
-        "bias": Place(("params", *path, "bias"), None, part),
-    }
 
 
 def _resnet(sizes: ModifiedResNetSizes) -> Layout:

@@ -7,7 +7,7 @@ import numpy as np
 
 from kamcl_jax.errors import PretrainedError
 from kamcl_jax.models.clip.presets import Preset, TransformerSizes, VisionTransformerSizes
-from kamcl_jax.weights.open_clip import IMAGE, TEXT, repeated
+from kamcl_jax.weights.clip_layout import IMAGE, TEXT, repeated
 from kamcl_jax.weights.torch_layout import Layout, Place, StateDict, below, named
 
 SUFFIX = ".npz"
