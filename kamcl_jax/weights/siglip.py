@@ -1,13 +1,14 @@
 """big_vision's files of SigLIP: where their arrays lie in ours, and how they are read."""
 
-import zipfile
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
 from kamcl_jax.errors import PretrainedError
 from kamcl_jax.models.clip.presets import Preset, TransformerSizes, VisionTransformerSizes
 from kamcl_jax.weights.clip_layout import IMAGE, TEXT, repeated
+from kamcl_jax.weights.tensor_files import damage_told
 from kamcl_jax.weights.torch_layout import Layout, Place, StateDict, below, named
 
 SUFFIX = ".npz"
@@ -35,18 +36,15 @@ def big_vision_layout(preset: Preset) -> Layout:
 def read_big_vision(path: Path) -> StateDict:
     """Reads a `.npz` file of big_vision's: its parameters, with dots between the names.
 
-    Layers that are stacked along a first axis are taken apart.
+    Layers that are stacked along a first axis are taken apart, and bfloat16 is widened to f32.
 
     Raises:
       PretrainedError: It is no such file.
+      FileNotFoundError: There is none.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise PretrainedError(f"{path} is no whole file of NumPy arrays: {error}") from error
+    path.open("rb").close()
+    with damage_told(path), np.load(path, allow_pickle=False) as file:
+        arrays = {name: _widened(file[name]) for name in file.files}
     tensors: StateDict = {}
     for name, array in arrays.items():
         names = name.removeprefix("params/").split("/")
@@ -58,6 +56,11 @@ def read_big_vision(path: Path) -> StateDict:
             block = [*names[:place], _BLOCK.format(number), *names[place + 1 :]]
             tensors[".".join(block)] = row
     return tensors
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    # NumPy's files do not know bfloat16: it comes back as two bytes without a meaning.
+    return array.view(ml_dtypes.bfloat16).astype(np.float32) if array.dtype == "V2" else array
 
 
 def _image_tower(preset: Preset, sizes: VisionTransformerSizes) -> Layout:

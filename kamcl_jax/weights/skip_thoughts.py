@@ -1,10 +1,7 @@
 """The published skip-thoughts encoder (Kiros et al. 2015, "uni-skip") as a starting point."""
 
-import contextlib
 import pickletools
-import zipfile
-import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +10,7 @@ from numpy.lib import format as npy
 
 from kamcl_jax.errors import PretrainedError
 from kamcl_jax.parallel import hosts
+from kamcl_jax.weights.tensor_files import damage_told
 from kamcl_jax.weights.torch_layout import Tree, checked_tensor
 
 DICTIONARY, TABLE, ENCODER = FILES = ("dictionary.txt", "utable.npy", "uni_skip.npz")
@@ -91,7 +89,7 @@ def _read_table(
 
     The published file is a pickle of one vector a word; a plain array [words, width] will do, too.
     """
-    with _damage_told(path), path.open("rb") as file:
+    with damage_told(path), path.open("rb") as file:
         version = npy.read_magic(file)
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read_header(file)
@@ -147,7 +145,7 @@ def _read_pickled(
 def _gru(path: Path, width: int, hidden: int) -> dict[str, np.ndarray]:
     """Returns the parameters besides the embedding; the file's other entries are not read."""
     params = {}
-    with _damage_told(path), np.load(path, allow_pickle=False) as file:
+    with damage_told(path), np.load(path, allow_pickle=False) as file:
         for param, letter, inputs in (
             ("input_kernel", "W", (width,)),
             ("input_bias", "b", ()),
@@ -164,14 +162,3 @@ def _gru(path: Path, width: int, hidden: int) -> dict[str, np.ndarray]:
             # In the order of `GATES`: reset and update, which the file has in one, and candidate.
             params[param] = np.stack([*np.split(arrays[0], 2, axis=-1), arrays[1]])
     return params
-
-
-@contextlib.contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
-    """Names the file in the errors of NumPy and zipfile: a download of gigabytes may be cut off."""
-    try:
-        yield
-    except PretrainedError:
-        raise
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise PretrainedError(f"{path} is damaged, or no file of NumPy arrays") from error

@@ -1,12 +1,15 @@
 """Files of named tensors: those of safetensors, and PyTorch's own where PyTorch is installed."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import re
+import zlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import safetensors.numpy
@@ -65,6 +68,27 @@ def read(path: str | Path) -> Stored:
     return Stored(
         tensors, None if epoch is None else int(epoch), None if score is None else float(score)
     )
+
+
+@contextlib.contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Names the file in the errors of NumPy and zipfile: a download of gigabytes may be cut off."""
+    try:
+        yield
+    except PretrainedError:
+        raise
+    # RuntimeError: damage can look like encryption, or like a compression that is not supported.
+    # TypeError: a single array under the name of many is no context.
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        BadZipFile,
+        zlib.error,
+    ) as error:
+        raise PretrainedError(f"{path} is no whole file of NumPy arrays") from error
 
 
 def write(path: str | Path, tensors: StateDict, *, epoch: int, score: float) -> None:

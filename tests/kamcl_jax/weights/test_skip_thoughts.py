@@ -188,8 +188,8 @@ NO_TABLE = "{}/utable.npy is no table of 6 f32 numbers a word (config.text_encod
     ("damage", "sentence"),
     [
         (lambda f: (f / "utable.npy").unlink(), "cannot read {}/utable.npy: No such file or dir"),
-        (lambda f: cut(f / "utable.npy"), "{}/utable.npy is damaged, or no file of NumPy arrays"),
-        (lambda f: cut(f / "uni_skip.npz"), "{}/uni_skip.npz is damaged, or no file of NumPy arr"),
+        (lambda f: cut(f / "utable.npy"), "{}/utable.npy is no whole file of NumPy arrays"),
+        (lambda f: cut(f / "uni_skip.npz"), "{}/uni_skip.npz is no whole file of NumPy arr"),
         (lambda f: (f / "dictionary.txt").write_text("sea\n"), "{}/dictionary.txt has no line UNK"),
         (
             lambda f: np.save(f / "utable.npy", random(3, WIDTH)),
