@@ -22,11 +22,9 @@ def parse(argv: list[str]) -> list[str]:
     except flags.IllegalFlagValueError as error:
         sys.exit(f"error: {_illegal_value(argv, error)}")
     except (AttributeError, KeyError) as error:
-        cause = error.args[0] if error.args and isinstance(error, AttributeError) else error
-        name = str(cause.args[0] if isinstance(cause, KeyError) else cause).split("\n")[0]
-        sys.exit(f"error: the config has no field {name}{_field_hint(argv)}")
+        sys.exit(f"error: the config has no field {_missing_field(error)}{_field_hint(argv)}")
     except flags.Error as error:
-        sys.exit(f"error: {str(error).splitlines()[-1].strip()}")
+        sys.exit(f"error: {_last_line(error)}")
     except (OSError, SyntaxError) as error:
         refuse_config(error)
 
@@ -34,11 +32,26 @@ def parse(argv: list[str]) -> list[str]:
 def refuse_config(error: Exception) -> NoReturn:
     """Ends the program with status 1, as the config's file cannot be loaded."""
     # ml_collections tries several ways to load the file; the last line is what went wrong.
-    sentence = f"the config cannot be loaded: {str(error).splitlines()[-1].strip()}"
+    sentence = f"the config cannot be loaded: {_last_line(error)}"
     file, colon, variant = _config_argument(sys.argv).partition(":")
     if file and not file.endswith(".py") and Path(f"{file}.py").is_file():
         sentence += f"; did you mean --config={file}.py{colon}{variant}?"
     sys.exit(f"error: {sentence}")
+
+
+def _last_line(error: Exception) -> str:
+    """Returns the last line of what an error says, or its kind if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _missing_field(error: Exception) -> str:
+    """Returns what ml_collections says of the field that a config does not have: its name, first.
+
+    It raises a KeyError, which it wraps in an AttributeError where the field is an attribute.
+    """
+    missing = next((wrapped for wrapped in error.args if isinstance(wrapped, KeyError)), error)
+    return "\n".join(map(str, missing.args)).partition("\n")[0]
 
 
 def _config_argument(argv: list[str]) -> str:
@@ -52,7 +65,11 @@ def _config_argument(argv: list[str]) -> str:
 def _config_settings(argv: list[str]) -> list[tuple[str, str]]:
     """Returns the (field, value) of each --config.FIELD=VALUE."""
     names = [argument.lstrip("-").partition("=") for argument in argv[1:]]
-    return [(name[7:], value) for name, _, value in names if name.startswith("config.")]
+    return [
+        (name.removeprefix("config."), value)
+        for name, _, value in names
+        if name.startswith("config.")
+    ]
 
 
 def _flag_hint(name: str) -> str:
@@ -80,4 +97,4 @@ def _illegal_value(argv: list[str], error: Exception) -> str:
     for name, value in _config_settings(argv):
         if f"--config.{name}=" in str(error) and name in FIELDS:
             return f"config.{name} cannot be {value!r}; it must be {FIELDS[name].rule.words}"
-    return str(error).splitlines()[-1].strip()
+    return _last_line(error)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from kamcl_jax import flag_parsing
+
 SYNTHETIC = "--mode=train --config=configs/synthetic.py"
 RSICD = "--mode=train --config=configs/rsicd.py"
 
@@ -39,3 +41,8 @@ def test_a_wrong_flag_is_one_sentence_with_what_may_be_meant(arguments, sentence
     assert "error: " in error
     assert sentence in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_an_error_that_says_nothing_is_told_by_its_kind():
+    with pytest.raises(SystemExit, match=r"^error: the config cannot be loaded: TimeoutError$"):
+        flag_parsing.refuse_config(TimeoutError())
