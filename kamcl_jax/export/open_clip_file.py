@@ -26,10 +26,15 @@ def contents(model: TrainedModel) -> bytes:
     """Returns the contents of the file, f32 tensors that `load_state_dict(strict=True)` accepts.
 
     Raises:
-      ExportError: Concepts are added to the model's embeddings.
+      ExportError: Its encoders are of another kind, or concepts are added to its embeddings.
     """
     preset = encoders.published(model.config)
-    if preset is None or not fits(model):
+    if preset is None:
+        raise ExportError(
+            "the model has no encoders of a published CLIP or SigLIP, which are all that open_clip "
+            "computes (config.encoders.preset names one)"
+        )
+    if not fits(model):
         raise ExportError(
             "concepts are added to the embeddings, for which open_clip has no place "
             "(config.encoders.hybrid=False trains without)"

@@ -29,7 +29,8 @@ class Finetuning:
       trains: 'all'; 'heads' for what is behind the blocks of each tower, with the concept heads;
         'blocks' for those and the last blocks of each tower; 'lora' for the concept heads and
         adapters of low rank (Hu et al. 2021) for the attentions and MLPs of all blocks. A tower
-        without blocks, as a ResNet is, trains whole, but with 'lora' not at all.
+        without blocks, as a ResNet is, trains whole, but with 'lora' not at all. The scale and the
+        bias of the logits train with any of these.
       last_blocks: How many blocks of each tower train with 'blocks'; one more than there are takes
         what comes before them, too.
       rank: The rank of the adapters.

@@ -55,19 +55,19 @@ def plain_attention(
     """Computes `jax.nn.dot_product_attention` in the dtype of its input, in float64 too.
 
     Args:
-      queries: [B, Q, heads, F].
-      keys: [B, T, heads, F].
-      values: [B, T, heads, F].
+      queries: [B, Q, heads, D / heads].
+      keys: [B, T, heads, D / heads].
+      values: [B, T, heads, D / heads].
       causal: Whether query q attends to the tokens up to q alone.
 
     Returns:
-      [B, Q, heads, F].
+      [B, Q, heads, D / heads].
     """
-    logits = jnp.einsum("bqhf,bthf->bhqt", queries, keys) / queries.shape[-1] ** 0.5
+    logits = jnp.einsum("bqhd,bthd->bhqt", queries, keys) / queries.shape[-1] ** 0.5
     if causal:
         earlier = jnp.tri(logits.shape[-2], logits.shape[-1], dtype=bool)
         logits = jnp.where(earlier, logits, -jnp.inf)
-    return jnp.einsum("bhqt,bthf->bqhf", jax.nn.softmax(logits), values)
+    return jnp.einsum("bhqt,bthd->bqhd", jax.nn.softmax(logits), values)
 
 
 class Attention(nn.Module):
