@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from input_pipeline.splits.batches import batch_captions, make_batch
 from input_pipeline.splits.examples import Examples, RetrievalData
-from kamcl_jax.config import build, recipe
+from kamcl_jax.config import build, encoders, recipe
 from kamcl_jax.config.data import prepared_dir
 from kamcl_jax.models.towers import DualEncoder
 from kamcl_jax.step.train_step import StepSettings
@@ -118,8 +118,15 @@ def typical_batch(
 
 
 def random_batch(config: ml_collections.ConfigDict, seed: int = 0) -> HostBatch:
-    """Returns a training batch of noise with captions as long as RSICD's."""
-    longest = min(MAX_TOKENS, config.data.max_tokens or MAX_TOKENS)
+    """Returns a training batch of noise with captions as long as RSICD's.
+
+    A published model cuts them at its context; a SigLIP pads them up to it.
+    """
+    model, longest = encoders.published(config), config.data.max_tokens or MAX_TOKENS
+    if model is not None:
+        longest = model.text.context
+    if model is None or model.family != "siglip":
+        longest = min(MAX_TOKENS, longest)
     generator = np.random.default_rng(seed)
     lengths = generator.normal(*WORDS_OF_CAPTION, config.batch_size).round().clip(1, longest)
     return noise_batch(config, lengths.astype(np.int32), longest, WORDS + 1, generator)

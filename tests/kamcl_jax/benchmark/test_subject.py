@@ -22,6 +22,18 @@ def test_a_random_batch_has_the_shapes_of_a_training_batch(masks, longest):
     assert batch["tokens"].max() <= subject.WORDS
 
 
+@pytest.mark.parametrize(
+    ("preset", "tokens"),
+    [("ViT-B-32", 34), ("ViT-B-16-SigLIP", 64), ("ViT-SO400M-14-SigLIP", 16)],
+)
+def test_a_random_caption_is_no_longer_than_a_published_model_reads(preset, tokens):
+    config = tiny_config()
+    config.encoders.preset = preset
+    batch = subject.random_batch(config)
+    assert batch["tokens"].shape[1] == tokens
+    assert batch["lengths"].max() <= tokens
+
+
 def split_of(lengths, images):
     count = len(lengths)
     return SimpleNamespace(
