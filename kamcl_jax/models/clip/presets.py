@@ -158,8 +158,9 @@ PRESETS = {
 """Name -> model, under open_clip's names.
 
 OpenAI's weights, and what was fine-tuned from them as they are, have QuickGELU; what LAION trained
-has GELU. SigLIP was trained with GELU's approximation by tanh, which Hugging Face's
-transformers takes too; open_clip computes the exact one, as `-gelu` does.
+has GELU. SigLIP was trained with GELU's approximation by tanh, which Hugging Face's transformers
+takes too, and so does `ViT-B-16-SigLIP` here. open_clip's model of that name computes the exact
+GELU, as `ViT-B-16-SigLIP-gelu` does here.
 """
 
 
