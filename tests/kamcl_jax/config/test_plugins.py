@@ -2,21 +2,26 @@
 
 import re
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import own_terms
 import pytest
+from tiny_clip import TINY
 from tiny_model import tiny_config
 
 from kamcl_jax.benchmark.step_parts import random_encodings
 from kamcl_jax.config import build, plugins, recipe
 from kamcl_jax.config.plugins import import_named, refuse_code_inside
 from kamcl_jax.errors import ConfigError
+from kamcl_jax.models.clip import presets
 from kamcl_jax.models.towers import ImageEncoder
 from kamcl_jax.step import objective
 from kamcl_jax.step.key_queue import KeyQueue
 from kamcl_jax.step.objective import ContrastSettings
+from kamcl_jax.step.train_step import train_step
 
 
 def test_a_path_names_what_is_in_a_module():
@@ -205,6 +210,35 @@ def test_a_term_may_use_all_that_the_config_has_training_give_it(function, field
     config = config_with_term(function)
     config.loss.update(fields)
     build.check_with_devices(config)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"loss.mask_false_negatives": True, "loss.sigmoid_weight": 1.0, "learn_temperature": True},
+    ],
+)
+def test_a_term_is_tried_on_what_a_step_gives_it(fields, monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, "clip", TINY["clip"])
+    monkeypatch.setattr(own_terms, "SEEN", [])
+    config = config_with_term("of_everything")
+    sizes = {"encoders.preset": "clip", "image_size": 20, "embedding_size": 8}
+    config.update_from_flattened_dict({**sizes, **fields})
+    build.check_with_devices(config)
+    step = partial(
+        train_step,
+        model=build.make_model(config, 2, config.num_concepts),
+        optimizer=recipe.make_optimizer(config, 1),
+        settings=recipe.make_settings(config, 1),
+    )
+    jax.eval_shape(
+        step,
+        build.abstract_state(config, 2, config.num_concepts),
+        build.abstract_batch(config, 1, config.num_concepts),
+    )
+    assert len(own_terms.SEEN) == 2
+    assert own_terms.SEEN[0] == own_terms.SEEN[1]
 
 
 def test_a_term_that_can_only_go_forwards_is_refused():
