@@ -257,9 +257,7 @@ def _abstract_comparison(config: ml_collections.ConfigDict) -> tuple[Compare, tu
     def compare(trained: Any, others: Any) -> Comparison:
         queries, params = trained
         keys, batch, images, texts, step = others
-        contrast = recipe.contrast(config)._replace(bias=temperature.learned_bias(params))
-        learned = temperature.learned(params)
-        contrast = contrast if learned is None else contrast._replace(temperature=learned)
+        contrast = temperature.with_learned(recipe.contrast(config), params)
         return objective.compare(queries, keys, batch, images, texts, step, contrast)
 
     augmented = {**batch, "image": floats(size, side, side, 3)}

@@ -61,7 +61,7 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def decays(params: Params) -> Any:
-    """Returns which parameters AdamW's weight decay shrinks: those with two axes that are no bias.
+    """Returns which parameters AdamW's weight decay shrinks: all with several axes but biases.
 
     These are matrices, kernels, positions, embeddings and the query that SigLIP pools with. No bias
     is among them, nor what a normalisation learns, a gate, a class token, or the scale of the

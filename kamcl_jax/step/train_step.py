@@ -156,17 +156,16 @@ def train_step(
     def loss_of(trained):
         params = with_frozen(trained)
         queries, batch_stats = encode_batch(params, state.batch_stats, batch, query_dropout)
-        learned, bias = temperature.learned(params), temperature.learned_bias(params)
-        if not settings.learns_temperature:
-            learned = jax.lax.stop_gradient(learned)  # with None that is None
-        contrast = settings.contrast._replace(bias=bias)
-        contrast = contrast if learned is None else contrast._replace(temperature=learned)
+        contrast = temperature.with_learned(
+            settings.contrast, params, moves=settings.learns_temperature
+        )
         compared = compare(queries, keys, batch, *queues, state.step, contrast, layout)
         metrics = weighted_sum(settings.terms, compared)
-        if learned is not None:
-            metrics["temperature"] = learned
-        if bias is not None:
-            metrics["bias"] = bias
+        held = {
+            "temperature": temperature.learned(params),
+            "bias": temperature.learned_bias(params),
+        }
+        metrics |= {name: value for name, value in held.items() if value is not None}
         return metrics["loss"], (metrics, compared, batch_stats)
 
     gradients, (metrics, compared, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)
