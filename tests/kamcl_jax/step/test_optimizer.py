@@ -178,12 +178,16 @@ BY_HAND = {
     "image/tower/norm/scale": 1,
     "image/tower/projection/kernel": 1,
     "image/tower/transformer/block_1/mlp/up/kernel": 0.5,
-    "text/tower/transformer/block_0/attention/qkv/bias": 0.25,
+    "image/tower/transformer/block_0/attention/qkv/bias": 0.25,
+    "text/tower/transformer/block_0/attention/qkv/bias": 0.5,
     "image/tower/norm_before/bias": 0.125,
     "image/tower/class_embedding": 0.125,
-    "text/tower/tokens/embedding": 0.125,
+    "text/tower/tokens/embedding": 0.25,
 }
-"""Path -> how much of an update is left in towers of two blocks, each block having half."""
+"""Path -> how much of an update is left, each block having half.
+
+The image tower has two blocks, the text tower one.
+"""
 
 
 def halved_by_block(updates):

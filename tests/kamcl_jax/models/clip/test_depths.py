@@ -39,7 +39,7 @@ def test_depths_grow_from_the_embedding_to_the_pixels_and_words(name, layers):
     preset = TINY[name]
     image = dataclasses.replace(preset.image, layers=layers)
     found = depths(dataclasses.replace(preset, image=image))
-    for tower, count, first in (("image", layers, "patches"), ("text", 2, "tokens")):
+    for tower, count, first in (("image", layers, "patches"), ("text", 1, "tokens")):
         start = f"{tower}/tower/"
         for block in range(count):
             assert below(found, f"{start}transformer/block_{block}/") == {count - block}
@@ -60,7 +60,7 @@ def test_depths_grow_from_the_embedding_to_the_pixels_and_words(name, layers):
 def test_towers_without_blocks_have_no_depths():
     found = depths(TINY["clip-resnet"])
     assert below(found, "image/") == {0}
-    assert below(found, "text/") == {0, 1, 2, 3}
+    assert below(found, "text/") == {0, 1, 2}
     own = DualEncoder(ImageEncoder(5, 8, width=4), TextEncoder(12, 5, 8, 4, 6))
     images, tokens = jnp.zeros((3, 64, 64, 3)), jnp.ones((3, 4), jnp.int32)
     assert set(jax.tree.leaves(from_top(abstract_params(own, images, tokens)))) == {0}
