@@ -74,7 +74,9 @@ def open_byte_pairs(file: Path) -> BytePairs:
     try:
         if file.suffix == ".gz":
             return _from_own_file(gzip.decompress(file.read_bytes()).decode())
-        content = dict(json.loads(file.read_text("utf-8")))
+        content = json.loads(file.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
         if isinstance(content.get("model"), Mapping):  # CLIP knows a piece "model", too
             return _from_tokenizer_json(content["model"])
         merges = (file.parent / MERGES).read_text("utf-8")

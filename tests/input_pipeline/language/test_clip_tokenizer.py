@@ -130,8 +130,8 @@ def test_other_files_are_refused(tmp_path):
     for file, said in [
         (cut, "EOFError"),
         (unigram, "another model"),
-        (tmp_path / "list.json", "Error"),
-        (tmp_path / "text.json", "Error"),
+        (tmp_path / "list.json", "no JSON object"),
+        (tmp_path / "text.json", "no JSON object"),
         (alone, "merges.txt"),
         (tmp_path / "missing.json", "No such file"),
     ]:
