@@ -8,7 +8,9 @@ import pytest
 from configs import base, variants
 from input_pipeline.datasets import BUILDERS
 from kamcl_jax.config.checks import check_config
+from kamcl_jax.config.encoders import check_encoders
 from kamcl_jax.config.fields import flatten
+from kamcl_jax.config.recipe import compute_dtype
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = {"__init__", "base", "variants"}
@@ -41,7 +43,9 @@ def test_every_config_is_accepted_and_has_no_field_of_its_own(name):
 @pytest.mark.parametrize("variant", variants.VARIANTS)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_variant_is_accepted(name, variant):
-    check_config(load(name, variant))
+    config = load(name, variant)
+    check_config(config)
+    check_encoders(config, compute_dtype(config))
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101])
@@ -105,6 +109,27 @@ def test_published_schedules(name, epochs, decay):
     assert config.schedule.alignment_from_epoch == 11
     assert config.batch_size == 100
     assert config.data.validation_fraction == 0.2
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_clip_is_fine_tuned_with_published_numbers(name):
+    found = fields(name, "clip_b32")
+    expected = {
+        "encoders.preset": "ViT-B-32-quickgelu",
+        "encoders.hybrid": False,
+        "finetuning.trains": "all",
+        "optimizer.name": "adam",
+        "optimizer.learning_rate": 5e-6,
+        "optimizer.weight_decay": 0.5,
+        "optimizer.epsilon": 1e-6,
+        "optimizer.clip_norm": 50.0,
+        "optimizer.schedule": "cosine",
+        "optimizer.warmup_steps": 100,
+        "learn_temperature": True,
+        "loss.negatives": "batch",
+        "loss.contrastive_weight": 1.0,
+    }
+    assert {field: found[field] for field in expected} == expected
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
