@@ -31,9 +31,12 @@ class TextTransformer(nn.Module):
         """Maps i32[B, T], T at most the context and for SigLIP the context itself, to [B, E]."""
         blocks = self.transformer
         width, clip = blocks.sizes.width, blocks.causal
-        embed = nn.Embed(self.vocabulary, width, embedding_init=normal(0.02), name="tokens")
         positions = self.param("positions", normal(0.01), (self.context, width))
-        embedded = embed(tokens) + positions[: tokens.shape[1]]
+        # Through float32 at least, so that a frequent token's many gradients are summed there.
+        wide = jnp.promote_types(positions.dtype, jnp.float32)
+        init = normal(0.02)
+        embed = nn.Embed(self.vocabulary, width, embedding_init=init, dtype=wide, name="tokens")
+        embedded = embed(tokens).astype(positions.dtype) + positions[: tokens.shape[1]]
         after = layer_norm(blocks.epsilon, "norm")(blocks(embedded))
         if clip:
             place = jnp.argmax(tokens == self.vocabulary - 1, axis=1)
