@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 from jax.nn.initializers import Initializer
 
 linear_init: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -36,11 +37,36 @@ def uniform_init(bound: float) -> Initializer:
     return init
 
 
-def dense(features: int, fan_in: int, name: str | None = None) -> nn.Dense:
-    """Returns a `linen.Dense` that is initialised as `torch.nn.Linear(fan_in, features)`."""
-    return nn.Dense(
-        features, kernel_init=linear_init, bias_init=uniform_init(fan_in**-0.5), name=name
-    )
+def plus(x: jax.Array, term: jax.Array) -> jax.Array:
+    """Adds what has fewer entries, such as a bias or positions, in float32 at least.
+
+    The gradient of such a term is a sum over all that it is added to. Of a sum of thousands 16 bits
+    keep little, as small numbers no longer change a large one.
+
+    Returns:
+      The sum in the dtype of x.
+    """
+    return (_wide(x) + _wide(term)).astype(x.dtype)
+
+
+class Dense(nn.Module):
+    """A `linen.Dense` whose bias is added by `plus`."""
+
+    features: int
+    kernel_init: Initializer
+    bias_init: Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [..., D] to [..., features]."""
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        x, kernel = promote_dtype(x, kernel)
+        return plus(x @ kernel, self.param("bias", self.bias_init, (self.features,)))
+
+
+def dense(features: int, fan_in: int, name: str | None = None) -> Dense:
+    """Returns a `Dense` that is initialised as `torch.nn.Linear(fan_in, features)`."""
+    return Dense(features, linear_init, uniform_init(fan_in**-0.5), name=name)
 
 
 def l2_normalise(x: jax.Array, epsilon: float = 1e-8) -> jax.Array:

@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from kamcl_jax.models.clip.presets import ModifiedResNetSizes
 from kamcl_jax.models.clip.transformer import Attention, Implementation, normal
-from kamcl_jax.models.layers import BatchNorm, Convolution
+from kamcl_jax.models.layers import BatchNorm, Convolution, plus
 
 
 class ModifiedResNet(nn.Module):
@@ -81,7 +81,7 @@ class PositionPooling(nn.Module):
         width = grid.shape[-1]
         tokens = grid.reshape(grid.shape[0], -1, width)
         tokens = jnp.concatenate([tokens.mean(axis=1, keepdims=True), tokens], axis=1)
-        tokens += self.param("positions", normal(width**-0.5), tokens.shape[1:])
+        tokens = plus(tokens, self.param("positions", normal(width**-0.5), tokens.shape[1:]))
         attention = Attention(
             self.heads, width**-0.5, self.embedding_size, self.implementation, name="attention"
         )

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kamcl_jax.models.clip.transformer import Transformer, layer_norm, normal
+from kamcl_jax.models.layers import Dense, plus
 
 
 class TextTransformer(nn.Module):
@@ -36,17 +37,14 @@ class TextTransformer(nn.Module):
         wide = jnp.promote_types(positions.dtype, jnp.float32)
         init = normal(0.02)
         embed = nn.Embed(self.vocabulary, width, embedding_init=init, dtype=wide, name="tokens")
-        embedded = embed(tokens).astype(positions.dtype) + positions[: tokens.shape[1]]
+        embedded = plus(embed(tokens).astype(positions.dtype), positions[: tokens.shape[1]])
         after = layer_norm(blocks.epsilon, "norm")(blocks(embedded))
         if clip:
             place = jnp.argmax(tokens == self.vocabulary - 1, axis=1)
             text = jnp.take_along_axis(after, place[:, None, None], axis=1)[:, 0]
         else:
             text = after[:, -1]
-        project = nn.Dense(
-            self.embedding_size,
-            use_bias=not clip,
-            kernel_init=normal(width**-0.5),
-            name="projection",
-        )
-        return project(text)
+        size, init = self.embedding_size, normal(width**-0.5)
+        if clip:
+            return nn.Dense(size, use_bias=False, kernel_init=init, name="projection")(text)
+        return Dense(size, init, name="projection")(text)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kamcl_jax.models.clip.presets import TransformerSizes
+from kamcl_jax.models.layers import Dense, plus
 
 Implementation = Literal["xla", "cudnn", "plain"] | None
 """How attention is computed, see `Attention`."""
@@ -46,7 +47,7 @@ class Projections(nn.Module):
         kernel = self.param("kernel", normal(width**-0.5), (width, 3 * width))
         bias = self.param("bias", nn.initializers.zeros, (3 * width,))
         part = slice(first * width, last * width)
-        return jnp.split(tokens @ kernel[:, part] + bias[part], last - first, axis=-1)
+        return jnp.split(plus(tokens @ kernel[:, part], bias[part]), last - first, axis=-1)
 
 
 def plain_attention(
@@ -116,7 +117,7 @@ class Attention(nn.Module):
                 *in_heads, is_causal=causal, implementation=implementation
             )
         features = self.features or tokens.shape[-1]
-        out = nn.Dense(features, kernel_init=normal(self.out_std), name="out")
+        out = Dense(features, normal(self.out_std), name="out")
         return out(attended.reshape(*attended.shape[:-2], -1))
 
 
@@ -131,8 +132,8 @@ class Mlp(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Maps [..., D] to [..., D]."""
         width = tokens.shape[-1]
-        up = nn.Dense(self.hidden, kernel_init=normal((2 * width) ** -0.5), name="up")
-        down = nn.Dense(width, kernel_init=normal(self.out_std), name="down")
+        up = Dense(self.hidden, normal((2 * width) ** -0.5), name="up")
+        down = Dense(width, normal(self.out_std), name="down")
         return down(ACTIVATIONS[self.activation](up(tokens)))
 
 

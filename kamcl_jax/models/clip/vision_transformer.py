@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kamcl_jax.models.clip.transformer import Attention, Mlp, Transformer, layer_norm, normal
+from kamcl_jax.models.layers import plus
 
 
 class ClipVisionTransformer(nn.Module):
@@ -27,10 +28,10 @@ class ClipVisionTransformer(nn.Module):
         width, epsilon = self.transformer.sizes.width, self.transformer.epsilon
         init = normal(width**-0.5)
         patches = Patches(width, self.patch, bias=False, name="patches")(images)
-        first = self.param("class_embedding", init, (width,)).astype(patches.dtype)
-        first = jnp.broadcast_to(first, (patches.shape[0], 1, width))
+        nothing = jnp.zeros_like(patches[:, :1])
+        first = plus(nothing, self.param("class_embedding", init, (width,)))
         tokens = jnp.concatenate([first, patches], axis=1)
-        tokens += self.param("positions", init, tokens.shape[1:])
+        tokens = plus(tokens, self.param("positions", init, tokens.shape[1:]))
         tokens = self.transformer(layer_norm(epsilon, "norm_before")(tokens))
         image = layer_norm(epsilon, "norm")(tokens[:, 0])
         project = nn.Dense(self.embedding_size, use_bias=False, kernel_init=init, name="projection")
@@ -54,7 +55,7 @@ class SiglipVisionTransformer(nn.Module):
         del train
         width, epsilon = self.transformer.sizes.width, self.transformer.epsilon
         tokens = Patches(width, self.patch, bias=True, name="patches")(images)
-        tokens += self.param("positions", normal(width**-0.5), tokens.shape[1:])
+        tokens = plus(tokens, self.param("positions", normal(width**-0.5), tokens.shape[1:]))
         tokens = layer_norm(epsilon, "norm")(self.transformer(tokens))
         return self._pooled(tokens)
 
@@ -62,8 +63,8 @@ class SiglipVisionTransformer(nn.Module):
         """A learnt query attends to all tokens, and an MLP is added (big_vision's "MAP head")."""
         blocks = self.transformer
         width = blocks.sizes.width
-        query = self.param("query", normal(width**-0.5), (1, 1, width)).astype(tokens.dtype)
-        queries = jnp.broadcast_to(query, (tokens.shape[0], 1, width))
+        query = self.param("query", normal(width**-0.5), (1, 1, width))
+        queries = plus(jnp.zeros_like(tokens[:, :1]), query)
         attend = Attention(
             blocks.sizes.heads,
             width**-0.5,
@@ -103,4 +104,4 @@ class Patches(nn.Module):
         tokens = patches.reshape(batch, rows * columns, -1) @ kernel.reshape(-1, self.width)
         if not self.bias:
             return tokens
-        return tokens + self.param("bias", nn.initializers.zeros, (self.width,))
+        return plus(tokens, self.param("bias", nn.initializers.zeros, (self.width,)))
