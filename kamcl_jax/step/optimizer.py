@@ -18,6 +18,14 @@ _AXES = {
     4: contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3),
 }
 
+_INTO_HEADS = contrib.MuonDimensionNumbers(reduction_axis=0, output_axis=(1, 2))
+_OUT_OF_HEADS = contrib.MuonDimensionNumbers(reduction_axis=(0, 1), output_axis=2)
+_AXES_OF_ATTENTION = {
+    **dict.fromkeys(("query", "key", "value"), _INTO_HEADS),
+    "out": _OUT_OF_HEADS,
+}
+"""Those of the kernels with three axes in `linen.MultiHeadDotProductAttention`, by their layers."""
+
 
 def muon(
     learning_rate: optax.ScalarOrSchedule, epsilon: float, weight_decay: float = 0.0
@@ -46,17 +54,23 @@ def kernel_axes(params: Params) -> Any:
     """Returns which axes of each kernel are its inputs and its outputs; None where it is no kernel.
 
     A kernel is called `kernel`, or ends so. With two axes it is [in, out], with four it is that of
-    a convolution, [height, width, in, out], and with three a stack of matrices, [number, in, out].
+    a convolution, [height, width, in, out], and with three a stack of matrices, [number, in, out],
+    or in Flax's attention [in, heads, out / heads] or [heads, in / heads, out].
     """
 
     def axes(path: tuple[Any, ...], leaf: jax.Array) -> contrib.MuonDimensionNumbers | None:
-        return _AXES.get(leaf.ndim) if _name(path).endswith("kernel") else None
+        if not _name(path).endswith("kernel"):
+            return None
+        layer = _name(path[:-1])
+        if leaf.ndim == 3 and layer in _AXES_OF_ATTENTION:
+            return _AXES_OF_ATTENTION[layer]
+        return _AXES.get(leaf.ndim)
 
     return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    """Returns a leaf's own name."""
+    """Returns the last name of a path."""
     return jax.tree_util.keystr(path[-1:], simple=True)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 import tiny_clip
+from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from tiny_clip import LENGTHS, TINY
 
@@ -77,6 +78,19 @@ def test_convolutions_are_matrices_of_their_patches_and_stacks_are_many():
         np.testing.assert_allclose(
             together["input_kernel"][number], alone["kernel"], rtol=1e-4, atol=1e-7
         )
+
+
+def test_the_heads_of_flaxs_attention_are_side_by_side_in_one_matrix():
+    attention = nn.MultiHeadDotProductAttention(2)
+    params = jax.eval_shape(attention.init, jax.random.key(0), draw(0, 1, 3, 6))["params"]
+    gradients = {name: {"kernel": draw(1, *params[name]["kernel"].shape)} for name in params}
+    assert gradients["query"]["kernel"].shape == (6, 2, 3)
+    (together,) = of_muon([gradients])
+    for name, gradient in gradients.items():
+        matrix = {"kernel": gradient["kernel"].reshape(6, 6)}
+        (alone,) = of_muon([matrix])
+        found = together[name]["kernel"].reshape(6, 6)
+        np.testing.assert_allclose(found, alone["kernel"], rtol=1e-4, atol=1e-7)
 
 
 def test_what_is_no_kernel_is_updated_by_adam():
