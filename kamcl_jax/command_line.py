@@ -146,9 +146,12 @@ def _open_model() -> "TrainedModel":
             "--weights needs --preset, the published model that they are of: "
             "docs/published_models.md lists the names"
         )
-    return kamcl_jax.load(
-        _path(_WEIGHTS), str(_PRESET.value), str(_VOCABULARY.value or ""), str(_CLEANING.value)
-    )
+    from kamcl_jax.models.clip import presets
+    from kamcl_jax.parallel import hosts
+
+    name = str(_PRESET.value)
+    hosts.say(f"reading {_WEIGHTS.value} as a {presets.described(name)}")
+    return kamcl_jax.load(_path(_WEIGHTS), name, str(_VOCABULARY.value or ""), str(_CLEANING.value))
 
 
 def _train() -> None:

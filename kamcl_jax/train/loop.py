@@ -18,6 +18,7 @@ from kamcl_jax.config.encoders import TOWERS
 from kamcl_jax.errors import CheckpointError, DamagedCheckpointError, DivergedError, Stopped
 from kamcl_jax.evaluate import evaluate
 from kamcl_jax.inference.embed import Encoders
+from kamcl_jax.models.clip.presets import described
 from kamcl_jax.parallel import compilation, hosts
 from kamcl_jax.runs import folder
 from kamcl_jax.runs import record as run_record
@@ -232,9 +233,12 @@ def _start_or_resume(
             "choose another --workdir to start anew"
         )
     config = experiment.config
-    for encoder in ["encoders"] if config.encoders.preset else TOWERS:
-        start = config[encoder].pretrained or "random weights"
-        hosts.say(f"{encoder} {'start' if encoder == 'encoders' else 'starts'} from {start}")
+    if config.encoders.preset:
+        start = config.encoders.pretrained or "random weights"
+        hosts.say(f"encoders start from {start}: a {described(config.encoders.preset)}")
+    else:
+        for encoder in TOWERS:
+            hosts.say(f"{encoder} starts from {config[encoder].pretrained or 'random weights'}")
     return experiment.initial_state(), History()
 
 

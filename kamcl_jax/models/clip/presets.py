@@ -164,6 +164,18 @@ GELU, as `ViT-B-16-SigLIP-gelu` does here.
 """
 
 
+_IN_WORDS = {
+    "gelu": "the exact GELU",
+    "gelu_tanh": "GELU's approximation by tanh",
+    "quick_gelu": "QuickGELU",
+}
+
+
+def described(name: str) -> str:
+    """Returns a preset's name and its activation, which no file of weights tells."""
+    return f"{name}, with {_IN_WORDS[preset(name).activation]}"
+
+
 def preset(name: str) -> Preset:
     """Returns a published model.
 

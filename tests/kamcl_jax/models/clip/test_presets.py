@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from kamcl_jax.errors import ConfigError
-from kamcl_jax.models.clip.presets import PRESETS, preset
+from kamcl_jax.models.clip.presets import PRESETS, described, preset
 from kamcl_jax.models.clip.towers import abstract_variables, dual_encoder
 
 PARAMETERS = {
@@ -93,3 +93,9 @@ def test_each_activation_is_a_preset_of_its_own():
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match="no preset 'ViT-B-33'; there are RN50, ViT-B-32, "):
         preset("ViT-B-33")
+
+
+def test_the_activation_of_each_is_told():
+    assert described("ViT-B-32-quickgelu") == "ViT-B-32-quickgelu, with QuickGELU"
+    assert described("ViT-B-32") == "ViT-B-32, with the exact GELU"
+    assert all(described(name).startswith(f"{name}, with ") for name in PRESETS)
