@@ -11,7 +11,7 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 """Name -> PIL's filter, which averages over all pixels that a smaller one covers."""
 
 MOST_SQUARES = 16
-"""Of a long strip, as many squares side by side are resized, for the one in the middle. A whole
+"""A longer strip is cut to the length of so many squares before its middle one is made: a whole
 strip of 100,000 pixels by 1 would fill 20 GB once its shorter side has a model's size."""
 
 

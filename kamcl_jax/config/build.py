@@ -161,7 +161,8 @@ def check_with_devices(config: ml_collections.ConfigDict, *, trains: bool = True
     check_encoders(config, recipe.compute_dtype(config))
     if trains:
         checks.check_division(config, mesh.size)
-        check_extra_terms(config, *_abstract_comparison(config))
+        if config.loss.extra_terms:
+            check_extra_terms(config, *_abstract_comparison(config))
     return mesh
 
 

@@ -193,44 +193,46 @@ def make_model(
     kernel = config.image_encoder.pooling_kernel
     if kernel == "auto":
         kernel = "pallas" if runs_triton(device or jax.devices()[0]) else "counting"
-    widths = {"num_concepts": num_concepts, "embedding_size": config.embedding_size}
+    sizes = {"num_concepts": num_concepts, "embedding_size": config.embedding_size}
+    image, text = config.image_encoder, config.text_encoder
     return DualEncoder(
-        _image_encoder(config, widths, kernel),
-        _text_encoder(config, {"num_tokens": num_tokens, **widths}, kernel),
+        _encoder(
+            config,
+            "image_encoder",
+            ImageEncoder,
+            sizes,
+            depth=image.depth,
+            width=image.width,
+            rematerialise=image.rematerialise,
+            pooling_kernel=kernel,
+        ),
+        _encoder(
+            config,
+            "text_encoder",
+            TextEncoder,
+            {"num_tokens": num_tokens, **sizes},
+            word_width=text.word_width,
+            hidden_width=text.hidden_width,
+            dropout=text.dropout,
+            caption_padding=config.caption_padding,
+            pooling_kernel=kernel,
+        ),
         initial_temperature=config.temperature if config.learn_temperature else None,
         initial_bias=towers.INITIAL_BIAS if config.loss.sigmoid_weight else None,
     )
 
 
-def _image_encoder(
-    config: ml_collections.ConfigDict, sizes: dict[str, Any], kernel: str
+def _encoder(
+    config: ml_collections.ConfigDict,
+    tower: str,
+    own: type[nn.Module],
+    sizes: dict[str, int],
+    **options: Any,
 ) -> nn.Module:
-    settings = config.image_encoder
-    if settings.module:
-        return _make_other(config, "image_encoder", sizes)
-    return ImageEncoder(
-        **sizes,
-        depth=settings.depth,
-        width=settings.width,
-        rematerialise=settings.rematerialise,
-        pooling_kernel=kernel,
-    )
-
-
-def _text_encoder(
-    config: ml_collections.ConfigDict, sizes: dict[str, Any], kernel: str
-) -> nn.Module:
-    settings = config.text_encoder
-    if settings.module:
-        return _make_other(config, "text_encoder", sizes)
-    return TextEncoder(
-        **sizes,
-        word_width=settings.word_width,
-        hidden_width=settings.hidden_width,
-        dropout=settings.dropout,
-        caption_padding=config.caption_padding,
-        pooling_kernel=kernel,
-    )
+    """Returns the encoder that the config names for a tower, else the package's own."""
+    if config[tower].module:
+        return _make_other(config, tower, sizes)
+    return own(**sizes, **options)
 
 
 def _make_other(config: ml_collections.ConfigDict, tower: str, sizes: dict[str, int]) -> nn.Module:

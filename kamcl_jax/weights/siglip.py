@@ -42,7 +42,6 @@ def read_big_vision(path: Path) -> StateDict:
       PretrainedError: It is no such file.
       FileNotFoundError: There is none.
     """
-    path.open("rb").close()
     with damage_told(path), np.load(path, allow_pickle=False) as file:
         arrays = {name: _widened(file[name]) for name in file.files}
     tensors: StateDict = {}

@@ -75,7 +75,7 @@ def damage_told(path: Path) -> Iterator[None]:
     """Names the file in the errors of NumPy and zipfile: a download of gigabytes may be cut off."""
     try:
         yield
-    except PretrainedError:
+    except (PretrainedError, FileNotFoundError):
         raise
     # RuntimeError: damage can look like encryption, or like a compression that is not supported.
     # TypeError: a single array under the name of many is no context.
