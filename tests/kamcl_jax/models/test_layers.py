@@ -156,3 +156,30 @@ def test_gradients_are_the_library_s_behind_a_normalisation_in_one_program(side,
     ours, expected = gradient(max_pool), gradient(library_pool)
     tolerance = 0.02 if dtype == jnp.bfloat16 else 1e-5
     assert np.linalg.norm(ours - expected) < tolerance * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 5), (4, 7, 6), (64, 65, 8)])
+def test_a_dense_layer_and_its_gradients_are_the_librarys_with_sums_in_float32(shape, dtype):
+    x = np.random.default_rng(1).normal(1, 1, shape).astype("f")
+    own, plain = layers.Dense(9, layers.linear_init, layers.uniform_init(0.5)), nn.Dense(9)
+    params = own.init(jax.random.key(0), x)
+
+    def run(module, dtype):
+        @jax.jit
+        def loss(params, x):
+            y = module.apply(*cast_floats((params, x), dtype))
+            assert y.dtype == dtype
+            return jnp.mean(jnp.square(y.astype(jnp.float32))), y
+
+        (_, y), gradient = jax.value_and_grad(loss, has_aux=True)(params, x)
+        return y, gradient["params"]
+
+    (y, found), (expected, _) = run(own, dtype), run(plain, dtype)
+    # XLA leaves out the rounding of the product to 16 bits before the bias is added in 32.
+    rounding = 0.0 if dtype == jnp.float32 else float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(y.astype("f"), expected.astype("f"), rtol=rounding, atol=rounding)
+    tolerance = 1e-5 if dtype == jnp.float32 else 3e-2
+    for name, leaf in run(plain, jnp.float32)[1].items():
+        distance = np.linalg.norm(found[name] - leaf) / np.linalg.norm(leaf)
+        assert distance < tolerance, name
